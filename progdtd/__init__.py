@@ -1,0 +1,1 @@
+"""Progressive learned image compression with double-tail-drop training."""

@@ -1,0 +1,11 @@
+"""The one kind of error that a user can mend."""
+
+from hydra.errors import CompactHydraException
+
+
+class UserError(CompactHydraException):
+    """Bad input. The message says what is wrong and what to do about it.
+
+    Hydra prints a `CompactHydraException` as its message alone, without a traceback, which is
+    what somebody who mistyped a path wants to see.
+    """

@@ -1,0 +1,79 @@
+"""What every progressive hyperprior shares: a forward pass that keeps a fraction p of the channels.
+
+To make another CompressAI hyperprior progressive, derive from `Progressive` and the CompressAI
+class, and say how it computes `(y, z)` and what `h_s` predicts; see `hyperprior.py`.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from progdtd.tail_drop import mask
+
+Fraction = float | Tensor
+
+
+class Progressive(nn.Module):
+    """A CompressAI hyperprior whose latent and hyper-latent can lose their tails.
+
+    The convolutions run in whatever precision autocast asks for; the entropy models and all that
+    counts bits run in float32.
+    """
+
+    entropy_bottleneck: nn.Module
+    gaussian_conditional: nn.Module
+    g_s: nn.Module
+
+    @abstractmethod
+    def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The whole latent `y` (B, M, H/16, W/16) and hyper-latent `z` (B, N, H/64, W/64).
+
+        Args:
+            x: images (B, 3, H, W) in [0, 1]; H and W multiples of 64.
+        """
+
+    @abstractmethod
+    def prior(self, z_hat: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scales and means (None: zero) of the latent's Gaussians, each of the shape of `y`."""
+
+    def synthesise(
+        self, y: Tensor, z: Tensor, p: Fraction = 1.0, p_hyper: Fraction | None = None
+    ) -> dict[str, Any]:
+        """Quantise, drop the tails, count the bits and reconstruct.
+
+        The tails are cut *after* quantisation, so a dropped channel is exactly zero for the
+        decoder in training and in use, and a dropped element costs nothing (likelihood 1).
+
+        Args:
+            y, z: from `analyse`.
+            p: fraction of the latent's channels to keep; a float or a tensor of shape (B,).
+            p_hyper: fraction of the hyper-latent's channels; p unless given.
+
+        Returns:
+            `x_hat` (B, 3, H, W), not clipped; `likelihoods` {"y", "z"}; `y_hat`.
+        """
+        keep_y = mask(p, y.shape[1], y.device)
+        keep_z = mask(p if p_hyper is None else p_hyper, z.shape[1], z.device)
+        with torch.autocast(y.device.type, enabled=False):
+            z_hat, z_likelihoods = self.entropy_bottleneck(z.float())
+            z_hat = z_hat * keep_z
+            z_likelihoods = torch.where(keep_z > 0, z_likelihoods, 1.0)
+        scales, means = self.prior(z_hat)
+        with torch.autocast(y.device.type, enabled=False):
+            means = None if means is None else means.float()
+            y_hat, y_likelihoods = self.gaussian_conditional(y.float(), scales.float(), means=means)
+            y_hat = y_hat * keep_y
+            y_likelihoods = torch.where(keep_y > 0, y_likelihoods, 1.0)
+        return {
+            "x_hat": self.g_s(y_hat).float(),
+            "likelihoods": {"y": y_likelihoods, "z": z_likelihoods},
+            "y_hat": y_hat,
+        }
+
+    def forward(
+        self, x: Tensor, p: Fraction = 1.0, p_hyper: Fraction | None = None
+    ) -> dict[str, Any]:
+        """`synthesise(*analyse(x), p, p_hyper)`: see there."""
+        return self.synthesise(*self.analyse(x), p, p_hyper)

@@ -1,0 +1,63 @@
+"""The results table: one row per image and level, the same columns for every codec."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from progdtd.errors import UserError
+
+COLUMNS = [
+    "codec", "model", "drop", "range_low", "range_high", "lambda", "seed", "protocol", "dataset",
+    "image", "width", "height", "p", "latent_channels", "hyper_channels", "bytes", "bpp",
+    "bpp_estimated", "psnr", "ms_ssim", "ms_ssim_db", "ssim", "encode_s", "decode_s",
+]  # fmt: skip
+"""`bytes` counts a real stream and is empty where there is none; `bpp` comes from `bytes` where
+there are any and from the estimate elsewhere; times are seconds; `ms_ssim_db` is in dB."""
+
+LEVEL = [
+    "codec", "model", "drop", "range_low", "range_high", "lambda", "seed", "protocol", "dataset",
+    "p", "latent_channels", "hyper_channels",
+]  # fmt: skip
+"""What names a point of a rate-distortion curve; the remaining columns are averaged over images."""
+
+
+def write(rows: Iterable[dict], path: Path) -> pd.DataFrame:
+    """Write rows as CSV in the order of `COLUMNS`, aside and then renamed."""
+    table = pd.DataFrame(list(rows)).reindex(columns=COLUMNS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    table.to_csv(aside, index=False)
+    os.replace(aside, path)
+    return table
+
+
+def read(paths: Iterable[Path]) -> pd.DataFrame:
+    """Read per-image results CSVs into one table.
+
+    Raises:
+        UserError: a file is not a results table; the message names it.
+    """
+    tables = []
+    for path in paths:
+        try:
+            table = pd.read_csv(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read as CSV ({error}).") from error
+        missing = [column for column in COLUMNS if column not in table]
+        if missing:
+            raise UserError(f"{path} is not a results table: it lacks {', '.join(missing)}.")
+        tables.append(table[COLUMNS])
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+
+
+def aggregate(table: pd.DataFrame) -> pd.DataFrame:
+    """Average per-image values (dB included) over the images of each level, with their number.
+
+    A level whose images have unequal counts within one curve is kept: `images` shows it.
+    """
+    values = ["bytes", "bpp", "bpp_estimated", "psnr", "ms_ssim", "ms_ssim_db", "ssim"]
+    levels = table.groupby(LEVEL, dropna=False, sort=True)
+    means = levels[[*values, "encode_s", "decode_s"]].mean()
+    return means.assign(images=levels["image"].nunique()).reset_index()

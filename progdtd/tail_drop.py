@@ -1,0 +1,104 @@
+"""Tail drop: keep the leading channels, drop the rest. The idea of ProgDTD, whole.
+
+A compression network maps an image to a latent `y` (M channels) and a hyper-latent `z` (N channels).
+Training with a random fraction `p` of the leading channels of both makes the network store what
+matters most in the first channels, so that any prefix of the channels is already a picture.
+
+Source: Hojjat, Haberer, Landsiedel, "ProgDTD: Progressive Learned Image Compression with
+Double-Tail-Drop Training", CVPR Workshops 2023, section 3.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from progdtd.errors import UserError
+
+P = TypeVar("P", float, Tensor)
+
+P_LEVELS = (
+    0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.40,
+    0.50, 0.60, 0.70, 0.80, 0.85, 0.90, 0.95, 1.00,
+)  # fmt: skip
+"""The 16 fractions at which the paper evaluates (its figure 4)."""
+
+
+def kept(p: float, channels: int) -> int:
+    """How many leading channels survive: `min(C, floor(p*C) + 1)`, at least 1, all at p = 1.
+
+    Args:
+        p: fraction in [0, 1].
+        channels: total number of channels, C.
+    """
+    return min(channels, math.floor(p * channels) + 1)
+
+
+def mask(p: float | Tensor, channels: int, device: torch.device | None = None) -> Tensor:
+    """Ones for the kept channels and zeros for the tail, of shape (B or 1, C, 1, 1), float32.
+
+    Args:
+        p: fraction in [0, 1]; a float, or a tensor of shape (B,) with one fraction an image.
+        channels: total number of channels, C.
+        device: where the mask is made; that of `p` if `p` is a tensor.
+    """
+    if not isinstance(p, Tensor):
+        p = torch.tensor([p], dtype=torch.float64, device=device)
+    count = torch.floor(p.double() * channels) + 1
+    index = torch.arange(channels, device=p.device)
+    return (index < count[:, None]).float()[:, :, None, None]
+
+
+@dataclass(frozen=True)
+class TailDrop:
+    """Which tails are dropped, and how the kept fraction p is drawn in training.
+
+    Args:
+        latent: drop the tail of the latent `y`.
+        hyper: drop the tail of the hyper-latent `z`, with the same p.
+        range: bounds of p, `0 <= low <= high <= 1`.
+        full: probability that an image keeps everything (p = high), whatever the draw.
+        power: p = low + (high - low) * u**power for u ~ U(0, 1); 1 is the paper's uniform draw,
+            above 1 favours short prefixes, below 1 long ones.
+
+    Raises:
+        UserError: a range, probability or power outside its bounds.
+    """
+
+    latent: bool
+    hyper: bool
+    range: tuple[float, float] = (0.0, 1.0)
+    full: float = 0.0
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        bounds = tuple(self.range)
+        if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] <= 1:
+            raise UserError(
+                f"drop.range={list(bounds)} is not a range of p: give two numbers with "
+                "0 <= low <= high <= 1, such as 'drop.range=[0.3,1.0]'."
+            )
+        if not 0 <= self.full <= 1:
+            raise UserError(f"drop.full={self.full} is not a probability: give 0 to 1.")
+        if not self.power > 0:
+            raise UserError(f"drop.power={self.power} must be above 0; 1 is the uniform draw.")
+        object.__setattr__(self, "range", bounds)
+
+    @property
+    def progressive(self) -> bool:
+        """Whether any tail is dropped at all."""
+        return self.latent or self.hyper
+
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """One fraction p for each image of a batch, of shape (batch,), float64, on the CPU."""
+        low, high = self.range
+        u = torch.rand(batch, generator=generator, dtype=torch.float64)
+        keeps_all = torch.rand(batch, generator=generator, dtype=torch.float64) < self.full
+        return torch.where(keeps_all, high, low + (high - low) * u**self.power)
+
+    def fractions(self, p: P) -> tuple[P, P]:
+        """The fractions of `y` and of `z` to keep at p: p where the tail is dropped, else 1."""
+        everything = p * 0 + 1
+        return (p if self.latent else everything), (p if self.hyper else everything)
