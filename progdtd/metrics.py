@@ -30,9 +30,7 @@ def quality(x: Tensor, x_hat: Tensor) -> dict[str, float]:
     """
     side = min(x.shape[-2:])
     structural = ssim(x, x_hat, data_range=1.0).item() if side >= 11 else math.nan
-    multi_scale = (
-        ms_ssim(x, x_hat, data_range=1.0).item() if side >= MS_SSIM_MIN_SIDE else math.nan
-    )
+    multi_scale = ms_ssim(x, x_hat, data_range=1.0).item() if side >= MS_SSIM_MIN_SIDE else math.nan
     return {
         "psnr": psnr(x, x_hat),
         "ms_ssim": multi_scale,

@@ -1,8 +1,8 @@
 """Tail drop: keep the leading channels, drop the rest. The idea of ProgDTD, whole.
 
-A compression network maps an image to a latent `y` (M channels) and a hyper-latent `z` (N channels).
-Training with a random fraction `p` of the leading channels of both makes the network store what
-matters most in the first channels, so that any prefix of the channels is already a picture.
+A compression network maps an image to a latent `y` (M channels) and a hyper-latent `z` (N
+channels). Training with a random fraction `p` of the leading channels of both makes the network
+store what matters most in the first channels, so that any prefix of them is already a picture.
 
 Source: Hojjat, Haberer, Landsiedel, "ProgDTD: Progressive Learned Image Compression with
 Double-Tail-Drop Training", CVPR Workshops 2023, section 3.
@@ -62,6 +62,7 @@ class TailDrop:
         full: probability that an image keeps everything (p = high), whatever the draw.
         power: p = low + (high - low) * u**power for u ~ U(0, 1); 1 is the paper's uniform draw,
             above 1 favours short prefixes, below 1 long ones.
+        name: what run directories and result tables call it.
 
     Raises:
         UserError: a range, probability or power outside its bounds.
@@ -72,6 +73,7 @@ class TailDrop:
     range: tuple[float, float] = (0.0, 1.0)
     full: float = 0.0
     power: float = 1.0
+    name: str = "dtd"
 
     def __post_init__(self) -> None:
         bounds = tuple(self.range)

@@ -5,6 +5,7 @@ class, and say how it computes `(y, z)` and what `h_s` predicts; see `hyperprior
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,9 +23,14 @@ class Progressive(nn.Module):
     counts bits run in float32.
     """
 
+    g_a: nn.Module
+    g_s: nn.Module
+    h_a: nn.Module
+    h_s: nn.Module
     entropy_bottleneck: nn.Module
     gaussian_conditional: nn.Module
-    g_s: nn.Module
+    aux_loss: Callable[[], Tensor]
+    update: Callable[..., bool]
 
     @abstractmethod
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:

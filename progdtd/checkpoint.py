@@ -1,0 +1,212 @@
+"""Save and load: training checkpoints, released weights, and weights from elsewhere."""
+
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from progdtd.errors import UserError
+from progdtd.models import Progressive
+from progdtd.tail_drop import TailDrop
+
+LAST = "last.pt"
+"""Within a run: everything needed to go on training."""
+
+WEIGHTS = "weights.safetensors"
+"""Within a run: the finished model; its presence means that the run is finished."""
+
+METADATA = "progdtd"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for evaluation, how its tails are dropped, and what is known of its making.
+
+    `meta` has the keys `model`, `drop`, `lambda` (None if unknown) and whatever else was recorded.
+    """
+
+    model: Progressive
+    drop: TailDrop
+    meta: dict[str, Any]
+
+
+def write_aside(path: Path, write) -> None:
+    """Call `write(temporary path)`, flush it to disk and rename it to `path`.
+
+    Raises:
+        UserError: the disk is full or not writable; what was at `path` before is still there.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} could not be written ({error}). What was there before is untouched: "
+            "make room or mend the permissions, then start the same command again."
+        ) from error
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a training checkpoint that `load_checkpoint` reads."""
+    write_aside(path, lambda aside: torch.save(state, aside))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a training checkpoint onto the CPU, building tensors and plain containers only.
+
+    Raises:
+        UserError: the file is damaged or is not a checkpoint.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path} is not a readable checkpoint ({_first_line(error)}).") from error
+
+
+def save_weights(path: Path, model: Progressive, meta: dict[str, Any]) -> None:
+    """Write weights as safetensors with `meta` (JSON values only) in the header."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    metadata = {METADATA: json.dumps(meta)}
+    write_aside(path, lambda aside: save_file(state, aside, metadata=metadata))
+
+
+def build_model(config: Mapping[str, Any]) -> Progressive:
+    """Build the model that a `model:` config or the metadata of weights describes.
+
+    Raises:
+        UserError: not a class of `progdtd.models` (nothing else is ever imported for a weights
+            file), or arguments that the class refuses.
+    """
+    arguments = {key: value for key, value in config.items() if key not in ("name", "_target_")}
+    module, _, name = str(config.get("_target_")).rpartition(".")
+    try:
+        if module.split(".")[:2] != ["progdtd", "models"]:
+            raise TypeError("only classes within progdtd.models can be models")
+        model_class = getattr(importlib.import_module(module), name)
+        if not issubclass(model_class, Progressive):
+            raise TypeError("it is not a Progressive model")
+        return model_class(**arguments)
+    except (ImportError, AttributeError, TypeError, RuntimeError) as error:
+        raise UserError(f"Cannot build the model {dict(config)}: {_first_line(error)}.") from error
+
+
+def build_drop(config: Mapping[str, Any]) -> TailDrop:
+    """Build the tail drop that a `drop:` config or the metadata of weights describes."""
+    known = {field.name for field in fields(TailDrop)}
+    unknown = set(config) - known
+    if unknown:
+        raise UserError(
+            f"drop has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}."
+        )
+    return TailDrop(**config)
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
+    """Load a model for evaluation.
+
+    Args:
+        path: a run directory, its weights or checkpoint, a CompressAI state dict, or a checkpoint
+            of the published ProgDTD code (read without executing anything in it).
+        device: where the model goes.
+
+    Raises:
+        UserError: nothing there, not readable, or not a hyperprior model.
+    """
+    state, meta = read_weights(path)
+    model = build_model(meta["model"])
+    load_state(model, state, path)
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Loaded(model.eval(), build_drop(meta["drop"]), meta)
+
+
+def load_state(model: Progressive, state: dict[str, Tensor], path: str | Path) -> None:
+    """Load weights into a model of the same architecture.
+
+    Raises:
+        UserError: names or shapes differ; the message shows the first differences.
+    """
+    ours = model.state_dict()
+    tables = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")  # sized by update()
+    differing = [
+        f"{name} is {_shape(state, name)} there and {_shape(ours, name)} here"
+        for name in sorted(set(ours) | set(state))
+        if not name.endswith(tables) and _shape(state, name) != _shape(ours, name)
+    ]
+    if differing:
+        raise UserError(
+            f"{path} holds another architecture than {type(model).__name__}: "
+            f"{'; '.join(differing[:3])}{' ...' if len(differing) > 3 else ''}. "
+            "Choose the model= with the N and M that it was trained with."
+        )
+    model.load_state_dict({name: value.float() if value.is_floating_point() else value
+                           for name, value in state.items()})  # fmt: skip
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a state dict in CompressAI's names and its metadata from any file `load_model` takes."""
+    path = Path(path)
+    if path.is_dir():
+        path = next((path / name for name in (WEIGHTS, LAST) if (path / name).exists()), path)
+    if not path.is_file():
+        raise UserError(
+            f"{path} holds no model: give a run directory, a .safetensors or .pt file. "
+            "A run gets its first checkpoint after trainer.checkpoint_every steps."
+        )
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    from progdtd import published
+
+    if published.is_published(path):
+        return published.read_weights(path)
+    content = load_checkpoint(path)
+    if "model" in content and "meta" in content:
+        return content["model"], content["meta"]
+    return _compressai(content.get("state_dict", content), path)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        state = load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}).") from error
+    if METADATA in metadata:
+        return state, json.loads(metadata[METADATA])
+    return _compressai(state, path)
+
+
+def _compressai(state: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Recognise a bare state dict of a CompressAI hyperprior by the shapes of its layers."""
+    try:
+        n, m = state["g_a.0.weight"].shape[0], state["g_a.6.weight"].shape[0]
+        outputs = state["h_s.4.weight"].shape[0]
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"{path} is neither a ProgDTD model nor a CompressAI hyperprior state dict."
+        ) from error
+    name = "ProgressiveHyperprior" if outputs == m else "ProgressiveMeanScaleHyperprior"
+    model = {"_target_": f"progdtd.models.{name}", "N": n, "M": m}
+    drop = {"latent": True, "hyper": True}
+    return dict(state), {"model": model, "drop": drop, "lambda": None}
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> str:
+    return str(tuple(state[name].shape)) if name in state else "missing"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

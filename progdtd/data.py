@@ -1,0 +1,254 @@
+"""Images: find them, read them, and cut training batches from them.
+
+Every random choice is a function of (seed, step), so a run that is interrupted and resumed, or that
+reads with more workers, sees the same batches. There is no sampler state to save.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from progdtd.errors import UserError
+
+log = logging.getLogger(__name__)
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
+
+PHOTOS = (
+    "skimage/data/astronaut.png",
+    "skimage/data/chelsea.png",
+    "skimage/data/coffee.png",
+    "skimage/data/hubble_deep_field.jpg",
+    "skimage/data/ihc.png",
+    "skimage/data/motorcycle_left.png",
+    "skimage/data/motorcycle_right.png",
+    "skimage/data/retina.jpg",
+    "skimage/data/rocket.jpg",
+    "matplotlib/mpl-data/sample_data/grace_hopper.jpg",
+)
+"""Photographs that ship inside scikit-image and matplotlib."""
+
+
+def photos() -> list[Path]:
+    """Ten photographs that are already on the machine: enough to try, too few to train well."""
+    import matplotlib
+    import skimage
+
+    site = {
+        "skimage": Path(skimage.__file__).parent,
+        "matplotlib": Path(matplotlib.__file__).parent,
+    }
+    paths = [site[package] / rest for package, rest in (p.split("/", 1) for p in PHOTOS)]
+    return [path for path in paths if path.is_file()]
+
+
+def folder(root: str | Path) -> list[Path]:
+    """All images (JPEG, PNG, WebP, TIFF) in a directory tree, in the order of their names.
+
+    Raises:
+        UserError: no such directory, or no image in it.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise UserError(
+            f"{root} is no directory. Give one that holds images (dataset.root=... for training, "
+            "images=... for evaluation), or set PROGDTD_DATA to where your datasets are."
+        )
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    if not paths:
+        raise UserError(f"{root} holds no images ({', '.join(sorted(EXTENSIONS))}).")
+    return paths
+
+
+def vimeo90k(root: str | Path, split: str = "tri_trainlist.txt") -> list[Path]:
+    """The frames of Vimeo-90k triplets, as the paper used them.
+
+    Args:
+        root: holds `sequences/00001/0001/im1.png` and so on, and the split.
+        split: a text file with one triplet, such as `00001/0001`, a line.
+
+    Raises:
+        UserError: the layout is another one.
+    """
+    root = Path(root).expanduser()
+    if not (root / split).is_file() or not (root / "sequences").is_dir():
+        raise UserError(
+            f"{root} is not Vimeo-90k (no {split} or no sequences/ in it): "
+            "run `python scripts/prepare_vimeo90k.py`, or set dataset.root=..."
+        )
+    triplets = (root / split).read_text().split()
+    return [root / "sequences" / name / f"im{i}.png" for name in triplets for i in (1, 2, 3)]
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image of any mode as (H, W, 3) uint8, upright.
+
+    EXIF orientation is applied, grey becomes RGB, 16-bit grey is scaled to 8 bits, CMYK and
+    palettes are converted, and transparent pixels are shown on white.
+
+    Raises:
+        OSError, ValueError, SyntaxError: Pillow cannot read it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith(("I", "F")):
+                values = np.asarray(image, dtype=np.float64)
+                peak = 65535 if values.max() > 255 else 255
+                image = Image.fromarray(np.clip(values * 255 / peak + 0.5, 0, 255).astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return np.asarray(image.convert("RGB"))
+
+
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+def split(paths: Sequence[Path], validation: int) -> tuple[list[Path], list[Path]]:
+    """Hold out `validation` images, evenly spaced, from training; returns (train, validation).
+
+    Raises:
+        UserError: nothing would be left to train on.
+    """
+    if not 0 <= validation < len(paths):
+        raise UserError(
+            f"dataset.validation={validation} leaves nothing of {len(paths)} images to train on."
+        )
+    held = {(2 * i + 1) * len(paths) // (2 * validation) for i in range(validation)}
+    train = [path for i, path in enumerate(paths) if i not in held]
+    return train, [path for i, path in enumerate(paths) if i in held]
+
+
+class Batches(Dataset[torch.Tensor]):
+    """Item `step` is the batch of that step: (B, 3, S, S) uint8, in channels-last memory.
+
+    Images are visited in a new random order each epoch. An image that cannot be read or is smaller
+    than the crop is named in a warning, once, and the next one takes its place.
+
+    Args:
+        paths: the images.
+        batch_size: images in a batch of one process, B.
+        crop: side of the square crops, S, in pixels.
+        resize: squash every image to this square first (the paper: 256), None to crop only.
+        flip: mirror half of the crops.
+        seed: seed of everything random.
+        cache_gib: decode all images once and keep them, if they fit in this much memory.
+        rank, world: of data-parallel processes, which share each epoch.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        batch_size: int,
+        crop: int,
+        resize: int | None = None,
+        flip: bool = True,
+        seed: int = 0,
+        cache_gib: float = 4.0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.paths, self.batch_size, self.crop, self.resize = list(paths), batch_size, crop, resize
+        self.flip, self.seed, self.rank, self.world = flip, seed, rank, world
+        self._images: dict[int, np.ndarray] = {}
+        self._unusable: set[int] = set()
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
+        self.cached = _decoded_gib(self.paths, resize) <= cache_gib
+        if self.cached:
+            self._fill_cache()
+
+    def __getitem__(self, step: int) -> torch.Tensor:
+        first = (step * self.world + self.rank) * self.batch_size
+        crops = [self._crop(index) for index in range(first, first + self.batch_size)]
+        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+
+    def _crop(self, index: int) -> np.ndarray:
+        """The crop at a position in the endless sequence of epochs."""
+        epoch, position = divmod(index, len(self.paths))
+        if self._order[0] != epoch:
+            order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.paths))
+            self._order = (epoch, order)
+        image = self._usable(int(self._order[1][position]))
+        rng = np.random.default_rng([self.seed, 1, index])
+        top, left = (rng.integers(side - self.crop + 1) for side in image.shape[:2])
+        crop = image[top : top + self.crop, left : left + self.crop]
+        return crop[:, ::-1] if self.flip and rng.random() < 0.5 else crop
+
+    def _usable(self, index: int) -> np.ndarray:
+        """The image at `index`, or the next one that can be used."""
+        for candidate in range(index, index + len(self.paths)):
+            image = self._image(candidate % len(self.paths))
+            if image is not None:
+                return image
+        raise UserError(
+            f"None of the {len(self.paths)} training images can be read and is at least "
+            f"{self.crop}x{self.crop}: check dataset.root, or lower trainer.crop."
+        )
+
+    def _image(self, index: int) -> np.ndarray | None:
+        if index in self._images or index in self._unusable:
+            return self._images.get(index)
+        try:
+            image = read_image(self.paths[index])
+            if self.resize:
+                square = (self.resize, self.resize)
+                image = np.asarray(Image.fromarray(image).resize(square, Image.Resampling.BILINEAR))
+            if min(image.shape[:2]) < self.crop:
+                height, width = image.shape[:2]
+                raise ValueError(f"it is {width}x{height}, smaller than the crop of {self.crop}")
+        except UNREADABLE as error:
+            self._unusable.add(index)
+            log.warning("Skipped %s: %s.", self.paths[index], error)
+            return None
+        if self.cached:
+            self._images[index] = image
+        return image
+
+    def _fill_cache(self) -> None:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            decoded = pool.map(self._image, range(len(self.paths)))
+            list(tqdm(decoded, "decoding images", len(self.paths), leave=False, disable=None))
+        self._usable(0)
+
+
+def loader(batches: Batches, steps: range, workers: int | None) -> DataLoader:
+    """Batches of the given steps, in order, on any number of worker processes.
+
+    Args:
+        workers: None: none when the images are cached, else one a core, at most eight.
+    """
+    if workers is None:
+        workers = 0 if batches.cached else min(8, os.cpu_count() or 1)
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _decoded_gib(paths: Sequence[Path], resize: int | None) -> float:
+    """Memory that all images take once decoded, estimated from up to 64 of them."""
+    sample = paths[:: max(1, len(paths) // 64)]
+    sizes = [3 * resize * resize if resize else _decoded_bytes(path) for path in sample]
+    return sum(sizes) / max(1, len(sizes)) * len(paths) / 2**30
+
+
+def _decoded_bytes(path: Path) -> int:
+    try:
+        with Image.open(path) as image:
+            return 3 * image.width * image.height
+    except UNREADABLE:
+        return 0

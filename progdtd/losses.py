@@ -1,0 +1,39 @@
+"""What training minimises."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from progdtd.models import Progressive
+
+
+class RateDistortion(nn.Module):
+    """A model and its loss `R + lambda * 255^2 * MSE` (Ballé et al. 2018, equation 3), as one
+    module, so that every gradient, the quantiles' too, comes from one forward and one backward.
+
+    Args:
+        model: the compression model.
+        lmbda: lambda, above 0; the weight of the distortion on the 8-bit scale.
+    """
+
+    def __init__(self, model: Progressive, lmbda: float) -> None:
+        super().__init__()
+        self.model = model
+        self.lmbda = lmbda
+
+    def forward(self, x: Tensor, p: Tensor, p_hyper: Tensor) -> dict[str, Tensor]:
+        """Scalars: `loss`, `bpp` (bits per pixel), `mse` (for images in [0, 1]) and `aux`, the
+        loss of the entropy bottleneck's quantiles. All are means over the batch.
+
+        Args:
+            x: images (B, 3, H, W) in [0, 1].
+            p, p_hyper: fractions of `y` and `z` to keep, each (B,).
+        """
+        out = self.model(x, p, p_hyper)
+        pixels = x.shape[0] * x.shape[2] * x.shape[3]
+        nats = -torch.stack([likelihood.log().sum() for likelihood in out["likelihoods"].values()])
+        bpp = nats.sum() / (math.log(2) * pixels)
+        mse = (out["x_hat"] - x).square().mean()
+        loss = bpp + self.lmbda * 255**2 * mse
+        return {"loss": loss, "bpp": bpp, "mse": mse, "aux": self.model.aux_loss()}

@@ -1,0 +1,118 @@
+"""The two ways to evaluate an image at several levels: done right, and as published."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from progdtd.metrics import eight_bit, quality
+from progdtd.models import Progressive
+from progdtd.tail_drop import TailDrop, kept
+
+STRIDE = 64
+"""The hyper-latent is 64 times smaller than the image, so both sides are padded to multiples."""
+
+Row = dict[str, Any]
+
+
+@torch.inference_mode()
+def native(
+    model: Progressive,
+    drop: TailDrop,
+    picture: np.ndarray,
+    levels: Sequence[float],
+    device: str | torch.device = "cpu",
+) -> Iterator[tuple[Row, Tensor]]:
+    """Code a whole image at its own size; analyse once, then synthesise every level.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        drop: which tails a level cuts.
+        picture: (H, W, 3) uint8, any size; padded to multiples of 64 by repeating the edge.
+        levels: fractions p of the channels to keep.
+
+    Yields:
+        for each level a row of results (bits per pixel of the image without padding) and the
+        reconstruction (3, H, W) in [0, 1], rounded to 8 bits, on the CPU.
+    """
+    x = to_tensor(picture).to(device)
+    height, width = x.shape[-2:]
+    padded = functional.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+    y, z = model.analyse(padded.contiguous(memory_format=torch.channels_last))
+    for p in levels:
+        out = model.synthesise(y, z, *drop.fractions(p))
+        x_hat = eight_bit(out["x_hat"][..., :height, :width]).contiguous()
+        row = _level(drop, p, y, z) | {"protocol": "native", "width": width, "height": height}
+        bpp = bits(out["likelihoods"]).item() / (height * width)
+        yield row | {"bpp": bpp, "bpp_estimated": bpp} | quality(x, x_hat), x_hat[0].cpu()
+
+
+@torch.inference_mode()
+def reference(
+    model: Progressive,
+    drop: TailDrop,
+    picture: np.ndarray,
+    levels: Sequence[float],
+    device: str | torch.device = "cpu",
+) -> Iterator[Row]:
+    """Evaluate as the published code does, flaws included (`val.py` of the published repository).
+
+    The image is squashed to 512x512 and coded as four 256x256 patches; the reconstruction is not
+    rounded to 8 bits; the published rate is that of the bottom-right patch alone.
+
+    Args: as `native`.
+
+    Yields:
+        for each level two rows of the same quality: protocol `reference` with the rate of the last
+        patch, and `reference-all-patches` with the rate of all four.
+    """
+    squashed = np.asarray(Image.fromarray(picture).resize((512, 512), Image.Resampling.BILINEAR))
+    x = to_tensor(squashed).to(device)
+    patches = _patches(x).contiguous(memory_format=torch.channels_last)
+    y, z = model.analyse(patches)
+    for p in levels:
+        out = model.synthesise(y, z, *drop.fractions(p))
+        x_hat = _whole(out["x_hat"].clamp(0, 1).contiguous())
+        bpp = bits(out["likelihoods"]) / 256**2
+        row = _level(drop, p, y, z) | {"width": 512, "height": 512} | quality(x, x_hat)
+        for protocol, rate in (
+            ("reference", bpp[-1].item()),
+            ("reference-all-patches", bpp.mean().item()),
+        ):
+            yield row | {"protocol": protocol, "bpp": rate, "bpp_estimated": rate}
+
+
+def bits(likelihoods: dict[str, Tensor]) -> Tensor:
+    """Estimated bits of each image of a batch, shape (B,): minus log2 of all likelihoods."""
+    return -sum(  # type: ignore[return-value]
+        likelihood.log2().flatten(1).sum(1, dtype=torch.float64)
+        for likelihood in likelihoods.values()
+    )
+
+
+def to_tensor(picture: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 to (1, 3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+
+
+def _level(drop: TailDrop, p: float, y: Tensor, z: Tensor) -> Row:
+    p_latent, p_hyper = drop.fractions(p)
+    return {
+        "p": p,
+        "latent_channels": kept(p_latent, y.shape[1]),
+        "hyper_channels": kept(p_hyper, z.shape[1]),
+    }
+
+
+def _patches(x: Tensor) -> Tensor:
+    """(1, 3, 512, 512) to its quadrants (4, 3, 256, 256), row by row."""
+    return x.view(3, 2, 256, 2, 256).permute(1, 3, 0, 2, 4).reshape(4, 3, 256, 256)
+
+
+def _whole(patches: Tensor) -> Tensor:
+    """The inverse of `_patches`."""
+    return patches.view(2, 2, 3, 256, 256).permute(2, 0, 3, 1, 4).reshape(1, 3, 512, 512)

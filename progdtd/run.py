@@ -1,0 +1,124 @@
+"""A run's directory: its config, where it came from, and what was measured on the way."""
+
+import csv
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from progdtd.checkpoint import write_aside
+from progdtd.errors import UserError
+
+CONFIG = "config.yaml"
+RECORD = "run.json"
+
+IRRELEVANT = ("logger", "group", "run_name")
+"""Options that do not change what a run computes; it may be resumed with others."""
+
+
+def claim(directory: Path, cfg: DictConfig) -> None:
+    """Record the resolved config in a new run directory, or check it against the recorded one.
+
+    Raises:
+        UserError: the directory holds a run with another config; the message shows what differs.
+    """
+    path = directory / CONFIG
+    config = OmegaConf.to_container(cfg, resolve=True)
+    if not path.exists():
+        text = OmegaConf.to_yaml(config)
+        write_aside(path, lambda aside: aside.write_text(text))
+        return
+    there, here = _flat(OmegaConf.load(path)), _flat(config)
+    differing = [
+        f"  {key}: {there.get(key)} there, {here.get(key)} now"
+        for key in sorted(set(there) | set(here))
+        if there.get(key) != here.get(key) and key.split(".")[0] not in IRRELEVANT
+    ]
+    if differing:
+        raise UserError(
+            f"{directory} holds a run with another configuration:\n"
+            + "\n".join(differing)
+            + "\nGive the new run a name of its own (run_name=...), or delete that directory."
+        )
+
+
+def provenance() -> dict[str, Any]:
+    """What a result depends on beside its config: code, packages, machine."""
+    packages = ("progdtd", "torch", "compressai", "lightning", "numpy", "pillow", "hydra-core")
+    return {
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_diff": _git("diff", "HEAD"),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "host": platform.node(),
+        "cpu": platform.machine(),
+        "cores": os.cpu_count(),
+    }
+
+
+def record(directory: Path, **values: Any) -> None:
+    """Add values to the run's record, `run.json`."""
+    path = directory / RECORD
+    known = json.loads(path.read_text()) if path.exists() else {}
+    text = json.dumps(known | values, indent=2) + "\n"
+    write_aside(path, lambda aside: aside.write_text(text))
+
+
+class Table:
+    """A CSV file that grows by rows while a run goes on.
+
+    On resume it is cut back to the step of the checkpoint, so that no row appears twice and a line
+    that a kill left half-written is gone.
+
+    Args:
+        path: the file.
+        columns: the first is `step`.
+        step: keep rows up to this step.
+    """
+
+    def __init__(self, path: Path, columns: list[str], step: int) -> None:
+        self.path, self.columns = path, columns
+        rows = [row for row in self._complete_rows() if int(row[0]) <= step]
+        lines = [columns, *rows]
+
+        def write(aside: Path) -> None:
+            with aside.open("w", newline="") as file:
+                csv.writer(file).writerows(lines)
+
+        write_aside(path, write)
+
+    def append(self, row: dict[str, Any]) -> None:
+        values = [f"{v:.6g}" if isinstance(v, float) else v for v in map(row.get, self.columns)]
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerow(values)
+
+    def _complete_rows(self) -> list[list[str]]:
+        if not self.path.exists():
+            return []
+        whole = self.path.read_text().rpartition("\n")[0]
+        rows = list(csv.reader(whole.splitlines()))[1:]
+        return [row for row in rows if len(row) == len(self.columns)]
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    if not OmegaConf.is_config(config) and not isinstance(config, dict):
+        return {prefix: config}
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of a git command in the source tree, None outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
