@@ -83,7 +83,7 @@ def save_weights(path: Path, model: Progressive, meta: dict[str, Any]) -> None:
     write_aside(path, lambda aside: save_file(state, aside, metadata=metadata))
 
 
-def build_model(config: Mapping[str, Any]) -> Progressive:
+def build_model(config: Mapping[Any, Any]) -> Progressive:
     """Build the model that a `model:` config or the metadata of weights describes.
 
     Raises:
@@ -103,7 +103,7 @@ def build_model(config: Mapping[str, Any]) -> Progressive:
         raise UserError(f"Cannot build the model {dict(config)}: {_first_line(error)}.") from error
 
 
-def build_drop(config: Mapping[str, Any]) -> TailDrop:
+def build_drop(config: Mapping[Any, Any]) -> TailDrop:
     """Build the tail drop that a `drop:` config or the metadata of weights describes."""
     known = {field.name for field in fields(TailDrop)}
     unknown = set(config) - known

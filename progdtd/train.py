@@ -3,6 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
+from progdtd.errors import UserError
 from progdtd.paths import CONF
 
 
@@ -10,7 +11,10 @@ from progdtd.paths import CONF
 def main(cfg: DictConfig) -> None:
     from progdtd.training import train
 
-    train(cfg)
+    try:
+        train(cfg)
+    except KeyboardInterrupt:
+        raise UserError("Interrupted. The same command resumes at the last checkpoint.") from None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ moment and started again computes what the uninterrupted run would have, bit for
 
 import logging
 import math
+import os
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,6 @@ from progdtd import checkpoint, data, protocols, run
 from progdtd.errors import UserError
 from progdtd.losses import RateDistortion
 from progdtd.models import Progressive
-from progdtd.tail_drop import TailDrop
 from progdtd.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ VALIDATION_SIDE = 256
 EXPLODED = 50.0
 """A loss this many times the lowest so far is not coming back."""
 
+SUMS = ("loss", "bpp", "mse", "aux")
 METRICS = ["step", "loss", "bpp", "psnr", "aux", "lr", "images_per_s"]
 VALIDATION = ["step", "p", "loss", "bpp", "psnr", "ms_ssim_db"]
 
@@ -47,110 +49,185 @@ def train(cfg: DictConfig) -> Path:
     Raises:
         UserError: bad configuration or data, a directory with another run in it, a diverging loss.
     """
-    directory = Path(HydraConfig.get().runtime.output_dir)
-    options, lmbda = cfg.trainer, float(cfg["lambda"])
-    if not (lmbda > 0 and math.isfinite(lmbda)):
-        raise UserError(f"lambda={lmbda} must be above 0; the paper's are 0.01, 0.1 and 1.0.")
-    drop = checkpoint.build_drop(OmegaConf.to_container(cfg.drop, resolve=True))  # type: ignore[arg-type]
+    directory = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    check(cfg)
     run.claim(directory, cfg)
     if (directory / checkpoint.WEIGHTS).exists():
         log.info("%s is finished: nothing to do. Delete it to train again.", directory)
-        return directory
+    else:
+        Trainer(cfg, directory).fit()
+    return directory
 
-    fabric = make_fabric(options)
-    torch.manual_seed(cfg.seed)
-    model = checkpoint.build_model(OmegaConf.to_container(cfg.model, resolve=True))  # type: ignore[arg-type]
-    if cfg.init_from:
-        checkpoint.load_state(model, checkpoint.read_weights(cfg.init_from)[0], cfg.init_from)
-    if options.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    main_optimizer, aux_optimizer = make_optimizers(model, options)
-    state = resume(directory, model, main_optimizer, aux_optimizer)
-    if options.compile:
-        model.g_a.compile()
-        model.g_s.compile()
-    module, main_optimizer, aux_optimizer = fabric.setup(
-        RateDistortion(model, lmbda), main_optimizer, aux_optimizer
-    )
 
-    train_paths, held_paths = data.split(instantiate(cfg.dataset.paths), cfg.dataset.validation)
-    batches = data.Batches(
-        train_paths, options.batch_size, options.crop, options.resize, options.flip, cfg.seed,
-        cfg.dataset.cache_gib, fabric.global_rank, fabric.world_size,
-    )  # fmt: skip
-    held = held_out(held_paths)
-    meta = describe(cfg, train_paths)
-    if fabric.is_global_zero:
-        facts = {"device": device_name(fabric.device), "precision": options.precision}
+def check(cfg: DictConfig) -> None:
+    """Refuse values that no run can have, before anything is written.
+
+    Raises:
+        UserError: names the option and what it may be.
+    """
+    lmbda, options = cfg["lambda"], cfg.trainer
+    if not isinstance(lmbda, (int, float)) or not 0 < lmbda < math.inf:
+        raise UserError(f"lambda={lmbda} must be a number above 0; the paper's: 0.01, 0.1, 1.0.")
+    for name in ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every"):
+        if not isinstance(options[name], int) or options[name] < 1:
+            raise UserError(f"trainer.{name}={options[name]} must be a whole number above 0.")
+    if options.crop < protocols.STRIDE or options.crop % protocols.STRIDE:
+        raise UserError(f"trainer.crop={options.crop} must be a multiple of {protocols.STRIDE}.")
+    if options.resize is not None and options.resize < options.crop:
+        raise UserError(f"trainer.resize={options.resize} is below trainer.crop={options.crop}.")
+    checkpoint.build_drop(cfg.drop)
+
+
+class Trainer:
+    """One training run: everything it needs, resumed from its last checkpoint if there is one."""
+
+    def __init__(self, cfg: DictConfig, directory: Path) -> None:
+        self.cfg, self.options, self.directory = cfg, cfg.trainer, directory
+        self.fabric = make_fabric(self.options)
+        self.drop = checkpoint.build_drop(cfg.drop)
+        paths, held = data.split(instantiate(cfg.dataset.paths), cfg.dataset.validation)
+        self.batches = data.Batches(
+            paths, self.options.batch_size, self.options.crop, self.options.resize,
+            self.options.flip, cfg.seed, cfg.dataset.cache_gib,
+            self.fabric.global_rank, self.fabric.world_size,
+        )  # fmt: skip
+        self.held = held_out(held)
+
+        torch.manual_seed(cfg.seed)
+        self.model = checkpoint.build_model(cfg.model)
+        if cfg.init_from:
+            weights, _ = checkpoint.read_weights(cfg.init_from)
+            checkpoint.load_state(self.model, weights, cfg.init_from)
+        if self.options.channels_last:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizers = make_optimizers(self.model, self.options)
+        state = resume(directory, self.model, optimizers)
+        self.first, self.lowest, self.seconds = state["step"], state["lowest"], state["seconds"]
+        if self.options.compile:
+            self.model.g_a.compile()
+            self.model.g_s.compile()
+        objective = RateDistortion(self.model, cfg["lambda"])
+        self.module, self.optimizer, self.aux_optimizer = self.fabric.setup(objective, *optimizers)
+
+        self.meta = describe(cfg, len(paths))
+        self.metrics = run.Table(directory / "metrics.csv", METRICS, self.first)
+        self.validation = run.Table(directory / "validation.csv", VALIDATION, self.first)
+        facts = {"device": device_name(self.fabric.device), "precision": self.options.precision}
         run.record(directory, **run.provenance(), **facts, state="running")
 
-    step, seconds, lowest = state["step"], state["seconds"], state["lowest"]
-    steps = range(step, options.steps)
-    metrics = run.Table(directory / "metrics.csv", METRICS, step)
-    validation = run.Table(directory / "validation.csv", VALIDATION, step)
-    sums, started, mark = None, time.monotonic(), time.monotonic()
-    images_per_step = options.batch_size * fabric.world_size
-    with (
-        closing(Tracker(cfg, directory)) as tracker,
-        closing(Progress(step, options.steps, images_per_step)) as progress,
-    ):
-        for step, images in zip(
-            steps, data.loader(batches, steps, cfg.dataset.workers), strict=True
+    def fit(self) -> None:
+        """Train to the last step, with a report, a checkpoint and a validation every so often."""
+        options, started = self.options, time.monotonic() - self.seconds
+        steps = range(self.first, options.steps)
+        loader = data.loader(self.batches, steps, self.cfg.dataset.workers)
+        with (
+            closing(Tracker(self.cfg, self.directory)) as tracker,
+            closing(Progress(self.first, options.steps)) as progress,
         ):
-            lr = learning_rate(step, options)
-            for group in main_optimizer.param_groups:
-                group["lr"] = lr
-            seed_step(cfg.seed, step, fabric.global_rank)
-            x = fabric.to_device(images).float() / 255
-            fractions = drop.fractions(drop.draw(len(x), torch.default_generator))
-            out = module(x, *(fabric.to_device(p) for p in fractions))
-            fabric.backward(out["loss"] + out["aux"])
-            if options.clip:
-                fabric.clip_gradients(
-                    module, main_optimizer, max_norm=options.clip, error_if_nonfinite=False
-                )
-            main_optimizer.step()
-            aux_optimizer.step()
-            main_optimizer.zero_grad()
-            aux_optimizer.zero_grad()
+            sums, since, mark = torch.zeros(len(SUMS)), self.first, time.monotonic()
+            for step, images in zip(steps, loader, strict=True):
+                sums = sums.to(self.fabric.device) + self.step(step, images)
+                progress.advance()
+                done = step + 1
+                last = done == options.steps
+                if last or done % options.log_every == 0:
+                    elapsed = time.monotonic() - mark
+                    self.report(
+                        done, sums / (done - since), (done - since) / elapsed, tracker, progress
+                    )
+                    sums, since, mark = torch.zeros(len(SUMS)), done, time.monotonic()
+                if last or done % options.checkpoint_every == 0:
+                    self.seconds = time.monotonic() - started
+                    self.save(done)
+                if last or done % options.validate_every == 0:
+                    progress.say(f"step {done}: {self.validate(done, tracker)}")
+                    mark = time.monotonic()
+        self.finish()
 
-            now = torch.stack([out[key].detach() for key in ("loss", "bpp", "mse", "aux")])
-            sums = now if sums is None else sums + now
-            progress.advance()
-            done = step + 1
-            if done % options.log_every == 0 or done == options.steps:
-                count = done - max(steps.start, (done - 1) // options.log_every * options.log_every)
-                loss, bpp, mse, aux = (sums / count).tolist()
-                lowest = check_loss(loss, lowest, step, directory)
-                rate = count * images_per_step / (time.monotonic() - mark)
-                psnr = -10 * math.log10(mse)
-                row = dict(zip(METRICS, (done, loss, bpp, psnr, aux, lr, rate), strict=True))
-                metrics.append(row)
-                tracker.log(done, {f"train/{key}": row[key] for key in METRICS[1:]})
-                progress.show(loss, bpp, psnr, rate)
-                sums, mark = None, time.monotonic()
-            if fabric.is_global_zero and (
-                done % options.checkpoint_every == 0 or done == options.steps
-            ):
-                check_loss(out["loss"].item(), lowest, step, directory)
-                elapsed = seconds + time.monotonic() - started
-                save(
-                    directory, model, main_optimizer, aux_optimizer,
-                    {"step": done, "seconds": elapsed, "lowest": lowest, "meta": meta},
-                )  # fmt: skip
-            if fabric.is_global_zero and (
-                done % options.validate_every == 0 or done == options.steps
-            ):
-                progress.say(
-                    f"step {done}: {validate(model, drop, lmbda, held, done, validation, tracker)}"
-                )
-                mark = time.monotonic()
+    def step(self, step: int, images: Tensor) -> Tensor:
+        """One update from a batch (B, 3, S, S) uint8; returns the values that `SUMS` names."""
+        seed_step(self.cfg.seed, step, self.fabric.global_rank)
+        x = self.fabric.to_device(images).float() / 255
+        p, p_hyper = self.drop.fractions(self.drop.draw(len(x), torch.default_generator))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.options)
+        out = self.module(x, self.fabric.to_device(p), self.fabric.to_device(p_hyper))
+        self.fabric.backward(out["loss"] + out["aux"])
+        if self.options.clip:
+            self.fabric.clip_gradients(
+                self.module, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False
+            )
+        for optimizer in (self.optimizer, self.aux_optimizer):
+            optimizer.step()
+            optimizer.zero_grad()
+        return torch.stack([out[name].detach() for name in SUMS])
 
-    if fabric.is_global_zero:
-        elapsed = seconds + time.monotonic() - started
-        model.update(force=True)
-        finish(directory, model, meta, options.steps, options.steps * images_per_step, elapsed)
-    return directory
+    def report(
+        self, done: int, means: Tensor, pace: float, tracker: Tracker, progress: "Progress"
+    ) -> None:
+        """Record the means since the last report and stop if the loss has diverged.
+
+        Args:
+            means: of the values that `SUMS` names.
+            pace: steps per second.
+        """
+        loss, bpp, mse, aux = means.tolist()
+        self.lowest = check_loss(loss, self.lowest, done, self.directory)
+        psnr, rate = -10 * math.log10(mse), pace * self.options.batch_size * self.fabric.world_size
+        values = (done, loss, bpp, psnr, aux, learning_rate(done - 1, self.options), rate)
+        row = dict(zip(METRICS, values, strict=True))
+        self.metrics.append(row)
+        tracker.log(done, {f"train/{name}": row[name] for name in METRICS[1:]})
+        progress.show(f"loss {loss:.3f} bpp {bpp:.3f} psnr {psnr:.2f} {rate:.1f} img/s")
+
+    def save(self, done: int) -> None:
+        """Write the checkpoint that `resume` reads, unless the weights are not finite."""
+        optimizers = [o.state_dict() for o in (self.optimizer, self.aux_optimizer)]
+        weights = self.model.state_dict()
+        if not all(value.isfinite().all() for value in weights.values()):
+            check_loss(math.nan, self.lowest, done, self.directory)
+        state = {"model": weights, "optimizers": optimizers, "meta": self.meta}
+        progress = {"step": done, "lowest": self.lowest, "seconds": self.seconds}
+        checkpoint.save_checkpoint(self.directory / checkpoint.LAST, state | progress)
+
+    @torch.no_grad()
+    def validate(self, done: int, tracker: Tracker) -> str:
+        """Measure the held-out images over p, record the points, and say them in one line."""
+        low = self.drop.range[0] if self.drop.progressive else 1.0
+        levels = [p for p in VALIDATION_LEVELS if p >= low]
+        rows, strip = [], []
+        self.model.eval()
+        for index, picture in enumerate(self.held):
+            device = self.fabric.device
+            for row, x_hat in protocols.native(self.model, self.drop, picture, levels, device):
+                distortion = 255**2 * 10 ** (-row["psnr"] / 10)
+                rows.append(row | {"loss": row["bpp"] + self.cfg["lambda"] * distortion})
+                strip += [x_hat] if index == 0 else []
+        self.model.train()
+        said = []
+        for p in levels if rows else []:
+            level = [row for row in rows if row["p"] == p]
+            mean = {key: float(np.mean([row[key] for row in level])) for key in VALIDATION[2:]}
+            self.validation.append({"step": done, "p": p} | mean)
+            tracker.point(done, p, mean)
+            said.append(f"p={p:g} {mean['bpp']:.3f} bpp {mean['psnr']:.2f} dB")
+        tracker.strip(done, strip, levels)
+        return ", ".join(said)
+
+    def finish(self) -> None:
+        """Write the finished weights, with their entropy coder's tables, and close the record."""
+        steps = self.options.steps
+        made = {
+            "steps": steps,
+            "images_seen": steps * self.options.batch_size * self.fabric.world_size,
+            "wall_time_s": round(self.seconds, 1),
+        }
+        self.model.update(force=True)
+        path = self.directory / checkpoint.WEIGHTS
+        checkpoint.save_weights(path, self.model, self.meta | made)
+        run.record(self.directory, **made, state="finished")
+        log.info("Finished %s after %d steps. To evaluate it:", path, steps)
+        log.info("  python -m progdtd.evaluate run=%s", self.directory)
 
 
 def make_fabric(options: DictConfig) -> Fabric:
@@ -192,7 +269,9 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
 
 
-def resume(directory: Path, model: Progressive, *optimizers: torch.optim.Optimizer) -> dict:
+def resume(
+    directory: Path, model: Progressive, optimizers: Iterable[torch.optim.Optimizer]
+) -> dict[str, Any]:
     """Load the run's last checkpoint, if there is one, into the model and optimizers."""
     path = directory / checkpoint.LAST
     if not path.exists():
@@ -205,13 +284,7 @@ def resume(directory: Path, model: Progressive, *optimizers: torch.optim.Optimiz
     return state
 
 
-def save(directory: Path, model: Progressive, main: Any, aux: Any, progress: dict) -> None:
-    """Write the checkpoint that `resume` reads."""
-    state = {"model": model.state_dict(), "optimizers": [main.state_dict(), aux.state_dict()]}
-    checkpoint.save_checkpoint(directory / checkpoint.LAST, state | progress)
-
-
-def check_loss(loss: float, lowest: float, step: int, directory: Path) -> float:
+def check_loss(loss: float, lowest: float, done: int, directory: Path) -> float:
     """The lowest loss so far.
 
     Raises:
@@ -221,7 +294,7 @@ def check_loss(loss: float, lowest: float, step: int, directory: Path) -> float:
         kept = directory / checkpoint.LAST
         where = f"{kept} is from before and is kept" if kept.exists() else "nothing was saved yet"
         raise UserError(
-            f"The loss became {loss:.4g} at step {step + 1} (lowest so far {lowest:.4g}): training "
+            f"The loss became {loss:.4g} at step {done} (lowest so far {lowest:.4g}): training "
             f"diverged; {where}. Try a smaller trainer.lr, trainer.clip=1.0 or precision 32-true."
         )
     return min(loss, lowest)
@@ -241,59 +314,11 @@ def held_out(paths: list[Path]) -> list[np.ndarray]:
     return pictures
 
 
-def validate(
-    model: Progressive,
-    drop: TailDrop,
-    lmbda: float,
-    pictures: list[np.ndarray],
-    step: int,
-    table: run.Table,
-    tracker: Tracker,
-) -> str:
-    """Measure the held-out images over p, record the points, and say them in one line."""
-    low = drop.range[0] if drop.progressive else 1.0
-    levels = [p for p in VALIDATION_LEVELS if p >= low]
-    device = next(model.parameters()).device
-    points: dict[float, list[dict]] = {p: [] for p in levels}
-    strip: list[Tensor] = []
-    model.eval()
-    for picture in pictures:
-        for row, x_hat in protocols.native(model, drop, picture, levels, device):
-            points[row["p"]].append(row)
-            if picture is pictures[0]:
-                strip.append(x_hat)
-    model.train()
-    said = []
-    for p, rows in points.items():
-        if not rows:
-            continue
-        mean = {key: float(np.mean([row[key] for row in rows])) for key in VALIDATION[3:]}
-        mean["loss"] = float(
-            np.mean([r["bpp"] + lmbda * 255**2 * 10 ** (-r["psnr"] / 10) for r in rows])
-        )
-        table.append({"step": step, "p": p} | mean)
-        tracker.point(step, p, mean)
-        said.append(f"p={p:g} {mean['bpp']:.3f} bpp {mean['psnr']:.2f} dB")
-    tracker.strip(step, strip, levels)
-    return ", ".join(said)
-
-
-def describe(cfg: DictConfig, paths: list[Path]) -> dict[str, Any]:
+def describe(cfg: DictConfig, images: int) -> dict[str, Any]:
     """What weights say about themselves: enough to rebuild the model, and how it was made."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     made = {key: config[key] for key in ("model", "drop", "lambda", "seed", "trainer", "init_from")}
-    return made | {"dataset": config["dataset"]["name"], "training_images": len(paths)}
-
-
-def finish(
-    directory: Path, model: Progressive, meta: dict, steps: int, images: int, seconds: float
-) -> None:
-    """Write the finished weights and close the run's record."""
-    made = {"steps": steps, "images_seen": images, "wall_time_s": round(seconds, 1)}
-    checkpoint.save_weights(directory / checkpoint.WEIGHTS, model, meta | made)
-    run.record(directory, **made, state="finished")
-    log.info("Finished: %s after %d steps.", directory / checkpoint.WEIGHTS, steps)
-    log.info("Evaluate it with: python -m progdtd.evaluate run=%s", directory)
+    return made | {"dataset": config["dataset"]["name"], "training_images": images}
 
 
 def device_name(device: torch.device) -> str:
@@ -303,31 +328,33 @@ def device_name(device: torch.device) -> str:
 class Progress:
     """A bar with loss, bpp, PSNR, images/s and ETA; without a terminal, a line now and then."""
 
-    def __init__(self, step: int, steps: int, images_per_step: int) -> None:
+    def __init__(self, step: int, steps: int) -> None:
         self.bar = tqdm(
             total=steps, initial=step, unit="step", desc="training", disable=None,
             dynamic_ncols=True, smoothing=0.05,
         )  # fmt: skip
-        self.step, self.steps, self.start = step, steps, step
+        self.step, self.steps, self.first = step, steps, step
         self.started = self.said = time.monotonic()
 
     def advance(self) -> None:
         self.step += 1
         self.bar.update()
 
-    def show(self, loss: float, bpp: float, psnr: float, rate: float) -> None:
-        """Show the means since the last call."""
-        text = f"loss {loss:.3f} bpp {bpp:.3f} psnr {psnr:.2f} {rate:.1f} img/s"
+    def show(self, text: str) -> None:
+        """Show the newest values."""
         self.bar.set_postfix_str(text)
         if self.bar.disable and time.monotonic() - self.said > 30:
             self.said = time.monotonic()
-            pace = (self.said - self.started) / (self.step - self.start)
+            pace = (self.said - self.started) / (self.step - self.first)
             eta = tqdm.format_interval(pace * (self.steps - self.step))
             log.info("step %d/%d %s ETA %s", self.step, self.steps, text, eta)
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        log.info(text) if self.bar.disable else self.bar.write(text)
+        if self.bar.disable:
+            log.info(text)
+        else:
+            self.bar.write(text)
 
     def close(self) -> None:
         self.bar.close()

@@ -20,7 +20,7 @@ class ProgressiveHyperprior(Progressive, ScaleHyperprior):
     def __init__(self, N: int = 128, M: int = 192, sigmoid: bool = False) -> None:  # noqa: N803
         super().__init__(N, M)
         if sigmoid:
-            self.g_s.append(nn.Sigmoid())
+            self.g_s = nn.Sequential(*self.g_s.children(), nn.Sigmoid())
 
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self.g_a(x)

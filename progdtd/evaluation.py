@@ -1,0 +1,151 @@
+"""Rows of results for a model over a folder of images."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from omegaconf import OmegaConf
+from tqdm import tqdm
+
+from progdtd import checkpoint, data, protocols, results, run
+from progdtd.errors import UserError
+
+log = logging.getLogger(__name__)
+
+HELD_OUT = "held_out"
+
+
+def evaluate(
+    path: Path, images: str, names: Sequence[str], levels: Sequence[float], device: str
+) -> list[Path]:
+    """Evaluate one model and write its tables beside it.
+
+    Args:
+        path: a run directory or anything else that `checkpoint.load_model` takes.
+        images: a folder, or `held_out` for the images that the run was not trained on.
+        names: protocols, of `native` and `reference`.
+        levels: fractions p.
+        device: `auto`, `cpu` or `cuda`.
+
+    Returns:
+        the CSV files written, one for each protocol.
+
+    Raises:
+        UserError: no model, no images, none readable, no such protocol or device.
+    """
+    unknown = set(names) - set(PROTOCOLS)
+    if unknown:
+        raise UserError(f"No protocol {', '.join(sorted(unknown))}; there are native, reference.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device={device}: no GPU is available here; use device=cpu.")
+    loaded = checkpoint.load_model(path, device)
+    dataset, paths = find_images(path, images)
+    rows = list(measure(loaded, names, paths, levels, device, str(path)))
+    if not rows:
+        raise UserError(f"None of the {len(paths)} images of {images} can be read.")
+    table = pd.DataFrame(rows).assign(dataset=dataset, **identity(loaded))
+    written = []
+    for protocol, part in table.groupby("protocol"):
+        csv = directory_of(path) / f"{dataset}_{protocol}.csv"
+        results.write(part.to_dict("records"), csv)
+        write_json(results.read([csv]), csv.with_suffix(".json"))
+        written.append(csv)
+        log.info("%s\n%s", csv, summary(part))
+    return written
+
+
+def measure(
+    loaded: checkpoint.Loaded,
+    names: Sequence[str],
+    paths: Sequence[Path],
+    levels: Sequence[float],
+    device: str,
+    title: str,
+) -> Iterator[dict[str, Any]]:
+    """Rows of every image, protocol and level; images that cannot be read are named and skipped."""
+    for path in tqdm(paths, title, unit="image", disable=None, dynamic_ncols=True):
+        try:
+            picture = data.read_image(path)
+        except data.UNREADABLE as error:
+            log.warning("Skipped %s: %s.", path, error)
+            continue
+        for name in names:
+            for row in PROTOCOLS[name](loaded.model, loaded.drop, picture, levels, device):
+                yield row | {"image": path.stem}
+
+
+def _native(*arguments: Any) -> Iterator[dict[str, Any]]:
+    for row, _ in protocols.native(*arguments):
+        yield row
+
+
+PROTOCOLS = {"native": _native, "reference": protocols.reference}
+
+
+def identity(loaded: checkpoint.Loaded) -> dict[str, Any]:
+    """The columns that say which model made a row."""
+    drop, meta = loaded.drop, loaded.meta
+    low, high = drop.range if drop.progressive else (1.0, 1.0)
+    return {
+        "codec": "ProgDTD" if drop.progressive else "single-rate",
+        "model": meta["model"].get("name", type(loaded.model).__name__),
+        "drop": drop.name,
+        "range_low": low,
+        "range_high": high,
+        "lambda": meta.get("lambda"),
+        "seed": meta.get("seed"),
+    }
+
+
+def find_images(path: Path, images: str) -> tuple[str, list[Path]]:
+    """The name of a dataset and its images."""
+    if images != HELD_OUT:
+        try:
+            return Path(images).resolve().name, data.folder(images)
+        except UserError as error:
+            hint = " To get Kodak: python scripts/download_kodak.py" if "kodak" in images else ""
+            raise UserError(f"{error}{hint}") from error
+    config = path / run.CONFIG
+    if not config.is_file():
+        raise UserError(
+            f"images=held_out needs a run directory with a {run.CONFIG}; {path} is not."
+        )
+    from hydra.utils import instantiate
+
+    dataset = OmegaConf.load(config).dataset
+    held = data.split(instantiate(dataset.paths), dataset.validation)[1]
+    return f"{dataset.name}-held-out", held
+
+
+def directory_of(path: Path) -> Path:
+    return path / "evaluation" if path.is_dir() else path.with_name(f"{path.stem}_evaluation")
+
+
+def summary(table: pd.DataFrame) -> str:
+    """Means over the images of each level, as text."""
+    columns = ["bpp", "psnr", "ms_ssim_db", "ssim"]
+    return str(table.groupby("p")[columns].mean().round(4).to_string())
+
+
+def write_json(table: pd.DataFrame, path: Path) -> None:
+    """The curve in the form that `python -m compressai.utils.plot` reads."""
+    mean = results.aggregate(table)
+    row = mean.iloc[0]
+    curve = {
+        "name": f"{row.codec} {row.model} {row['drop']} lambda={row['lambda']:g}",
+        "description": f"{row.dataset}, protocol {row.protocol}, estimated bits",
+        "results": {
+            "p": mean.p.tolist(),
+            "bpp": mean.bpp.tolist(),
+            "psnr-rgb": mean.psnr.tolist(),
+            "ms-ssim-rgb": mean.ms_ssim.tolist(),
+        },
+    }
+    text = json.dumps(curve, indent=2) + "\n"
+    checkpoint.write_aside(path, lambda aside: aside.write_text(text))

@@ -1,0 +1,88 @@
+"""What tests share: real photographs, tiny models, and the project's commands as a user types them."""
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from progdtd import data
+from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
+
+TINY = ("model.N=8", "model.M=12")
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test works in a directory of its own, without a login or a data root of the user's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PROGDTD_DATA", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Run `python -m progdtd.<name> <arguments>` in this process; returns (exit code, output)."""
+
+    def run(name: str, *arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        capfd.readouterr()
+        code = 0
+        try:
+            importlib.import_module(f"progdtd.{name}").main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, "".join(capfd.readouterr())
+
+    return run
+
+
+def shell(*arguments: str, **environment: str) -> subprocess.Popen:
+    """Start `python -m <arguments>` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+@pytest.fixture
+def photograph() -> np.ndarray:
+    """A real photograph, (300, 451, 3) uint8."""
+    return data.read_image(next(path for path in data.photos() if path.stem == "chelsea"))
+
+
+@pytest.fixture
+def images(tmp_path: Path, photograph: np.ndarray) -> Path:
+    """A folder of five crops of a photograph, of unequal sizes and formats."""
+    root = tmp_path / "images"
+    (root / "deeper").mkdir(parents=True)
+    for i, name in enumerate(("a.png", "b.jpg", "c.webp", "deeper/d.tiff", "deeper/e.JPEG")):
+        picture = Image.fromarray(photograph[10 * i : 10 * i + 180, 20 * i : 20 * i + 190 + i])
+        picture.save(root / name)
+    return root
+
+
+@pytest.fixture(params=[ProgressiveHyperprior, ProgressiveMeanScaleHyperprior])
+def model(request: pytest.FixtureRequest) -> torch.nn.Module:
+    """A tiny untrained model whose latents are far enough from zero to matter."""
+    return lively(request.param(8, 12))
+
+
+def lively(model: torch.nn.Module) -> torch.nn.Module:
+    """Scale the last layers of the analyses up, so that quantised latents are not all zero."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model.g_a[-1].weight *= 60
+        model.h_a[-1].weight *= 60
+    return model.eval()

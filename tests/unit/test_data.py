@@ -1,0 +1,146 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from progdtd import data
+from progdtd.errors import UserError
+
+
+def batches(root, **options):
+    settings = {"batch_size": 3, "crop": 64, "seed": 1}
+    return data.Batches(data.folder(root), **(settings | options))
+
+
+def test_photos_are_on_this_machine() -> None:
+    paths = data.photos()
+    assert len(paths) == len(data.PHOTOS)
+    assert all(min(data.read_image(path).shape[:2]) >= 256 for path in paths)
+
+
+def test_folder_finds_every_format_in_order(images) -> None:
+    names = [path.name for path in data.folder(images)]
+    assert names == ["a.png", "b.jpg", "c.webp", "d.tiff", "e.JPEG"]
+
+
+def test_a_batch_is_a_function_of_seed_and_step(images) -> None:
+    one = batches(images)
+    assert one[5].shape == (3, 3, 64, 64)
+    assert one[5].dtype == torch.uint8
+    later = batches(images)[5]  # without the batches before
+    assert torch.equal(one[5], later)
+    assert torch.equal(one[5], batches(images, cache_gib=0)[5])
+    assert not torch.equal(one[5], one[6])
+    assert not torch.equal(one[5], batches(images, seed=2)[5])
+
+
+def test_workers_read_the_same_batches(images) -> None:
+    alone = list(data.loader(batches(images, cache_gib=0), range(2, 6), workers=0))
+    shared = list(data.loader(batches(images, cache_gib=0), range(2, 6), workers=2))
+    assert len(alone) == 4
+    assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+def test_ranks_share_an_epoch_without_overlap(images) -> None:
+    whole = batches(images, batch_size=4)[3]
+    halves = [batches(images, batch_size=2, rank=rank, world=2)[3] for rank in (0, 1)]
+    assert torch.equal(whole, torch.cat(halves))
+
+
+def test_an_epoch_visits_every_image_once(tmp_path) -> None:
+    for value in range(10):
+        Image.new("RGB", (64, 64), (value, 0, 0)).save(tmp_path / f"{value}.png")
+    reds = [int(batches(tmp_path, batch_size=1)[step][0, 0, 0, 0]) for step in range(20)]
+    assert sorted(reds[:10]) == sorted(reds[10:]) == list(range(10))
+    assert reds[:10] != reds[10:]
+
+
+def test_crops_are_cut_from_the_image_or_its_mirror(tmp_path, photograph) -> None:
+    Image.fromarray(photograph[:70, :80]).save(tmp_path / "a.png")
+    windows = {photograph[i : i + 64, j : j + 64].tobytes() for i in range(7) for j in range(17)}
+    mirrored = 0
+    for step in range(20):
+        crop = batches(tmp_path, batch_size=1)[step][0].permute(1, 2, 0).numpy()
+        mirrored += crop.tobytes() not in windows
+        assert crop.tobytes() in windows or crop[:, ::-1].tobytes() in windows
+    assert 0 < mirrored < 20
+
+
+def test_resize_squashes_as_the_paper_does(tmp_path, photograph) -> None:
+    Image.fromarray(photograph).save(tmp_path / "a.png")
+    batch = batches(tmp_path, batch_size=1, crop=128, resize=128, flip=False)[0]
+    square = Image.fromarray(photograph).resize((128, 128), Image.Resampling.BILINEAR)
+    assert np.array_equal(batch[0].permute(1, 2, 0).numpy(), np.asarray(square))
+
+
+@pytest.mark.parametrize("cache_gib", [0, 4])
+def test_bad_images_are_named_and_replaced(images, caplog, cache_gib) -> None:
+    (images / "a.png").write_bytes((images / "a.png").read_bytes()[:3000])
+    (images / "b.jpg").write_text("not an image")
+    Image.new("RGB", (40, 300)).save(images / "small.png")
+    with caplog.at_level(logging.WARNING):
+        settings = {"batch_size": 4, "cache_gib": cache_gib}
+        for step in range(4):
+            assert batches(images, **settings)[step].shape == (4, 3, 64, 64)
+    for name, why in (("a.png", ""), ("b.jpg", "cannot identify"), ("small.png", "smaller than")):
+        assert any(name in message and why in message for message in caplog.messages), name
+
+
+def test_all_images_unusable(tmp_path) -> None:
+    (tmp_path / "a.png").write_text("no")
+    with pytest.raises(UserError, match="None of the 1 training images"):
+        batches(tmp_path)
+
+
+def test_missing_and_empty_roots(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"dataset\.root"):
+        data.folder(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no images"):
+        data.folder(tmp_path)
+    with pytest.raises(UserError, match="prepare_vimeo90k"):
+        data.vimeo90k(tmp_path)
+
+
+def test_vimeo90k_layout(tmp_path) -> None:
+    (tmp_path / "sequences").mkdir()
+    (tmp_path / "tri_trainlist.txt").write_text("00001/0001\n00002/0007\n\n")
+    paths = data.vimeo90k(tmp_path)
+    assert len(paths) == 6
+    assert paths[5] == tmp_path / "sequences/00002/0007/im3.png"
+
+
+def test_split_holds_out_evenly(tmp_path) -> None:
+    paths = [tmp_path / str(i) for i in range(10)]
+    train, held = data.split(paths, 3)
+    assert sorted(train + held) == paths
+    assert [int(path.name) for path in held] == [1, 5, 8]
+    assert data.split(paths, 0) == (paths, [])
+    with pytest.raises(UserError, match=r"dataset\.validation"):
+        data.split(paths, 10)
+
+
+def test_every_mode_becomes_upright_rgb(tmp_path, photograph) -> None:
+    rgb = Image.fromarray(photograph)
+    grey = rgb.convert("L")
+
+    def saved(image: Image.Image, name: str, **options) -> np.ndarray:
+        image.save(tmp_path / name, **options)
+        read = data.read_image(tmp_path / name)
+        assert read.dtype == np.uint8
+        assert read.shape[2] == 3
+        return read.astype(int)
+
+    assert np.array_equal(saved(grey, "grey.png")[..., 0], np.asarray(grey))
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    assert np.array_equal(saved(deep, "deep.png")[..., 1], np.asarray(grey))
+    assert np.abs(saved(rgb.convert("CMYK"), "cmyk.jpg", quality=95) - photograph).mean() < 4
+    assert np.abs(saved(rgb.quantize(256), "palette.png") - photograph).mean() < 6
+    turned = rgb.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert np.array_equal(saved(turned, "turned.png", exif=exif), photograph)
+    clear = rgb.convert("RGBA")
+    clear.putalpha(Image.new("L", rgb.size, 0))
+    assert (saved(clear, "clear.png") == 255).all()

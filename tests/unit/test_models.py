@@ -1,0 +1,82 @@
+import pytest
+import torch
+from compressai.models.google import MeanScaleHyperprior, ScaleHyperprior
+from conftest import lively
+
+from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
+from progdtd.tail_drop import P_LEVELS, kept
+
+PAIRS = [
+    (ProgressiveHyperprior, ScaleHyperprior),
+    (ProgressiveMeanScaleHyperprior, MeanScaleHyperprior),
+]
+
+
+def x(side: int = 128) -> torch.Tensor:
+    return torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+def test_without_drop_equals_compressai(ours: type, theirs: type) -> None:
+    model = lively(ours(8, 12))
+    plain = theirs.from_state_dict(model.state_dict()).eval()
+    mine, other = model(x()), plain(x())
+    assert torch.equal(mine["x_hat"], other["x_hat"])
+    for name in ("y", "z"):
+        assert torch.equal(mine["likelihoods"][name], other["likelihoods"][name])
+    assert mine["likelihoods"]["y"].min() < 0.9, "the test needs latents that cost something"
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("p", [0.0, 0.3, torch.tensor([0.1, 0.8])])
+def test_dropped_channels_are_exactly_zero_and_free(model, training: bool, p) -> None:
+    """Also with trained medians, where masking before quantisation would not give zeros."""
+    with torch.no_grad():
+        model.entropy_bottleneck.quantiles[:, 0, 1] = 0.37
+    seen = {}
+    model.h_s.register_forward_pre_hook(lambda _, inputs: seen.update(z_hat=inputs[0]))
+    model.g_s.register_forward_pre_hook(lambda _, inputs: seen.update(y_hat=inputs[0]))
+    out = model.train(training)(x(), p)
+    for i in range(2):
+        fraction = float(p[i]) if isinstance(p, torch.Tensor) else p
+        for name, channels in (("y", 12), ("z", 8)):
+            tail = kept(fraction, channels)
+            assert not seen[f"{name}_hat"][i, tail:].any()
+            assert seen[f"{name}_hat"][i, :tail].any()
+            assert (out["likelihoods"][name][i, tail:] == 1).all()
+
+
+def test_hyper_latent_comes_from_the_undropped_latent(model) -> None:
+    y, z = model.analyse(x())
+    assert torch.equal(z, model.h_a(y.abs() if isinstance(model, ProgressiveHyperprior) else y))
+    full = model.synthesise(y, z, 0.2, p_hyper=1.0)
+    assert torch.equal(full["likelihoods"]["z"], model(x())["likelihoods"]["z"])
+
+
+def test_each_image_of_a_batch_has_its_own_p(model) -> None:
+    together = model(x(), torch.tensor([0.2, 0.9]))["x_hat"]
+    for i, p in enumerate((0.2, 0.9)):
+        torch.testing.assert_close(together[i : i + 1], model(x()[i : i + 1], p)["x_hat"])
+
+
+def test_rate_never_falls_with_the_latent(model) -> None:
+    """With the hyper-latent whole the scales stay, so every channel can only add bits."""
+    y, z = model.analyse(x())
+    rates = [
+        -model.synthesise(y, z, p, p_hyper=1.0)["likelihoods"]["y"].log2().sum().item()
+        for p in P_LEVELS
+    ]
+    assert rates == sorted(rates)
+    assert rates[-1] > rates[0]
+
+
+def test_gradients_reach_every_parameter(model) -> None:
+    from progdtd.losses import RateDistortion
+
+    out = RateDistortion(model.train(), 0.1)(x(), torch.ones(2), torch.ones(2))
+    (out["loss"] + out["aux"]).backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+    assert out["loss"].item() == pytest.approx(
+        out["bpp"].item() + 0.1 * 255**2 * out["mse"].item(), rel=1e-5
+    )

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytorch_msssim import ms_ssim
+
+from progdtd import protocols
+from progdtd.metrics import psnr, quality, to_db
+from progdtd.tail_drop import P_LEVELS, TailDrop
+
+DTD = TailDrop(latent=True, hyper=True)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (64, 64), (65, 130), (17, 300)])
+def test_native_takes_any_size(model, photograph, size) -> None:
+    picture = photograph[: size[0], : size[1]]
+    rows = list(protocols.native(model, DTD, picture, [0.1, 1.0]))
+    for row, x_hat in rows:
+        assert x_hat.shape == (3, *size)
+        assert torch.equal(x_hat, (x_hat * 255).round() / 255)
+        assert (row["height"], row["width"]) == size
+        assert row["bpp"] > 0
+    assert rows[0][0]["bpp"] < rows[1][0]["bpp"]
+
+
+def test_native_equals_a_full_forward_for_every_level(model, photograph) -> None:
+    """Analysing once must change nothing; at multiples of 64 there is no padding either."""
+    picture = photograph[:192, :256]
+    x = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255
+    for row, x_hat in protocols.native(model, DTD, picture, P_LEVELS):
+        out = model(x, row["p"])
+        decoded = (out["x_hat"].clamp(0, 1) * 255).round() / 255
+        bits = -sum(values.log2().sum().item() for values in out["likelihoods"].values())
+        assert row["bpp"] == pytest.approx(bits / (192 * 256), rel=1e-5)
+        assert row["psnr"] == pytest.approx(psnr(x, decoded), abs=1e-3)
+        assert row["ms_ssim"] == pytest.approx(ms_ssim(x, decoded, data_range=1).item(), abs=1e-5)
+        assert (x_hat - decoded[0]).abs().max() <= 1 / 255 + 1e-6
+
+
+def test_reference_equals_a_plain_restatement(model, photograph) -> None:
+    """One patch after another, as published; the rate is that of the last, bottom-right one."""
+    squashed = Image.fromarray(photograph).resize((512, 512), Image.Resampling.BILINEAR)
+    x = torch.from_numpy(np.array(squashed)).permute(2, 0, 1)[None] / 255
+    decoded, rates = torch.zeros_like(x), []
+    for top in (0, 256):
+        for left in (0, 256):
+            patch = x[..., top : top + 256, left : left + 256]
+            with torch.no_grad():
+                out = model(patch, 0.4)
+            decoded[..., top : top + 256, left : left + 256] = out["x_hat"].clamp(0, 1)
+            nats = -sum(values.log().sum().item() for values in out["likelihoods"].values())
+            rates.append(nats / np.log(2) / 256**2)
+    last, every = protocols.reference(model, DTD, photograph, [0.4])
+    assert (last["protocol"], every["protocol"]) == ("reference", "reference-all-patches")
+    assert last["bpp"] == pytest.approx(rates[-1], rel=1e-5)
+    assert every["bpp"] == pytest.approx(np.mean(rates), rel=1e-5)
+    assert last["psnr"] == every["psnr"] == pytest.approx(psnr(x, decoded), abs=1e-4)
+
+
+def test_results_do_not_depend_on_threads(model, photograph) -> None:
+    def values(threads: int) -> list[float]:
+        torch.set_num_threads(threads)
+        rows = [row for row, _ in protocols.native(model, DTD, photograph, [0.2, 1.0])]
+        return [row[key] for row in rows for key in ("bpp", "psnr", "ms_ssim", "ssim")]
+
+    threads = torch.get_num_threads()
+    try:
+        assert values(1) == pytest.approx(values(2), rel=1e-5)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_quality_of_small_and_identical_pictures() -> None:
+    x = torch.rand(1, 3, 40, 40)
+    same = quality(x, x)
+    assert same["psnr"] == float("inf")
+    assert same["ssim"] == pytest.approx(1)
+    assert np.isnan(same["ms_ssim"])
+    assert np.isnan(same["ms_ssim_db"])
+    assert to_db(0.99) == pytest.approx(20)
+    assert quality(x, (x + 0.1))["psnr"] == pytest.approx(20, abs=1e-3)
