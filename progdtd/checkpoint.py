@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from progdtd.errors import UserError
+from progdtd.files import write_aside
 from progdtd.models import Progressive
 from progdtd.tail_drop import TailDrop
 
@@ -36,27 +36,6 @@ class Loaded:
     model: Progressive
     drop: TailDrop
     meta: dict[str, Any]
-
-
-def write_aside(path: Path, write) -> None:
-    """Call `write(temporary path)`, flush it to disk and rename it to `path`.
-
-    Raises:
-        UserError: the disk is full or not writable; what was at `path` before is still there.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        aside.unlink(missing_ok=True)
-        raise UserError(
-            f"{path} could not be written ({error}). What was there before is untouched: "
-            "make room or mend the permissions, then start the same command again."
-        ) from error
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from progdtd import checkpoint, data, protocols, results, run
 from progdtd.errors import UserError
+from progdtd.files import write_aside
 
 log = logging.getLogger(__name__)
 
@@ -148,4 +149,4 @@ def write_json(table: pd.DataFrame, path: Path) -> None:
         },
     }
     text = json.dumps(curve, indent=2) + "\n"
-    checkpoint.write_aside(path, lambda aside: aside.write_text(text))
+    write_aside(path, lambda aside: aside.write_text(text))

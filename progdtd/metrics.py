@@ -18,7 +18,7 @@ def psnr(x: Tensor, x_hat: Tensor) -> float:
 
 def to_db(similarity: float) -> float:
     """`-10 log10(1 - s)`: spreads similarities near 1 as the literature plots them."""
-    return -10 * math.log10(1 - similarity) if similarity < 1 else math.inf
+    return math.inf if similarity >= 1 else -10 * math.log10(1 - similarity)
 
 
 def quality(x: Tensor, x_hat: Tensor) -> dict[str, float]:

@@ -1,12 +1,12 @@
 """The results table: one row per image and level, the same columns for every codec."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from progdtd.errors import UserError
+from progdtd.files import write_aside
 
 COLUMNS = [
     "codec", "model", "drop", "range_low", "range_high", "lambda", "seed", "protocol", "dataset",
@@ -26,10 +26,7 @@ LEVEL = [
 def write(rows: Iterable[dict], path: Path) -> pd.DataFrame:
     """Write rows as CSV in the order of `COLUMNS`, aside and then renamed."""
     table = pd.DataFrame(list(rows)).reindex(columns=COLUMNS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    table.to_csv(aside, index=False)
-    os.replace(aside, path)
+    write_aside(path, lambda aside: table.to_csv(aside, index=False))
     return table
 
 

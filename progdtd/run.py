@@ -11,8 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from progdtd.checkpoint import write_aside
 from progdtd.errors import UserError
+from progdtd.files import write_aside
 
 CONFIG = "config.yaml"
 RECORD = "run.json"
@@ -33,7 +33,7 @@ def claim(directory: Path, cfg: DictConfig) -> None:
         text = OmegaConf.to_yaml(config)
         write_aside(path, lambda aside: aside.write_text(text))
         return
-    there, here = _flat(OmegaConf.load(path)), _flat(config)
+    there, here = _flat(OmegaConf.to_container(OmegaConf.load(path))), _flat(config)
     differing = [
         f"  {key}: {there.get(key)} there, {here.get(key)} now"
         for key in sorted(set(there) | set(here))
@@ -106,7 +106,7 @@ class Table:
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    if not OmegaConf.is_config(config) and not isinstance(config, dict):
+    if not isinstance(config, dict):
         return {prefix: config}
     flat: dict[str, Any] = {}
     for key, value in config.items():

@@ -99,7 +99,7 @@ class Trainer:
             weights, _ = checkpoint.read_weights(cfg.init_from)
             checkpoint.load_state(self.model, weights, cfg.init_from)
         if self.options.channels_last:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model.to(memory_format=torch.channels_last)
         optimizers = make_optimizers(self.model, self.options)
         state = resume(directory, self.model, optimizers)
         self.first, self.lowest, self.seconds = state["step"], state["lowest"], state["seconds"]

@@ -1,4 +1,4 @@
-"""What tests share: real photographs, tiny models, and the project's commands as a user types them."""
+"""What tests share: photographs, tiny models, and the commands as a user types them."""
 
 import importlib
 import os

@@ -1,0 +1,123 @@
+"""BD-rate and BD-PSNR of every model against what it should be compared with.
+
+Bjøntegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001; with Akima
+interpolation, as Herglotz et al. 2022 recommend.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from bjontegaard import bd_psnr, bd_rate
+
+from progdtd.files import write_aside
+
+EXPLANATION = (
+    "BD-rate (%): bits that the model needs for the same PSNR, relative to the other; negative is "
+    "better. BD-PSNR (dB): its PSNR at the same rate, minus the other's; positive is better. Both "
+    "are averages over what the two curves share; empty where they share nothing."
+)
+
+MODEL = ["model", "drop", "range_low", "range_high", "lambda", "seed"]
+
+
+def compare(
+    ours: pd.DataFrame, published: pd.DataFrame, baselines: pd.DataFrame, others: pd.DataFrame
+) -> pd.DataFrame:
+    """A row for each model and each curve that it is comparable with, like with like.
+
+    Args:
+        ours: aggregated results. Those of protocol `reference` meet the published curve of the
+            same lambda and range, those of protocol `native` meet other codecs on whole images.
+        published: published ProgDTD curves.
+        baselines: aggregated results of measured codecs.
+        others: published curves of other codecs.
+    """
+    rows = []
+    for key, run in ours.groupby([*MODEL, "protocol"], dropna=False):
+        named = dict(zip([*MODEL, "protocol"], key, strict=True))
+        curve = run[run.p >= named["range_low"]]
+        for against, anchor in _anchors(named, published, baselines, others):
+            rows.append(named | {"against": against} | delta(anchor, curve))
+    return pd.DataFrame(rows, columns=[*MODEL, "protocol", "against", "bd_rate", "bd_psnr"])
+
+
+def _anchors(
+    named: dict, published: pd.DataFrame, baselines: pd.DataFrame, others: pd.DataFrame
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    if named["protocol"] == "reference":
+        same = published[
+            (published["lambda"] == named["lambda"])
+            & (published.range_low == named["range_low"])
+            & (published.range_high == named["range_high"])
+            & (published.p >= named["range_low"])
+        ]
+        if len(same):
+            yield "ProgDTD (published)", same
+    elif named["protocol"] == "native":
+        yield from ((str(codec), curve) for codec, curve in baselines.groupby("codec"))
+        for codec, curve in others.groupby("codec"):
+            yield f"{codec} (published)", curve
+
+
+def delta(anchor: pd.DataFrame, curve: pd.DataFrame) -> dict[str, float]:
+    """`bd_rate` in percent and `bd_psnr` in dB of `curve` against `anchor`; NaN without overlap.
+
+    Args:
+        anchor, curve: tables with columns `bpp` and `psnr`.
+    """
+    a, b = rising(anchor), rising(curve)
+    shared = {
+        column: min(a[column].max(), b[column].max()) - max(a[column].min(), b[column].min())
+        for column in ("bpp", "psnr")
+    }
+    if min(len(a), len(b)) < 3 or not min(shared.values()) > 0:
+        return {"bd_rate": math.nan, "bd_psnr": math.nan}
+    arguments = (a.bpp, a.psnr, b.bpp, b.psnr)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about small overlaps
+        options = {"method": "akima", "require_matching_points": False, "min_overlap": 0}
+        return {
+            "bd_rate": float(bd_rate(*arguments, **options)),
+            "bd_psnr": float(bd_psnr(*arguments, **options)),
+        }
+
+
+def rising(curve: pd.DataFrame) -> pd.DataFrame:
+    """The points of a curve where rate and PSNR both rise; the repeated points of channels that
+    carry nothing are left out."""
+    points, last = [], (-math.inf, -math.inf)
+    for bpp, psnr in curve[["bpp", "psnr"]].dropna().sort_values("bpp").itertuples(index=False):
+        if bpp > last[0] + 1e-6 and psnr > last[1] + 1e-6:
+            points.append((bpp, psnr))
+            last = (bpp, psnr)
+    return pd.DataFrame(points, columns=["bpp", "psnr"])
+
+
+def write(table: pd.DataFrame, out: Path) -> list[Path]:
+    """Write `bd.csv` and, for people, `bd.md`."""
+    paths = [out / "bd.csv", out / "bd.md"]
+    write_aside(paths[0], lambda aside: table.to_csv(aside, index=False))
+    write_aside(paths[1], lambda aside: aside.write_text(markdown(table)))
+    return paths
+
+
+def markdown(table: pd.DataFrame) -> str:
+    lines = [
+        "| model | drop | range of p | lambda | against | BD-rate (%) | BD-PSNR (dB) |",
+        "|---|---|---|---:|---|---:|---:|",
+    ]
+    for row in table.to_dict("records"):
+        cells = (
+            row["model"], row["drop"], f"{row['range_low']:g} to {row['range_high']:g}",
+            f"{row['lambda']:g}", row["against"], _number(row["bd_rate"], ".1f"),
+            _number(row["bd_psnr"], ".2f"),
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", EXPLANATION, ""])
+
+
+def _number(value: float, form: str) -> str:
+    return "" if math.isnan(value) else format(value, f"+{form}")

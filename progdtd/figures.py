@@ -1,0 +1,239 @@
+"""Rate-distortion figures and BD tables: `python -m progdtd.figures`; see `--help`."""
+
+import glob
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import matplotlib
+import pandas as pd
+from omegaconf import DictConfig
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from progdtd import bd, curves, results
+from progdtd.errors import UserError
+from progdtd.paths import CONF
+
+log = logging.getLogger(__name__)
+
+PANELS = {"ms_ssim_db": "MS-SSIM (dB)", "psnr": "PSNR (dB)"}
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart; one colour a lambda."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P")
+"""One marker for each range of p."""
+
+STYLE: Any = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "pdf.fonttype": 42,
+    "savefig.bbox": "tight",
+    "savefig.dpi": 250,
+}
+
+CURVE = ["codec", "model", "drop", "range_low", "range_high", "lambda", "seed"]
+
+
+@hydra.main(config_path=CONF, config_name="figures", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    patterns = [cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs)
+    table = results.read(find(patterns, cfg.dataset))
+    if table.empty:
+        raise UserError(
+            f"No results for {cfg.dataset} under {', '.join(patterns)}: make some with "
+            "`python -m progdtd.evaluate run=<run>`, or set runs= and dataset=."
+        )
+    measured = results.read(Path(path) for path in sorted(glob.glob(cfg.baselines)))
+    measured = measured[measured.dataset == cfg.dataset]
+    ours, baselines = results.aggregate(table), results.aggregate(measured)
+    others = curves.codecs().query("codec in @names and metric_optimised != 'ms-ssim'",
+                                   local_dict={"names": list(cfg.codecs)})  # fmt: skip
+    published = curves.progdtd()
+    if cfg.dataset != "kodak":
+        others, published = others.iloc[:0], published.iloc[:0]
+
+    out = Path(cfg.out)
+    out.mkdir(parents=True, exist_ok=True)
+    pd.concat([t for t in (ours, baselines) if len(t)]).to_csv(out / "results.csv", index=False)
+    written = [out / "results.csv"]
+    for protocol, part in ours.groupby("protocol"):
+        overlay = published if cfg.published else published.iloc[:0]
+        whole_images = slice(None if protocol == "native" else 0)
+        figure = rate_distortion(
+            part, overlay, baselines[whole_images], others[whole_images],
+            f"{cfg.dataset.capitalize()}, {TITLES[str(protocol)]}",
+        )  # fmt: skip
+        written += save(figure, out / f"rate_distortion_{protocol}")
+    deltas = bd.compare(ours, published, baselines, others)
+    written += bd.write(deltas, out)
+    if cfg.strip:
+        written += draw_strip(cfg.strip, out)
+    for path in written:
+        log.info("%s", os.path.relpath(path))
+
+
+TITLES = {
+    "native": "whole images",
+    "reference": "512×512, rate of the last patch (as published)",
+    "reference-all-patches": "512×512, rate of all patches",
+}
+
+
+def find(patterns: list[str], dataset: str) -> Iterator[Path]:
+    """The results tables of a dataset in the runs that globs name."""
+    for pattern in patterns:
+        for run in sorted(glob.glob(pattern)):
+            yield from sorted(Path(run, "evaluation").glob(f"{dataset}_*.csv"))
+
+
+def rate_distortion(
+    ours: pd.DataFrame,
+    published: pd.DataFrame,
+    baselines: pd.DataFrame,
+    others: pd.DataFrame,
+    title: str,
+) -> Figure:
+    """MS-SSIM and PSNR over the rate, a curve for each model; colour is lambda, marker the range.
+
+    Args:
+        ours: aggregated results of one protocol.
+        published: published ProgDTD curves, dashed in the colour of the same model.
+        baselines: aggregated results of measured codecs.
+        others: published curves of other codecs.
+    """
+    lambdas = sorted(set(ours["lambda"].dropna()) | set(published["lambda"]))
+    pairs = [zip(t.range_low, t.range_high, strict=True) for t in (ours, published)]
+    ranges = sorted({pair for both in pairs for pair in both})
+    colour = {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(lambdas)}
+    marker = {value: MARKERS[i % len(MARKERS)] for i, value in enumerate(ranges)}
+    labels: dict[str, Line2D] = {}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(7.0, 3.6), layout="constrained")
+        for axis, (metric, name) in zip(axes, PANELS.items(), strict=True):
+            for (codec, quality), curve in _curves(baselines, others):
+                labels[codec] = _line(axis, curve, metric, color=GREY, linestyle=quality, lw=0.9)
+            for key, curve in published.groupby(["lambda", "range_low", "range_high"]):
+                curve = curve[curve.p >= key[1]]
+                style = {
+                    "color": colour[key[0]],
+                    "marker": marker[key[1], key[2]],
+                    "linestyle": "--",
+                }
+                line = _line(axis, curve, metric, **style, lw=0.7, ms=2.2, mfc="white", alpha=0.8)
+                labels.setdefault("ProgDTD, published (512×512, last patch)", line)
+            for key, curve in ours.groupby(CURVE, dropna=False):
+                named = dict(zip(CURVE, key, strict=True))
+                bounds = (named["range_low"], named["range_high"])
+                curve = curve[curve.p >= bounds[0]]
+                style = {"color": colour.get(named["lambda"], "black"), "marker": marker[bounds]}
+                labels[_label(named, ours)] = _line(axis, curve, metric, **style, lw=1.3, ms=3.2)
+            axis.set(xlabel="Rate (bit per pixel)", ylabel=name)
+            axis.set_xlim(0, 1.04 * pd.concat([ours.bpp, published.bpp]).max())
+        order = sorted(labels, key=lambda label: (not label.startswith(OURS), label))
+        figure.legend(
+            [labels[label] for label in order], order, loc="outside lower center", ncols=3,
+            frameon=False, handlelength=2.6,
+        )  # fmt: skip
+        figure.suptitle(title, fontsize=8)
+    return figure
+
+
+GREY, OURS = "#777777", "λ"
+LINESTYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
+
+
+def _curves(baselines: pd.DataFrame, others: pd.DataFrame) -> Iterator:
+    named = [(str(codec), curve) for codec, curve in baselines.groupby("codec")]
+    named += [(f"{codec} (published)", curve) for codec, curve in others.groupby("codec")]
+    for i, (codec, curve) in enumerate(named):
+        yield (codec, LINESTYLES[i % len(LINESTYLES)]), curve
+
+
+def _line(axis: Axes, curve: pd.DataFrame, metric: str, **style) -> Line2D:
+    curve = curve.dropna(subset=[metric]).sort_values("bpp")
+    return axis.plot(curve.bpp, curve[metric], **style)[0]
+
+
+def _label(named: dict, ours: pd.DataFrame) -> str:
+    """λ and range, and the model, drop and seed where more than one of them is in the figure."""
+    more = [str(named[key]) for key in ("model", "drop", "seed") if ours[key].nunique() > 1]
+    bounds = f"[{named['range_low']:g}, {named['range_high']:g}]"
+    return ", ".join([f"{OURS} = {named['lambda']:g}, p ∈ {bounds}", *more])
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as PDF and PNG."""
+    paths = [stem.with_suffix(suffix) for suffix in (".pdf", ".png")]
+    with plt.rc_context(STYLE):
+        for path in paths:
+            figure.savefig(path)
+    plt.close(figure)
+    return paths
+
+
+STRIP_LEVELS = (0.05, 0.1, 0.2, 0.4, 1.0)
+
+
+def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
+    """One image as decoded at several levels, beside the original."""
+    from progdtd import checkpoint, data
+
+    loaded = checkpoint.load_model(cfg.run)
+    try:
+        picture = data.read_image(Path(cfg.image))
+    except data.UNREADABLE as error:
+        raise UserError(f"strip.image={cfg.image} cannot be read: {error}.") from error
+    levels = [p for p in STRIP_LEVELS if p >= loaded.drop.range[0]]
+    return save(strip(loaded, picture, levels), out / f"strip_{Path(cfg.image).stem}")
+
+
+def strip(loaded, picture, levels) -> Figure:
+    """A contact sheet of reconstructions over p, with rate and PSNR under each.
+
+    Args:
+        loaded: from `checkpoint.load_model`.
+        picture: (H, W, 3) uint8.
+        levels: fractions p.
+    """
+    from progdtd import protocols
+
+    shown = [(picture, "original, 24 bpp")]
+    for row, x_hat in protocols.native(loaded.model, loaded.drop, picture, levels):
+        caption = f"p = {row['p']:g}\n{row['bpp']:.3f} bpp, {row['psnr']:.2f} dB"
+        shown.insert(len(shown) - 1, (x_hat.permute(1, 2, 0).numpy(), caption))
+    columns = min(3, len(shown))
+    lines = -(-len(shown) // columns)
+    height, width = picture.shape[:2]
+    with plt.rc_context(STYLE):
+        size = (7.0, lines * (7.0 / columns * height / width + 0.4))
+        figure, axes = plt.subplots(
+            lines, columns, figsize=size, layout="constrained", squeeze=False
+        )
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for axis, (image, caption) in zip(axes.flat, shown, strict=False):
+            axis.imshow(image)
+            axis.set_title(caption, y=-0.02, va="top", fontsize=7)
+    return figure
+
+
+if __name__ == "__main__":
+    main()

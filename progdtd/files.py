@@ -1,0 +1,30 @@
+"""Write files so that a crash or a full disk never costs what was there before."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors
+
+from progdtd.errors import UserError
+
+
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write(temporary path)`, flush it to disk and rename it to `path`.
+
+    Raises:
+        UserError: the disk is full or not writable; what was at `path` before is still there.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} could not be written ({error}). What was there before is untouched: "
+            "make room or mend the permissions, then start the same command again."
+        ) from error

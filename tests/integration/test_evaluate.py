@@ -1,0 +1,79 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from progdtd.results import COLUMNS
+
+RUN = "outputs/smoke/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
+
+
+@pytest.fixture
+def trained(command) -> Path:
+    assert command("train", "experiment=smoke", "drop.range=[0.0,1.0]")[0] == 0
+    return Path(RUN)
+
+
+def test_evaluates_a_run_with_both_protocols(command, trained, images) -> None:
+    (images / "broken.png").write_text("no image")
+    code, output = command("evaluate", f"run={trained.parent}/*", f"images={images}")
+    assert code == 0, output
+    assert "Skipped" in output
+    assert "broken.png" in output
+    for protocol in ("native", "reference", "reference-all-patches"):
+        table = pd.read_csv(trained / f"evaluation/images_{protocol}.csv")
+        assert list(table.columns) == COLUMNS
+        assert len(table) == 5 * 16
+        assert set(table.protocol) == {protocol}
+        assert set(table.model) == {"hyperprior"}
+        for _, image in table.groupby("image"):
+            assert image.bpp.is_monotonic_increasing
+            assert image.latent_channels.tolist() == sorted(image.latent_channels)
+        assert table.bytes.isna().all()
+    native = pd.read_csv(trained / "evaluation/images_native.csv")
+    sizes = {
+        path.stem: Image.open(path).size for path in images.rglob("*.*") if path.stem in "abcde"
+    }
+    assert {row.image: (row.width, row.height) for row in native.itertuples()} == sizes
+
+
+def test_compressai_reads_the_json(command, trained, images) -> None:
+    assert command("evaluate", f"run={trained}", f"images={images}", "protocols=[native]")[0] == 0
+    from compressai.utils.plot.__main__ import parse_json_file
+
+    path = trained / "evaluation/images_native.json"
+    for metric in ("psnr", "ms-ssim"):
+        curve = parse_json_file(path, metric)
+        assert len(curve["xs"]) == len(curve["ys"]) == 16
+    means = pd.read_csv(path.with_suffix(".csv")).groupby("p").psnr.mean()
+    assert json.loads(path.read_text())["results"]["psnr-rgb"] == pytest.approx(means.tolist())
+
+
+def test_held_out_images_are_those_not_trained_on(command, trained) -> None:
+    arguments = (f"run={trained}", "images=held_out", "protocols=[native]", "levels=[0.5]")
+    assert command("evaluate", *arguments)[0] == 0
+    table = pd.read_csv(trained / "evaluation/photos-held-out_native.csv")
+    assert set(table.image) == {"coffee", "retina"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run=nowhere"], "run=nowhere matches nothing"),
+        (["run=empty"], "without weights"),
+        (["run=w.pt", "images=images"], "not a readable checkpoint"),
+        (["run=RUN", "images=nowhere"], "nowhere is no directory"),
+        (["run=RUN", "images=images", "protocols=[mine]"], "No protocol mine"),
+        (["run=RUN", "images=images", "levels=[1.5]"], "p=1.5 is not within"),
+        (["run=RUN"], "download_kodak.py"),
+    ],
+)
+def test_bad_input_gets_one_clear_message(command, trained, images, arguments, said) -> None:
+    Path("empty").mkdir()
+    Path("w.pt").write_text("no weights")
+    code, output = command("evaluate", *(a.replace("RUN", str(trained)) for a in arguments))
+    assert code == 1
+    assert said in output
+    assert "Traceback" not in output

@@ -1,0 +1,208 @@
+"""Training as a user runs it: real photographs, real processes, real kills."""
+
+import csv
+import json
+import os
+import random
+import signal
+import struct
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import shell
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+RUN = "outputs/smoke/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
+
+
+def rows(path: Path | str) -> list[dict[str, str]]:
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_smoke_run_leaves_everything(command) -> None:
+    code, output = command("train", "experiment=smoke")
+    assert code == 0, output
+    run = Path(RUN)
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml", "last.pt", "metrics.csv", "run.json", "train.log", "validation.csv",
+        "weights.safetensors",
+    }  # fmt: skip
+    assert [row["step"] for row in rows(run / "metrics.csv")] == ["2", "4", "6"]
+    assert {row["step"] for row in rows(run / "validation.csv")} == {"3", "6"}
+    record = json.loads((run / "run.json").read_text())
+    assert record["state"] == "finished"
+    assert record["images_seen"] == 12
+    assert OmegaConf.load(run / "config.yaml")["lambda"] == 0.1
+
+    weights = (run / "weights.safetensors").stat().st_mtime_ns
+    code, output = command("train", "experiment=smoke")
+    assert code == 0
+    assert "finished: nothing to do" in output
+    assert (run / "weights.safetensors").stat().st_mtime_ns == weights
+
+    code, output = command("train", "experiment=smoke", "trainer.steps=7")
+    assert code == 1
+    assert "trainer.steps: 6 there, 7 now" in output
+    assert "Traceback" not in output
+    assert (run / "weights.safetensors").stat().st_mtime_ns == weights
+
+
+def test_without_drop_compressai_loads_the_weights(command) -> None:
+    from compressai.models.google import ScaleHyperprior
+
+    assert command("train", "experiment=smoke", "drop=none")[0] == 0
+    state = load_file(RUN.replace("dtd", "none") + "/weights.safetensors")
+    model = ScaleHyperprior.from_state_dict(state).eval()
+    out = model.compress(torch.rand(1, 3, 64, 64))
+    assert model.decompress(**out)["x_hat"].shape == (1, 3, 64, 64)
+
+
+KILLED = (
+    "trainer.steps=40", "trainer.checkpoint_every=3", "trainer.validate_every=7",
+    "trainer.log_every=3", "trainer.devices=1", "trainer.accelerator=cpu",
+)  # fmt: skip
+
+
+def test_killed_and_resumed_equals_undisturbed(command) -> None:
+    """SIGKILL at three random moments; the final weights and tables are the same to the bit."""
+    assert command("train", "experiment=smoke", "group=whole", *KILLED)[0] == 0
+    whole, killed = (Path(RUN.replace("smoke", group)) for group in ("whole", "killed"))
+    moments = random.Random(os.getpid())
+    for _ in range(3):
+        process = shell("progdtd.train", "experiment=smoke", "group=killed", *KILLED)
+        before = (killed / "last.pt").stat().st_mtime_ns if (killed / "last.pt").exists() else 0
+        while process.poll() is None:  # until this process has written a checkpoint of its own
+            if (killed / "last.pt").exists() and (killed / "last.pt").stat().st_mtime_ns > before:
+                break
+            time.sleep(0.01)
+        time.sleep(moments.random() * 0.3)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if (killed / "weights.safetensors").exists():
+            break
+    code, output = command("train", "experiment=smoke", "group=killed", *KILLED)
+    assert code == 0, output
+    one, other = (load_file(run / "weights.safetensors") for run in (whole, killed))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    tables = [[{**row, "images_per_s": ""} for row in rows(run / "metrics.csv")]
+              for run in (whole, killed)]  # fmt: skip
+    assert tables[0] == tables[1]
+    assert (whole / "validation.csv").read_text() == (killed / "validation.csv").read_text()
+
+
+def test_training_learns(command, images) -> None:
+    """A few steps on real crops lower the loss well below where it began."""
+    arguments = ("model.N=16", "model.M=24", "trainer.steps=60", "trainer.lr=2e-3",
+                 "trainer.log_every=10", "trainer.validate_every=60", "trainer.batch_size=4",
+                 "dataset=folder", f"dataset.root={images}", "dataset.validation=1")  # fmt: skip
+    assert command("train", "experiment=smoke", *arguments)[0] == 0
+    losses = [float(row["loss"]) for row in rows(f"{RUN}/metrics.csv")]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_warm_start_begins_from_the_given_weights(command) -> None:
+    assert command("train", "experiment=smoke")[0] == 0
+    still = ("trainer.steps=1", "trainer.lr=0", "trainer.aux_lr=0", "group=warm")
+    assert command("train", "experiment=smoke", f"init_from={RUN}", "seed=5", *still)[0] == 0
+    first, second = (
+        load_file(f"{run}/weights.safetensors")
+        for run in (RUN, RUN.replace("smoke", "warm").replace("seed-0", "seed-5"))
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    code, output = command("train", "experiment=smoke", f"init_from={RUN}", "model.N=16", "seed=6")
+    assert code == 1
+    assert "another architecture" in output
+
+
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(command) -> None:
+    settings = ("trainer.steps=200", "trainer.lr=1e12", "trainer.clip=null", "trainer.warmup=150",
+                "trainer.checkpoint_every=1", "trainer.log_every=1")  # fmt: skip
+    code, output = command("train", "experiment=smoke", *settings)
+    assert code == 1
+    assert "training diverged" in output
+    assert "trainer.lr" in output
+    assert "Traceback" not in output
+    if Path(RUN, "last.pt").exists():
+        state = torch.load(f"{RUN}/last.pt", weights_only=True)
+        assert all(value.isfinite().all() for value in state["model"].values())
+    assert not Path(RUN, "weights.safetensors").exists()
+
+
+def test_sweep_gives_each_run_a_directory_and_a_failure_costs_only_itself(command) -> None:
+    code, output = command("train", "-m", "experiment=smoke", "lambda=0.01,-1,1.0")
+    assert code == 1
+    assert "lambda=-1" in output
+    finished = sorted(path.parent.name for path in Path("outputs/smoke").glob("*/*.safetensors"))
+    assert finished == [Path(RUN).name.replace("0.1_", f"{lmbda}_") for lmbda in ("0.01", "1.0")]
+
+
+def wandb_records(path: Path) -> Iterator:
+    """The records of an offline W&B run: a LevelDB log of protocol buffers after 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    log, position, message = path.read_bytes(), 7, b""
+    while position + 7 <= len(log):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", log, position)
+        message += log[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole message, or the last part of one
+            yield Record.FromString(message)
+            message = b""
+
+
+def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
+    pytest.importorskip("wandb")
+    code, output = command("train", "-m", "experiment=smoke", "logger=wandb", "seed=0,1")
+    assert code == 0, output
+    for seed in (0, 1):
+        directory = Path(RUN.replace("seed-0", f"seed-{seed}"))
+        (path,) = directory.glob("wandb/offline-run-*/run-*.wandb")
+        history, configs, group, exited = defaultdict(list), set(), "", False
+        for record in wandb_records(path):
+            for item in record.history.item:
+                key = item.key or "/".join(item.nested_key)
+                history[key].append(json.loads(item.value_json))
+            configs |= {update.key for update in record.run.config.update}
+            group = record.run.run_group or group
+            exited |= record.HasField("exit")
+        assert exited, "each run of a sweep is closed"
+        assert group == "smoke"
+        assert {"lambda", "model", "drop", "trainer"} <= configs
+        logged = [float(row["loss"]) for row in rows(directory / "metrics.csv")]
+        assert history["train/loss"] == pytest.approx(logged, rel=1e-4)
+        assert len(history["validation/p=0.4/psnr"]) == 2
+        assert history["validation/reconstructions/count"] == [6, 6]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["lambda=0"], "must be a number above 0"),
+        (["lambda=abc"], "must be a number above 0"),
+        (["drop.range=[0.5,0.2]"], "0 <= low <= high <= 1"),
+        (["drop.nonesuch=1"], "nonesuch"),
+        (["model=nonesuch"], "mean_scale_hyperprior"),
+        (["model.nonesuch=1"], "nonesuch"),
+        (["dataset=folder", "dataset.root=nowhere"], "nowhere is no directory"),
+        (["dataset=vimeo90k"], "prepare_vimeo90k.py"),
+        (["trainer.crop=100"], "multiple of 64"),
+        (["trainer.steps=0"], "above 0"),
+        (["init_from=nowhere.pt"], "holds no model"),
+    ],
+)
+def test_bad_input_gets_one_clear_message(command, arguments, said) -> None:
+    code, output = command("train", "experiment=smoke", *arguments)
+    assert code == 1
+    assert said in output
+    assert "Traceback" not in output

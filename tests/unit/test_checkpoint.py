@@ -1,0 +1,106 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from compressai.models.google import ScaleHyperprior
+from safetensors.torch import save_file
+
+from progdtd import checkpoint
+from progdtd.errors import UserError
+from progdtd.models import ProgressiveHyperprior
+
+META = {
+    "model": {"_target_": "progdtd.models.ProgressiveHyperprior", "N": 8, "M": 12},
+    "drop": {"latent": True, "hyper": False, "range": [0.3, 1.0]},
+    "lambda": 0.1,
+}
+
+
+def test_weights_come_back_whole(tmp_path) -> None:
+    model = ProgressiveHyperprior(8, 12)
+    model.update(force=True)
+    checkpoint.save_weights(tmp_path / "w.safetensors", model, META)
+    loaded = checkpoint.load_model(tmp_path / "w.safetensors")
+    assert not loaded.model.training
+    assert loaded.meta == META
+    assert loaded.drop.range == (0.3, 1.0)
+    assert not loaded.drop.hyper
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.model.state_dict()[name]), name
+    assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_compressai_state_dicts_are_recognised(tmp_path, wrapped: bool) -> None:
+    plain = ScaleHyperprior(8, 12).eval()
+    state = plain.state_dict()
+    torch.save({"state_dict": state} if wrapped else state, tmp_path / "c.pth.tar")
+    loaded = checkpoint.load_model(tmp_path / "c.pth.tar")
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(loaded.model(x)["x_hat"], plain(x)["x_hat"])
+
+
+def test_half_precision_weights_load_as_float32(tmp_path) -> None:
+    state = {k: v.half() if v.is_floating_point() else v
+             for k, v in ProgressiveHyperprior(8, 12).state_dict().items()}  # fmt: skip
+    metadata = {checkpoint.METADATA: json.dumps(META)}
+    save_file(state, tmp_path / "h.safetensors", metadata=metadata)
+    model = checkpoint.load_model(tmp_path / "h.safetensors").model
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_another_architecture_is_shown(tmp_path) -> None:
+    checkpoint.save_weights(tmp_path / "w.safetensors", ProgressiveHyperprior(8, 12), META)
+    state, _ = checkpoint.read_weights(tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"another architecture.*g_a.0.bias is \(8,\) there and"):
+        checkpoint.load_state(ProgressiveHyperprior(16, 12), state, "w.safetensors")
+
+
+@pytest.mark.parametrize("target", ["os.system", "progdtd.models.os", "progdtd.run.Table", None])
+def test_a_weights_file_can_name_nothing_but_a_model(tmp_path, target) -> None:
+    meta = META | {"model": {"_target_": target, "N": 8, "M": 12}}
+    checkpoint.save_weights(tmp_path / "w.safetensors", ProgressiveHyperprior(8, 12), meta)
+    with pytest.raises(UserError, match="Cannot build the model"):
+        checkpoint.load_model(tmp_path / "w.safetensors")
+
+
+def test_what_is_no_model_says_so(tmp_path) -> None:
+    (tmp_path / "junk.pt").write_bytes(os.urandom(1000))
+    (tmp_path / "junk.safetensors").write_bytes(os.urandom(1000))
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.pt")
+    for name in ("junk.pt", "junk.safetensors", "other.pt", "missing.pt", "."):
+        with pytest.raises(UserError, match=name.replace(".", r"\.")):
+            checkpoint.load_model(tmp_path / name)
+
+
+def test_a_truncated_checkpoint_is_told(tmp_path) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint.save_checkpoint(path, {"model": {"w": torch.ones(1000)}})
+    assert torch.equal(checkpoint.load_checkpoint(path)["model"]["w"], torch.ones(1000))
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        checkpoint.load_checkpoint(path)
+
+
+def test_a_full_disk_loses_nothing(tmp_path) -> None:
+    """A limit on the size of files makes the real write fail half-way, as a full disk does."""
+    path = tmp_path / "last.pt"
+    checkpoint.save_checkpoint(path, {"step": 1})
+    program = f"""
+import resource, signal, torch
+from pathlib import Path
+from progdtd import checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoint.save_checkpoint(Path({str(path)!r}), {{"w": torch.ones(1_000_000)}})
+except checkpoint.UserError as error:
+    print("refused:", error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "could not be written" in done.stdout, done.stderr
+    assert checkpoint.load_checkpoint(path) == {"step": 1}
+    assert os.listdir(tmp_path) == ["last.pt"]

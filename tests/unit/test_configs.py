@@ -1,0 +1,64 @@
+"""Every preset composes, and the command lines of the README mean what they say."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException
+from hydra.utils import instantiate
+
+from progdtd import checkpoint
+from progdtd.paths import CONF
+from progdtd.training import check
+
+GROUPS = ("model", "drop", "dataset", "trainer", "logger", "quality", "experiment")
+CHOICES = [(g, path.stem) for g in GROUPS for path in sorted(Path(CONF, g).glob("*.yaml"))]
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
+    cfg = composed(f"{group}={choice}")
+    check(cfg)
+    assert "=" not in cfg.run_name
+    assert "," not in cfg.run_name
+
+
+@pytest.mark.parametrize("model", ["hyperprior", "mean_scale_hyperprior"])
+def test_model_configs_build(model: str) -> None:
+    net = checkpoint.build_model(composed(f"model={model}", "model.N=8", "model.M=12").model)
+    assert (net.N, net.M) == (8, 12)
+
+
+def test_lambda_is_a_scalar_and_never_a_group() -> None:
+    """A config group named lambda would break `lambda=0.01`, even as an empty folder."""
+    assert not Path(CONF, "lambda").exists()
+    assert composed("lambda=0.01")["lambda"] == 0.01
+    assert [composed(f"quality={q}")["lambda"] for q in ("low", "medium", "high")] == [0.01, 0.1, 1]
+    assert composed("quality=high", "lambda=0.5")["lambda"] == 0.5
+
+
+def test_range_names_the_run() -> None:
+    cfg = composed("drop.range=[0.3,1.0]", "lambda=1.0")
+    assert cfg.run_name == "hyperprior_dtd_lambda-1.0_range-0.3-1.0_seed-0"
+    assert checkpoint.build_drop(cfg.drop).range == (0.3, 1.0)
+
+
+def test_reference_recipe_is_the_papers() -> None:
+    options = composed("trainer=reference", "dataset=vimeo90k", "dataset.root=x").trainer
+    assert (options.lr, options.final_lr, options.warmup, options.clip) == (1e-4, 1.0, 0, None)
+    assert (options.batch_size, options.resize, options.crop) == (4, 256, 256)
+    assert options.steps == 525_000
+
+
+def test_default_dataset_is_on_this_machine() -> None:
+    assert len(instantiate(composed().dataset.paths)) == 10
+
+
+def test_unknown_model_names_the_choices() -> None:
+    with pytest.raises(MissingConfigException, match="mean_scale_hyperprior"):
+        composed("model=nonesuch")

@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from progdtd import bd, curves, results
+
+
+def write_runs(gain: float = 1.0, dataset: str = "kodak") -> None:
+    """Results as six models would leave them: the published curves, better by `gain` dB."""
+    for key, curve in curves.progdtd().groupby(["lambda", "range_low", "range_high"]):
+        named = {"codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "seed": 0, "lambda": key[0],
+                 "range_low": key[1], "range_high": key[2], "dataset": dataset,
+                 "latent_channels": 1, "hyper_channels": 1}  # fmt: skip
+        for protocol in ("native", "reference"):
+            rows = [
+                named
+                | {
+                    "protocol": protocol,
+                    "image": i,
+                    "p": r.p,
+                    "bpp": r.bpp + i * 0.001,
+                    "psnr": r.psnr + gain,
+                    "ms_ssim_db": r.ms_ssim_db,
+                }  # fmt: skip
+                for r in curve.itertuples()
+                for i in (-1, 1)
+            ]
+            name = "-".join(map(str, key))
+            results.write(rows, Path(f"outputs/train/{name}/evaluation/{dataset}_{protocol}.csv"))
+
+
+def curve(shift: float = 0.0, scale: float = 1.0) -> pd.DataFrame:
+    bpp = np.array([0.1, 0.2, 0.4, 0.8, 1.6])
+    return pd.DataFrame({"bpp": bpp * scale, "psnr": 30 + 5 * np.log2(bpp / 0.1) + shift})
+
+
+def test_bd_of_known_curves() -> None:
+    assert bd.delta(curve(), curve()) == pytest.approx({"bd_rate": 0, "bd_psnr": 0}, abs=1e-6)
+    assert bd.delta(curve(), curve(shift=1))["bd_psnr"] == pytest.approx(1)
+    assert bd.delta(curve(), curve(scale=1.25))["bd_rate"] == pytest.approx(25)
+    assert bd.delta(curve(), curve(scale=0.5))["bd_rate"] == pytest.approx(-50)
+
+
+def test_bd_without_overlap_or_with_dead_tails() -> None:
+    assert np.isnan(bd.delta(curve(), curve(scale=100))["bd_psnr"])
+    assert np.isnan(bd.delta(curve(), curve().iloc[:2])["bd_rate"])
+    tail = pd.concat([curve(), *[curve().tail(1)] * 3])
+    assert len(bd.rising(tail)) == 5
+    assert bd.delta(curve(), tail)["bd_psnr"] == pytest.approx(0, abs=1e-6)
+
+
+def test_figures_and_tables_from_results(command) -> None:
+    write_runs(gain=1.0)
+    baseline = pd.DataFrame({"bpp": [0.2, 0.5, 1.0, 1.5], "psnr": [28.0, 31, 34, 36]}).assign(
+        codec="JPEG", protocol="native", dataset="kodak", p=[0.1, 0.2, 0.3, 0.4], image="a"
+    )
+    results.write(baseline.to_dict("records"), Path("outputs/baselines/kodak_native.csv"))
+    code, output = command("figures")
+    assert code == 0, output
+    out = Path("outputs/figures")
+    for protocol in ("native", "reference"):
+        for suffix in ("pdf", "png"):
+            assert f"rate_distortion_{protocol}.{suffix}" in output
+        assert (out / f"rate_distortion_{protocol}.pdf").read_bytes().startswith(b"%PDF")
+        image = Image.open(out / f"rate_distortion_{protocol}.png")
+        assert image.width > 1500
+        assert len(image.convert("RGB").getcolors(2**20)) > 100
+    aggregated = pd.read_csv(out / "results.csv")
+    assert len(aggregated) == 2 * 6 * 16 + 4
+    expected = curves.progdtd().sort_values(["lambda", "range_low", "p"]).bpp
+    ours = aggregated[aggregated.protocol == "reference"].sort_values(["lambda", "range_low", "p"])
+    assert ours.bpp.tolist() == pytest.approx(expected.tolist())
+
+    deltas = pd.read_csv(out / "bd.csv")
+    published = deltas[deltas.against == "ProgDTD (published)"]
+    assert set(published.protocol) == {"reference"}
+    assert published.bd_psnr.tolist() == pytest.approx([1.0] * 6, abs=1e-6)
+    assert (published.bd_rate < 0).all()
+    assert {"JPEG", "bmshj2018-hyperprior (published)"} <= set(
+        deltas[deltas.protocol == "native"].against
+    )
+    assert "BD-rate (%)" in (out / "bd.md").read_text()
+
+
+def test_published_curves_belong_to_kodak_alone(command) -> None:
+    write_runs(dataset="mine")
+    assert command("figures", "dataset=mine")[0] == 0
+    assert "published" not in Path("outputs/figures/bd.csv").read_text()
+
+
+def test_no_results_says_how_to_make_some(command) -> None:
+    code, output = command("figures", "runs=nowhere/*")
+    assert code == 1
+    assert "progdtd.evaluate" in output
+    assert "nowhere/*" in output
+    assert "Traceback" not in output
+
+
+def test_strip_of_one_image_over_p(command, images) -> None:
+    write_runs()
+    assert command("train", "experiment=smoke")[0] == 0
+    run = next(Path("outputs/smoke").iterdir())
+    code, output = command("figures", f"strip={{run: {run}, image: {images}/b.jpg}}")
+    assert code == 0, output
+    assert Image.open("outputs/figures/strip_b.png").width > 1500
+    code, output = command("figures", f"strip={{run: {run}, image: nowhere.png}}")
+    assert code == 1
+    assert "nowhere.png cannot be read" in output

@@ -1,0 +1,44 @@
+import pandas as pd
+import pytest
+
+from progdtd import results
+from progdtd.errors import UserError
+
+RUN = {"codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "range_low": 0.0, "protocol": "native",
+       "range_high": 1.0, "lambda": 0.1, "seed": 0, "dataset": "d", "latent_channels": 2,
+       "hyper_channels": 1}  # fmt: skip
+
+
+def test_means_are_of_per_image_values_dB_included(tmp_path) -> None:  # noqa: N802
+    rows = [
+        RUN | {"image": name, "p": p, "bpp": bpp, "psnr": psnr, "ms_ssim_db": psnr / 2}
+        for name, p, bpp, psnr in (("a", 0.1, 1, 30), ("b", 0.1, 3, 40), ("a", 0.2, 5, 41))
+    ]
+    results.write(rows, tmp_path / "deep/er/t.csv")
+    table = results.read([tmp_path / "deep/er/t.csv"])
+    assert list(table.columns) == results.COLUMNS
+    mean = results.aggregate(table)
+    assert mean.p.tolist() == [0.1, 0.2]
+    assert mean.bpp.tolist() == [2, 5]
+    assert mean.psnr.tolist() == [35, 41]
+    assert mean.ms_ssim_db.tolist() == [17.5, 20.5]
+    assert mean.images.tolist() == [2, 1]
+
+
+def test_codecs_without_a_model_are_aggregated_too(tmp_path) -> None:
+    rows = [{"codec": "JPEG", "image": i, "p": 0.5, "bpp": i, "psnr": 30} for i in (1, 3)]
+    results.write(rows, tmp_path / "t.csv")
+    assert results.aggregate(results.read([tmp_path / "t.csv"])).bpp.tolist() == [2]
+
+
+def test_nothing_to_read_is_an_empty_table() -> None:
+    assert list(results.read([]).columns) == results.COLUMNS
+    assert results.aggregate(results.read([])).empty
+
+
+def test_foreign_files_are_named(tmp_path) -> None:
+    pd.DataFrame({"a": [1]}).to_csv(tmp_path / "other.csv")
+    (tmp_path / "empty.csv").touch()
+    for name, why in (("other.csv", "lacks codec"), ("empty.csv", "cannot be read")):
+        with pytest.raises(UserError, match=rf"{name}.*{why}"):
+            results.read([tmp_path / name])
