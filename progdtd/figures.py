@@ -55,19 +55,19 @@ CURVE = ["codec", "model", "drop", "range_low", "range_high", "lambda", "seed"]
 @hydra.main(config_path=CONF, config_name="figures", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     patterns = [cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs)
-    table = results.read(find(patterns, cfg.dataset))
+    table = results.read(find(patterns, cfg.images))
     if table.empty:
         raise UserError(
-            f"No results for {cfg.dataset} under {', '.join(patterns)}: make some with "
-            "`python -m progdtd.evaluate run=<run>`, or set runs= and dataset=."
+            f"No results for {cfg.images} under {', '.join(patterns)}: make some with "
+            "`python -m progdtd.evaluate run=<run>`, or set runs= and images=."
         )
     measured = results.read(Path(path) for path in sorted(glob.glob(cfg.baselines)))
-    measured = measured[measured.dataset == cfg.dataset]
+    measured = measured[measured.dataset == cfg.images]
     ours, baselines = results.aggregate(table), results.aggregate(measured)
     others = curves.codecs().query("codec in @names and metric_optimised != 'ms-ssim'",
                                    local_dict={"names": list(cfg.codecs)})  # fmt: skip
     published = curves.progdtd()
-    if cfg.dataset != "kodak":
+    if cfg.images != "kodak":
         others, published = others.iloc[:0], published.iloc[:0]
 
     out = Path(cfg.out)
@@ -79,7 +79,7 @@ def main(cfg: DictConfig) -> None:
         whole_images = slice(None if protocol == "native" else 0)
         figure = rate_distortion(
             part, overlay, baselines[whole_images], others[whole_images],
-            f"{cfg.dataset.capitalize()}, {TITLES[str(protocol)]}",
+            f"{cfg.images.capitalize()}, {TITLES[str(protocol)]}",
         )  # fmt: skip
         written += save(figure, out / f"rate_distortion_{protocol}")
     deltas = bd.compare(ours, published, baselines, others)

@@ -4,9 +4,11 @@ import pytest
 from progdtd import results
 from progdtd.errors import UserError
 
-RUN = {"codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "range_low": 0.0, "protocol": "native",
-       "range_high": 1.0, "lambda": 0.1, "seed": 0, "dataset": "d", "latent_channels": 2,
-       "hyper_channels": 1}  # fmt: skip
+RUN = {
+    "codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "range_low": 0.0, "range_high": 1.0,
+    "lambda": 0.1, "seed": 0, "protocol": "native", "dataset": "d", "latent_channels": 2,
+    "hyper_channels": 1,
+}  # fmt: skip
 
 
 def test_means_are_of_per_image_values_dB_included(tmp_path) -> None:  # noqa: N802
