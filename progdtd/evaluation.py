@@ -46,7 +46,7 @@ def evaluate(
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device={device}: no GPU is available here; use device=cpu.")
     loaded = checkpoint.load_model(path, device)
-    dataset, paths = find_images(path, images)
+    dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
     rows = list(measure(loaded, names, paths, levels, device, str(path)))
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
@@ -104,19 +104,20 @@ def identity(loaded: checkpoint.Loaded) -> dict[str, Any]:
     }
 
 
-def find_images(path: Path, images: str) -> tuple[str, list[Path]]:
-    """The name of a dataset and its images."""
-    if images != HELD_OUT:
-        try:
-            return Path(images).resolve().name, data.folder(images)
-        except UserError as error:
-            hint = " To get Kodak: python scripts/download_kodak.py" if "kodak" in images else ""
-            raise UserError(f"{error}{hint}") from error
-    config = path / run.CONFIG
+def find_images(images: str) -> tuple[str, list[Path]]:
+    """The name of a folder and its images."""
+    try:
+        return Path(images).resolve().name, data.folder(images)
+    except UserError as error:
+        hint = " To get Kodak: python scripts/download_kodak.py" if "kodak" in images else ""
+        raise UserError(f"{error}{hint}") from error
+
+
+def find_held_out(directory: Path) -> tuple[str, list[Path]]:
+    """The images that a run was not trained on."""
+    config = directory / run.CONFIG
     if not config.is_file():
-        raise UserError(
-            f"images=held_out needs a run directory with a {run.CONFIG}; {path} is not."
-        )
+        raise UserError(f"images=held_out needs a run directory; {directory} has no {run.CONFIG}.")
     from hydra.utils import instantiate
 
     dataset = OmegaConf.load(config).dataset

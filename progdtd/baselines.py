@@ -1,0 +1,206 @@
+"""Classical codecs for comparison, with real bytes: `python -m progdtd.baselines`; see `--help`.
+
+All go through Pillow: JPEG (4:2:0, optimised), JPEG 2000 (irreversible, one quality layer for each
+rate), WebP (method 6), AVIF (speed 6, 4:2:0) and JPEG XL (effort 7, by pillow-jxl-plugin). A
+progressive codec has to beat the prefixes of one stream: of a progressive JPEG of quality 90, and
+of a JPEG 2000 codestream with 13 quality layers cut at its packets. A truncated JPEG XL is left
+out, since the plugin decodes whole files only.
+"""
+
+import io
+import logging
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig
+from PIL import Image, ImageFile
+
+from progdtd import results
+from progdtd.errors import UserError
+from progdtd.paths import CONF
+
+log = logging.getLogger(__name__)
+
+QUALITIES = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95)
+RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
+"""Target bits per pixel of JPEG 2000; it takes them as ratios to 24."""
+FRACTIONS = (0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A codec and the settings it is measured at.
+
+    Args:
+        name: as tables and figures show it.
+        streams: yields `(p, bytes)` for an image; p in (0, 1] is the setting, ascending with the
+            rate: quality / 100, target rate / 24 bpp, or the fraction of one stream.
+        truncated: the streams may be prefixes, to be decoded as far as they go.
+    """
+
+    name: str
+    streams: Callable[[Image.Image], Iterator[tuple[float, bytes]]]
+    truncated: bool = False
+
+
+def save(image: Image.Image, form: str, **options) -> bytes:
+    """The image as a file in memory."""
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def by_quality(image: Image.Image, form: str, **options) -> Iterator[tuple[float, bytes]]:
+    for quality in QUALITIES:
+        yield quality / 100, save(image, form, quality=quality, **options)
+
+
+def by_rate(image: Image.Image) -> Iterator[tuple[float, bytes]]:
+    for rate in RATES:
+        yield rate / 24, jpeg2000(image, [rate])
+
+
+def jpeg2000(image: Image.Image, rates: list[float], **options) -> bytes:
+    """A bare JPEG 2000 codestream with a quality layer for each rate, in bits per pixel."""
+    layers = [24 / rate for rate in rates]
+    return save(image, "JPEG2000", quality_mode="rates", quality_layers=layers, no_jp2=True,
+                irreversible=True, progression="LRCP", **options)  # fmt: skip
+
+
+def jpeg_prefixes(image: Image.Image) -> Iterator[tuple[float, bytes]]:
+    """Prefixes of one progressive JPEG, from the first that reaches into a scan."""
+    whole = save(image, "JPEG", quality=90, progressive=True, optimize=True)
+    first_scan = whole.index(b"\xff\xda") + 16
+    for fraction in FRACTIONS:
+        length = round(fraction * len(whole))
+        if length > first_scan:
+            yield fraction, whole[:length]
+
+
+def jpeg2000_prefixes(image: Image.Image) -> Iterator[tuple[float, bytes]]:
+    """Prefixes of one embedded codestream, each cut after a whole packet.
+
+    The packets' lengths stand in the PLT markers of the tile header; a cut codestream needs its
+    tile's length (Psot) corrected and an end marker (ISO/IEC 15444-1, annex A).
+    """
+    whole = jpeg2000(image, [0.05, *RATES], plt=True)
+    tile = whole.index(b"\xff\x90")
+    position, lengths, value = tile + 12, [], 0
+    while whole[position : position + 2] != b"\xff\x93":
+        marker, length = struct.unpack_from(">HH", whole, position)
+        for byte in whole[position + 5 : position + 2 + length] if marker == 0xFF58 else b"":
+            value = value << 7 | byte & 0x7F
+            if byte < 0x80:
+                lengths.append(value)
+                value = 0
+        position += 2 + length
+    ends = list(accumulate(lengths, initial=position + 2))
+    for fraction in FRACTIONS:
+        end = max((end for end in ends if end <= fraction * len(whole)), default=ends[0])
+        cut = bytearray(whole[:end] + b"\xff\xd9")
+        struct.pack_into(">I", cut, tile + 6, end - tile)
+        yield fraction, bytes(cut)
+
+
+CODECS = {
+    codec.name: codec
+    for codec in (
+        Codec("JPEG", partial(by_quality, form="JPEG", optimize=True)),
+        Codec("JPEG 2000", by_rate),
+        Codec("WebP", partial(by_quality, form="WEBP", method=6)),
+        Codec("AVIF", partial(by_quality, form="AVIF", speed=6)),
+        Codec("JPEG XL", partial(by_quality, form="JXL", effort=7)),
+        Codec("JPEG progressive (prefix)", jpeg_prefixes, truncated=True),
+        Codec("JPEG 2000 (prefix)", jpeg2000_prefixes),
+    )
+}
+
+
+@hydra.main(config_path=CONF, config_name="baselines", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    from tqdm import tqdm
+
+    from progdtd import data
+    from progdtd.evaluation import find_images
+
+    codecs = available(list(cfg.codecs or CODECS))
+    dataset, paths = find_images(cfg.images)
+    rows: list[dict] = []
+    for path in tqdm(paths, "baselines", unit="image", disable=None, dynamic_ncols=True):
+        try:
+            picture = data.read_image(path)
+        except data.UNREADABLE as error:
+            log.warning("Skipped %s: %s.", path, error)
+            continue
+        for codec in codecs:
+            rows += [
+                row | {"image": path.stem, "dataset": dataset} for row in measure(codec, picture)
+            ]
+    if not rows:
+        raise UserError(f"None of the {len(paths)} images of {cfg.images} can be read.")
+    table = results.write(rows, Path(cfg.out, f"{dataset}_native.csv"))
+    columns = ["bpp", "psnr", "ms_ssim_db"]
+    log.info("%s", table.groupby(["codec", "p"])[columns].mean().round(3).to_string())
+    log.info("%s", Path(cfg.out, f"{dataset}_native.csv"))
+
+
+def available(names: list[str]) -> list[Codec]:
+    """The codecs of these names that can run here; what is missing is said.
+
+    Raises:
+        UserError: no codec of such a name.
+    """
+    unknown = [name for name in names if name not in CODECS]
+    if unknown:
+        raise UserError(f"No codec {', '.join(unknown)}; there are {', '.join(CODECS)}.")
+    try:
+        import pillow_jxl  # noqa: F401
+    except ImportError:
+        if "JPEG XL" in names:
+            log.warning("JPEG XL is left out: pip install pillow-jxl-plugin")
+        names = [name for name in names if name != "JPEG XL"]
+    return [CODECS[name] for name in names]
+
+
+def measure(codec: Codec, picture: np.ndarray) -> Iterator[dict]:
+    """A row of results for each setting of a codec on one image, (H, W, 3) uint8."""
+    from progdtd.metrics import quality
+    from progdtd.protocols import to_tensor
+
+    height, width = picture.shape[:2]
+    image, x = Image.fromarray(picture), to_tensor(picture).contiguous()
+    started = time.perf_counter()
+    for p, stream in codec.streams(image):
+        encoded = time.perf_counter()
+        with truncated_files() if codec.truncated else nullcontext():
+            decoded = np.asarray(Image.open(io.BytesIO(stream)).convert("RGB"))
+        decode_s = time.perf_counter() - encoded
+        yield {
+            "codec": codec.name, "protocol": "native", "p": p, "width": width, "height": height,
+            "bytes": len(stream), "bpp": 8 * len(stream) / (width * height),
+            "encode_s": encoded - started, "decode_s": decode_s,
+        } | quality(x, to_tensor(decoded).contiguous())  # fmt: skip
+        started = time.perf_counter()
+
+
+@contextmanager
+def truncated_files() -> Iterator[None]:
+    """Let Pillow decode files that end early, here only."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+import io
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageFile
+
+from progdtd import baselines
+from progdtd.results import COLUMNS
+
+
+@pytest.mark.parametrize("name", list(baselines.CODECS))
+def test_rate_and_quality_grow_with_the_setting(name, photograph) -> None:
+    if name == "JPEG XL":
+        pytest.importorskip("pillow_jxl")
+    rows = pd.DataFrame(baselines.measure(baselines.CODECS[name], photograph[:256, :256]))
+    assert rows.p.is_monotonic_increasing
+    assert 0 < rows.p.min() < rows.p.max() <= 1
+    assert rows.bytes.is_monotonic_increasing
+    assert (rows.psnr.diff().dropna() > -0.3).all()
+    assert rows.psnr.iloc[-1] > rows.psnr.iloc[0] + 6
+    assert (rows.bpp == 8 * rows.bytes / 256**2).all()
+
+
+def test_bytes_are_those_of_a_file_that_pillow_opens(photograph) -> None:
+    streams = dict(baselines.CODECS["JPEG"].streams(Image.fromarray(photograph)))
+    assert np.asarray(Image.open(io.BytesIO(streams[0.9]))).shape == photograph.shape
+
+
+def test_jpeg2000_prefixes_are_prefixes(photograph) -> None:
+    """Apart from the tile's length and the end marker, each is the beginning of the next."""
+    streams = [bytes(s) for _, s in baselines.jpeg2000_prefixes(Image.fromarray(photograph))]
+    tile = streams[0].index(b"\xff\x90")
+    bare = [s[: tile + 6] + s[tile + 10 : -2] for s in streams]
+    assert all(b.startswith(a) for a, b in itertools.pairwise(bare))
+    assert len(bare[0]) < len(bare[-1]) / 8
+
+
+def test_pillow_is_left_strict(photograph) -> None:
+    list(baselines.measure(baselines.CODECS["JPEG progressive (prefix)"], photograph[:64, :64]))
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_command_writes_the_common_table(command, images) -> None:
+    (images / "a.png").write_text("broken")
+    code, output = command("baselines", f"images={images}", "codecs=[JPEG,WebP]")
+    assert code == 0, output
+    assert "a.png" in output
+    table = pd.read_csv("outputs/baselines/images_native.csv")
+    assert list(table.columns) == COLUMNS
+    assert len(table) == 4 * 2 * len(baselines.QUALITIES)
+    assert table.bytes.notna().all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["codecs=[MP3]"], "No codec MP3; there are JPEG"), ([], "download_kodak.py")],
+)
+def test_bad_input_gets_one_clear_message(command, arguments, said) -> None:
+    code, output = command("baselines", *arguments)
+    assert code == 1
+    assert said in output
+    assert "Traceback" not in output
