@@ -9,10 +9,10 @@ out, since the plugin decodes whole files only.
 
 import io
 import logging
+import re
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -21,7 +21,7 @@ from pathlib import Path
 import hydra
 import numpy as np
 from omegaconf import DictConfig
-from PIL import Image, ImageFile
+from PIL import Image
 
 from progdtd import results
 from progdtd.errors import UserError
@@ -43,12 +43,10 @@ class Codec:
         name: as tables and figures show it.
         streams: yields `(p, bytes)` for an image; p in (0, 1] is the setting, ascending with the
             rate: quality / 100, target rate / 24 bpp, or the fraction of one stream.
-        truncated: the streams may be prefixes, to be decoded as far as they go.
     """
 
     name: str
     streams: Callable[[Image.Image], Iterator[tuple[float, bytes]]]
-    truncated: bool = False
 
 
 def save(image: Image.Image, form: str, **options) -> bytes:
@@ -76,13 +74,19 @@ def jpeg2000(image: Image.Image, rates: list[float], **options) -> bytes:
 
 
 def jpeg_prefixes(image: Image.Image) -> Iterator[tuple[float, bytes]]:
-    """Prefixes of one progressive JPEG, from the first that reaches into a scan."""
+    """Prefixes of one progressive JPEG, each cut within or after a scan, with an end marker."""
     whole = save(image, "JPEG", quality=90, progressive=True, optimize=True)
-    first_scan = whole.index(b"\xff\xda") + 16
+    scans = [match.span() for match in JPEG_SCAN.finditer(whole)]
     for fraction in FRACTIONS:
         length = round(fraction * len(whole))
-        if length > first_scan:
-            yield fraction, whole[:length]
+        ends = [min(end, length) for start, end in scans if start < length]
+        if ends:
+            yield fraction, whole[: ends[-1]].rstrip(b"\xff") + b"\xff\xd9"
+
+
+JPEG_SCAN = re.compile(rb"(?<=\xff\xda.{8})(?:[^\xff]|\xff[\x00\xd0-\xd7])+"
+                       rb"|(?<=\xff\xda.{12})(?:[^\xff]|\xff[\x00\xd0-\xd7])+", re.DOTALL)  # fmt: skip
+"""Entropy-coded data: what follows the header of a scan of one or of three components."""
 
 
 def jpeg2000_prefixes(image: Image.Image) -> Iterator[tuple[float, bytes]]:
@@ -118,7 +122,7 @@ CODECS = {
         Codec("WebP", partial(by_quality, form="WEBP", method=6)),
         Codec("AVIF", partial(by_quality, form="AVIF", speed=6)),
         Codec("JPEG XL", partial(by_quality, form="JXL", effort=7)),
-        Codec("JPEG progressive (prefix)", jpeg_prefixes, truncated=True),
+        Codec("JPEG progressive (prefix)", jpeg_prefixes),
         Codec("JPEG 2000 (prefix)", jpeg2000_prefixes),
     )
 }
@@ -180,8 +184,7 @@ def measure(codec: Codec, picture: np.ndarray) -> Iterator[dict]:
     started = time.perf_counter()
     for p, stream in codec.streams(image):
         encoded = time.perf_counter()
-        with truncated_files() if codec.truncated else nullcontext():
-            decoded = np.asarray(Image.open(io.BytesIO(stream)).convert("RGB"))
+        decoded = np.asarray(Image.open(io.BytesIO(stream)).convert("RGB"))
         decode_s = time.perf_counter() - encoded
         yield {
             "codec": codec.name, "protocol": "native", "p": p, "width": width, "height": height,
@@ -189,17 +192,6 @@ def measure(codec: Codec, picture: np.ndarray) -> Iterator[dict]:
             "encode_s": encoded - started, "decode_s": decode_s,
         } | quality(x, to_tensor(decoded).contiguous())  # fmt: skip
         started = time.perf_counter()
-
-
-@contextmanager
-def truncated_files() -> Iterator[None]:
-    """Let Pillow decode files that end early, here only."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = True
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 if __name__ == "__main__":
