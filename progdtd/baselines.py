@@ -84,8 +84,9 @@ def jpeg_prefixes(image: Image.Image) -> Iterator[tuple[float, bytes]]:
             yield fraction, whole[: ends[-1]].rstrip(b"\xff") + b"\xff\xd9"
 
 
-JPEG_SCAN = re.compile(rb"(?<=\xff\xda.{8})(?:[^\xff]|\xff[\x00\xd0-\xd7])+"
-                       rb"|(?<=\xff\xda.{12})(?:[^\xff]|\xff[\x00\xd0-\xd7])+", re.DOTALL)  # fmt: skip
+JPEG_SCAN = re.compile(
+    rb"(?:(?<=\xff\xda.{8})|(?<=\xff\xda.{12}))(?:[^\xff]|\xff[\x00\xd0-\xd7])+", re.DOTALL
+)
 """Entropy-coded data: what follows the header of a scan of one or of three components."""
 
 

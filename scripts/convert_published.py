@@ -1,0 +1,56 @@
+"""Convert a checkpoint of the published ProgDTD code to a weights file of this package.
+
+The converted file is safetensors: it holds numbers only, and anybody can load it without the
+published code. Evaluating needs no conversion; every command takes published checkpoints as well.
+"""
+
+import argparse
+from pathlib import Path
+
+from progdtd import checkpoint, published
+from progdtd.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path, help="what the published code saved")
+    parser.add_argument("destination", type=Path, help="what to write, *.safetensors")
+    parser.add_argument(
+        "--lambda", type=float, dest="weight", help="of the training, if the checkpoint lacks it"
+    )
+    parser.add_argument(
+        "--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of p in training, likewise"
+    )
+    arguments = parser.parse_args()
+    try:
+        n, m = convert(arguments.source, arguments.destination, arguments.weight, arguments.range)
+    except UserError as error:
+        parser.exit(1, f"{error}\n")
+    print(f"{arguments.destination}: N={n}, M={m}")
+
+
+def convert(
+    source: Path, destination: Path, weight: float | None, bounds: list[float] | None
+) -> tuple[int, int]:
+    """Write the weights in `source` to `destination` and return N and M.
+
+    Raises:
+        UserError: the source is no published checkpoint, the destination no .safetensors file that
+            can be written, or the range is none.
+    """
+    if destination.suffix != ".safetensors":
+        raise UserError(f"{destination} must end in .safetensors.")
+    state, meta = published.read_weights(source)
+    if weight is not None:
+        meta["lambda"] = weight
+    if bounds is not None:
+        meta["drop"]["range"] = bounds
+    checkpoint.build_drop(meta["drop"])  # refuses what is no range
+    model = checkpoint.build_model(meta["model"])
+    checkpoint.load_state(model, state, source)
+    checkpoint.save_weights(destination, model, meta)
+    return meta["model"]["N"], meta["model"]["M"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Download and unpack the Vimeo-90k triplets, the paper's training set: 33 GB, resumable.
+
+python scripts/prepare_vimeo90k.py --to data/vimeo_triplet
+python scripts/prepare_vimeo90k.py --zip vimeo_triplet.zip     # a zip that is already here
+"""
+
+import argparse
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+from tqdm import tqdm
+
+from progdtd import data
+from progdtd.download import fetch
+from progdtd.errors import UserError
+from progdtd.paths import data_root
+
+SOURCE = "http://data.csail.mit.edu/tofu/dataset/vimeo_triplet.zip"
+TOP = "vimeo_triplet/"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--to", type=Path, default=data_root() / "vimeo_triplet", help="folder")
+    parser.add_argument("--zip", type=Path, help="the zip, if it is already here")
+    parser.add_argument("--source", default=SOURCE, help="address of the zip")
+    parser.add_argument("--sha256", help="expected checksum of the zip")
+    arguments = parser.parse_args()
+    archive = arguments.zip or arguments.to.with_suffix(".zip")
+    try:
+        if not arguments.zip:
+            fetch(arguments.source, archive, arguments.sha256)
+        unpack(archive, arguments.to)
+        check(arguments.to)
+    except UserError as error:
+        sys.exit(str(error))
+    if not arguments.zip:
+        print(f"{archive} is no longer needed.")
+    print(f"Train with: python -m progdtd.train dataset=vimeo90k dataset.root={arguments.to}")
+
+
+def unpack(archive: Path, root: Path) -> None:
+    """Unpack what is not there yet, each file aside and renamed.
+
+    Raises:
+        UserError: not a zip, or one with entries that would leave `root`.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for entry in tqdm(file.infolist(), "unpacking", unit="file"):
+                target = (root / entry.filename.removeprefix(TOP)).resolve()
+                if not target.is_relative_to(root.resolve()):
+                    raise UserError(f"{archive} holds {entry.filename}, which is outside {root}.")
+                if entry.is_dir():
+                    continue
+                if target.exists() and target.stat().st_size == entry.file_size:
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                aside = target.with_name(target.name + ".part")
+                with file.open(entry) as source, aside.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+                aside.rename(target)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{archive} cannot be unpacked ({error}): download it again.") from error
+
+
+def check(root: Path) -> None:
+    """Say how many frames are there.
+
+    Raises:
+        UserError: another layout, or frames missing.
+    """
+    frames = data.vimeo90k(root)
+    missing = [path for path in tqdm(frames, "checking", unit="frame") if not path.is_file()]
+    if missing or not frames:
+        raise UserError(
+            f"{len(missing)} of {len(frames)} frames are missing, such as {missing[:1]}."
+        )
+    print(f"{len(frames)} frames of {len(frames) // 3} triplets in {root}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Downloads from a real server on this machine, with the faults that real servers have."""
+
+import http.server
+import runpy
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from progdtd.download import digest, fetch
+from progdtd.errors import UserError
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves files from `root`; hangs up after `cut` bytes, and resumes if `ranges`."""
+
+    root: Path
+    cut: int | None = None
+    ranges = True
+    requests: list[str | None]
+
+    def do_GET(self) -> None:
+        self.requests.append(self.headers.get("Range"))
+        path = self.root / self.path.lstrip("/")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content, start = path.read_bytes(), 0
+        if self.ranges and (wanted := self.headers.get("Range")):
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.end_headers()
+                return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:][: self.cut])
+        self.close_connection = True
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The handler class, to set faults on, and the server's address."""
+    root = tmp_path / "served"
+    root.mkdir()
+    (root / "file.bin").write_bytes(CONTENT)
+    handler = type("Handler", (Server,), {"root": root, "requests": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        handler.url = f"http://127.0.0.1:{running.server_port}"
+        yield handler
+        running.shutdown()
+
+
+@pytest.fixture
+def sha256(server) -> str:
+    return digest(server.root / "file.bin")
+
+
+def test_a_cut_connection_is_continued(server, sha256) -> None:
+    server.cut = 1_200_000
+    fetch(f"{server.url}/file.bin", Path("file.bin"), sha256)
+    assert Path("file.bin").read_bytes() == CONTENT
+    assert not Path("file.bin.part").exists()
+    assert server.requests[0] is None
+    assert all(r and int(r[6:-1]) > 1_000_000 for r in server.requests[1:])
+
+
+def test_an_earlier_attempt_is_continued_and_a_whole_file_left_alone(server, sha256) -> None:
+    Path("file.bin.part").write_bytes(CONTENT[:2_500_000])
+    fetch(f"{server.url}/file.bin", Path("file.bin"), sha256)
+    assert server.requests == ["bytes=2500000-"]
+    fetch(f"{server.url}/file.bin", Path("file.bin"), sha256)
+    assert len(server.requests) == 1
+    assert Path("file.bin").read_bytes() == CONTENT
+
+
+def test_everything_arrived_but_was_not_renamed(server, sha256) -> None:
+    Path("file.bin.part").write_bytes(CONTENT)
+    fetch(f"{server.url}/file.bin", Path("file.bin"), sha256)
+    assert Path("file.bin").read_bytes() == CONTENT
+
+
+def test_a_server_that_cannot_resume_starts_over(server, sha256) -> None:
+    server.ranges = False
+    Path("file.bin.part").write_bytes(CONTENT[:100_000])
+    fetch(f"{server.url}/file.bin", Path("file.bin"), sha256)
+    assert Path("file.bin").read_bytes() == CONTENT
+
+
+def test_a_wrong_checksum_keeps_nothing(server) -> None:
+    with pytest.raises(UserError, match="another checksum"):
+        fetch(f"{server.url}/file.bin", Path("file.bin"), "0" * 64)
+    assert not Path("file.bin").exists()
+    assert not Path("file.bin.part").exists()
+
+
+def test_what_is_not_there_is_said(server) -> None:
+    with pytest.raises(UserError, match="404"):
+        fetch(f"{server.url}/nothing", Path("nothing"))
+    with pytest.raises(UserError, match="goes on where it stopped"):
+        fetch("http://127.0.0.1:9/file", Path("file"))
+
+
+def script(name: str, *arguments: str) -> None:
+    sys.argv = [name, *arguments]
+    runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+
+
+def test_kodak_script_refuses_other_images(server, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", [])
+    (server.root / "kodim01.png").write_bytes(CONTENT)
+    with pytest.raises(SystemExit, match="another checksum"):
+        script("download_kodak.py", "--to", "kodak", "--source", server.url)
+    assert list(Path("kodak").iterdir()) == []
+
+
+def test_vimeo_script_downloads_unpacks_and_goes_on(server, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", [])
+    with zipfile.ZipFile(server.root / "v.zip", "w") as file:
+        file.writestr("vimeo_triplet/tri_trainlist.txt", "00001/0001\n00001/0002\n")
+        for name in ("00001/0001", "00001/0002"):
+            for i in (1, 2, 3):
+                file.writestr(f"vimeo_triplet/sequences/{name}/im{i}.png", CONTENT[:50_000])
+    server.cut = 140_000
+    script("prepare_vimeo90k.py", "--to", "vimeo", "--source", f"{server.url}/v.zip")
+    assert "6 frames of 2 triplets" in capsys.readouterr().out
+
+    frame = Path("vimeo/sequences/00001/0002/im3.png")
+    untouched = Path("vimeo/sequences/00001/0001/im1.png").stat().st_mtime_ns
+    frame.unlink()
+    script("prepare_vimeo90k.py", "--to", "vimeo", "--zip", "vimeo.zip")
+    assert frame.read_bytes() == CONTENT[:50_000]
+    assert Path("vimeo/sequences/00001/0001/im1.png").stat().st_mtime_ns == untouched
+
+
+def test_vimeo_script_unpacks_nothing_outside_its_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", [])
+    with zipfile.ZipFile("evil.zip", "w") as file:
+        file.writestr("../evil.txt", "x")
+    with pytest.raises(SystemExit, match="outside"):
+        script("prepare_vimeo90k.py", "--to", "deep/er", "--zip", "evil.zip")
+    assert not Path("deep/evil.txt").exists()
+    Path("bad.zip").write_bytes(CONTENT)
+    with pytest.raises(SystemExit, match="cannot be unpacked"):
+        script("prepare_vimeo90k.py", "--to", "deep", "--zip", "bad.zip")
