@@ -30,8 +30,6 @@ PHOTOS = (
     "skimage/data/hubble_deep_field.jpg",
     "skimage/data/ihc.png",
     "skimage/data/motorcycle_left.png",
-    "skimage/data/motorcycle_right.png",
-    "skimage/data/retina.jpg",
     "skimage/data/rocket.jpg",
     "matplotlib/mpl-data/sample_data/grace_hopper.jpg",
 )
@@ -39,7 +37,7 @@ PHOTOS = (
 
 
 def photos() -> list[Path]:
-    """Ten photographs that are already on the machine: enough to try, too few to train well."""
+    """Eight photographs that are already on the machine: enough to try, too few to train well."""
     import matplotlib
     import skimage
 

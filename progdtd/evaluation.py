@@ -126,7 +126,7 @@ def find_held_out(directory: Path) -> tuple[str, list[Path]]:
 
 
 def directory_of(path: Path) -> Path:
-    return path / "evaluation" if path.is_dir() else path.with_name(f"{path.stem}_evaluation")
+    return path / "evaluation" if path.is_dir() else path.with_name(f"{path.name}_evaluation")
 
 
 def summary(table: pd.DataFrame) -> str:

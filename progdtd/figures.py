@@ -84,7 +84,7 @@ def main(cfg: DictConfig) -> None:
         written += save(figure, out / f"rate_distortion_{protocol}")
     deltas = bd.compare(ours, published, baselines, others)
     written += bd.write(deltas, out)
-    if cfg.strip:
+    if cfg.strip.run:
         written += draw_strip(cfg.strip, out)
     for path in written:
         log.info("%s", os.path.relpath(path))
@@ -195,14 +195,16 @@ STRIP_LEVELS = (0.05, 0.1, 0.2, 0.4, 1.0)
 def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     """One image as decoded at several levels, beside the original."""
     from progdtd import checkpoint, data
+    from progdtd.evaluation import HELD_OUT, find_held_out
 
     loaded = checkpoint.load_model(cfg.run)
+    path = find_held_out(Path(cfg.run))[1][0] if cfg.image == HELD_OUT else Path(cfg.image)
     try:
-        picture = data.read_image(Path(cfg.image))
+        picture = data.read_image(path)
     except data.UNREADABLE as error:
-        raise UserError(f"strip.image={cfg.image} cannot be read: {error}.") from error
+        raise UserError(f"strip.image={path} cannot be read: {error}.") from error
     levels = [p for p in STRIP_LEVELS if p >= loaded.drop.range[0]]
-    return save(strip(loaded, picture, levels), out / f"strip_{Path(cfg.image).stem}")
+    return save(strip(loaded, picture, levels), out / f"strip_{path.stem}")
 
 
 def strip(loaded, picture, levels) -> Figure:
@@ -231,7 +233,7 @@ def strip(loaded, picture, levels) -> Figure:
             axis.set_axis_off()
         for axis, (image, caption) in zip(axes.flat, shown, strict=False):
             axis.imshow(image)
-            axis.set_title(caption, y=-0.02, va="top", fontsize=7)
+            axis.set_title(caption, fontsize=7)
     return figure
 
 

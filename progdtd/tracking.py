@@ -8,8 +8,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from progdtd.errors import UserError
-
 log = logging.getLogger(__name__)
 
 
@@ -23,12 +21,8 @@ class Tracker:
         self.run: Any = None
         if not cfg.logger.wandb:
             return
-        try:
-            import wandb
-        except ImportError as error:
-            raise UserError(
-                "logger=wandb needs the package wandb: pip install 'progdtd[wandb]', or logger=csv."
-            ) from error
+        import wandb
+
         self.wandb = wandb
         mode = cfg.logger.mode
         if mode == "auto":

@@ -16,21 +16,25 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="what the published code saved")
     parser.add_argument("destination", type=Path, help="what to write, *.safetensors")
     parser.add_argument(
-        "--lambda", type=float, dest="weight", help="of the training, if the checkpoint lacks it"
+        "--lambda",
+        type=float,
+        dest="lmbda",
+        metavar="L",
+        help="of the training, instead of the checkpoint's",
     )
     parser.add_argument(
         "--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of p in training, likewise"
     )
     arguments = parser.parse_args()
     try:
-        n, m = convert(arguments.source, arguments.destination, arguments.weight, arguments.range)
+        n, m = convert(arguments.source, arguments.destination, arguments.lmbda, arguments.range)
     except UserError as error:
         parser.exit(1, f"{error}\n")
     print(f"{arguments.destination}: N={n}, M={m}")
 
 
 def convert(
-    source: Path, destination: Path, weight: float | None, bounds: list[float] | None
+    source: Path, destination: Path, lmbda: float | None, bounds: list[float] | None
 ) -> tuple[int, int]:
     """Write the weights in `source` to `destination` and return N and M.
 
@@ -41,8 +45,8 @@ def convert(
     if destination.suffix != ".safetensors":
         raise UserError(f"{destination} must end in .safetensors.")
     state, meta = published.read_weights(source)
-    if weight is not None:
-        meta["lambda"] = weight
+    if lmbda is not None:
+        meta["lambda"] = lmbda
     if bounds is not None:
         meta["drop"]["range"] = bounds
     checkpoint.build_drop(meta["drop"])  # refuses what is no range

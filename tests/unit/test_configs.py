@@ -56,7 +56,7 @@ def test_reference_recipe_is_the_papers() -> None:
 
 
 def test_default_dataset_is_on_this_machine() -> None:
-    assert len(instantiate(composed().dataset.paths)) == 10
+    assert len(instantiate(composed().dataset.paths)) == 8
 
 
 def test_unknown_model_names_the_choices() -> None:

@@ -98,9 +98,9 @@ def test_strip_of_one_image_over_p(command, images) -> None:
     write_runs()
     assert command("train", "experiment=smoke")[0] == 0
     run = next(Path("outputs/smoke").iterdir())
-    code, output = command("figures", f"strip={{run: {run}, image: {images}/b.jpg}}")
+    code, output = command("figures", f"strip.run={run}", f"strip.image={images}/b.jpg")
     assert code == 0, output
     assert Image.open("outputs/figures/strip_b.png").width > 1500
-    code, output = command("figures", f"strip={{run: {run}, image: nowhere.png}}")
+    code, output = command("figures", f"strip.run={run}", "strip.image=nowhere.png")
     assert code == 1
     assert "nowhere.png cannot be read" in output

@@ -1,0 +1,65 @@
+# make quickstart   train, evaluate and draw on the bundled photographs, from nothing
+# make test         lint, types and the fast tests
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+RUN = $(VENV)/bin/python
+INSTALLED = $(VENV)/installed
+QUICK = outputs/quickstart
+QUICK_RUN = $(QUICK)/hyperprior_dtd_lambda-0.05_range-0.0-1.0_seed-0
+
+.PHONY: help install quickstart sweep evaluate baselines figures notebook test test-all lint benchmark clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+install: $(INSTALLED)  ## create the environment in .venv
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): some minutes, mostly PyTorch."
+	$(RUN) -m pip install -q --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+quickstart: $(INSTALLED)  ## train, evaluate and draw on the bundled photographs: minutes, no data needed
+	$(RUN) -m progdtd.train experiment=quickstart $(ARGS)
+	$(RUN) -m progdtd.evaluate run=$(QUICK_RUN) images=held_out protocols=[native]
+	$(RUN) -m progdtd.figures runs=$(QUICK_RUN) images=photos-held-out out=$(QUICK)/figures \
+	  strip.run=$(QUICK_RUN) strip.image=held_out
+	@echo
+	@echo "The model    $(QUICK_RUN)/weights.safetensors"
+	@echo "Its numbers  $(QUICK_RUN)/evaluation/photos-held-out_native.csv"
+	@echo "Its curve    $(QUICK)/figures/rate_distortion_native.png"
+	@echo "Pictures     $(QUICK)/figures/strip_coffee.png"
+
+sweep: $(INSTALLED)  ## train the six reference models; ARGS="dataset=folder dataset.root=DIR"
+	$(RUN) -m progdtd.train -m experiment=reference $(ARGS)
+
+evaluate: $(INSTALLED)  ## evaluate the swept models on Kodak
+	$(RUN) -m progdtd.evaluate 'run=outputs/sweeps/reference/hyperprior*' $(ARGS)
+
+baselines: $(INSTALLED)  ## measure JPEG, JPEG 2000, WebP, AVIF and JPEG XL on Kodak
+	$(RUN) -m progdtd.baselines $(ARGS)
+
+figures: $(INSTALLED)  ## draw the rate-distortion figures from the CSV files
+	$(RUN) -m progdtd.figures $(ARGS)
+
+notebook: $(INSTALLED)  ## execute the notebook in place
+	$(RUN) -m jupyter execute --inplace notebooks/progressive_decoding.ipynb
+
+test: lint  ## lint, types and the fast tests
+	$(RUN) -m pytest
+
+test-all: lint  ## the slow tests too
+	$(RUN) -m pytest -m ""
+
+lint: $(INSTALLED)
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+benchmark: $(INSTALLED)  ## speed beside the published recipe, as ratios
+	$(RUN) scripts/benchmark.py $(ARGS)
+
+clean:  ## remove the environment and the caches, never outputs
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
