@@ -10,14 +10,10 @@ from typing import Any
 import hydra
 import matplotlib
 import pandas as pd
-from omegaconf import DictConfig
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from omegaconf import DictConfig
 
 from progdtd import bd, curves, results
 from progdtd.errors import UserError
@@ -125,8 +121,9 @@ def rate_distortion(
     colour = {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(lambdas)}
     marker = {value: MARKERS[i % len(MARKERS)] for i, value in enumerate(ranges)}
     labels: dict[str, Line2D] = {}
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(7.0, 3.6), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.0, 3.6), layout="constrained")
+        axes = figure.subplots(1, 2)
         for axis, (metric, name) in zip(axes, PANELS.items(), strict=True):
             for (codec, quality), curve in _curves(baselines, others):
                 labels[codec] = _line(axis, curve, metric, color=GREY, linestyle=quality, lw=0.9)
@@ -182,10 +179,9 @@ def _label(named: dict, ours: pd.DataFrame) -> str:
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as PDF and PNG."""
     paths = [stem.with_suffix(suffix) for suffix in (".pdf", ".png")]
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         for path in paths:
             figure.savefig(path)
-    plt.close(figure)
     return paths
 
 
@@ -224,11 +220,10 @@ def strip(loaded, picture, levels) -> Figure:
     columns = min(3, len(shown))
     lines = -(-len(shown) // columns)
     height, width = picture.shape[:2]
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         size = (7.0, lines * (7.0 / columns * height / width + 0.4))
-        figure, axes = plt.subplots(
-            lines, columns, figsize=size, layout="constrained", squeeze=False
-        )
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(lines, columns, squeeze=False)
         for axis in axes.flat:
             axis.set_axis_off()
         for axis, (image, caption) in zip(axes.flat, shown, strict=False):

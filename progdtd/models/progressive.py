@@ -44,10 +44,10 @@ class Progressive(nn.Module):
     def prior(self, z_hat: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scales and means (None: zero) of the latent's Gaussians, each of the shape of `y`."""
 
-    def synthesise(
+    def quantise(
         self, y: Tensor, z: Tensor, p: Fraction = 1.0, p_hyper: Fraction | None = None
-    ) -> dict[str, Any]:
-        """Quantise, drop the tails, count the bits and reconstruct.
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Quantise, drop the tails and count the bits.
 
         The tails are cut *after* quantisation, so a dropped channel is exactly zero for the
         decoder in training and in use, and a dropped element costs nothing (likelihood 1).
@@ -58,28 +58,35 @@ class Progressive(nn.Module):
             p_hyper: fraction of the hyper-latent's channels; p unless given.
 
         Returns:
-            `x_hat` (B, 3, H, W), not clipped; `likelihoods` {"y", "z"}; `y_hat`.
+            `y_hat`, of the shape of `y`, and the likelihoods {"y", "z"} of every element.
         """
         keep_y = mask(p, y.shape[1], y.device)
         keep_z = mask(p if p_hyper is None else p_hyper, z.shape[1], z.device)
         with torch.autocast(y.device.type, enabled=False):
             z_hat, z_likelihoods = self.entropy_bottleneck(z.float())
             z_hat = z_hat * keep_z
-            z_likelihoods = torch.where(keep_z > 0, z_likelihoods, 1.0)
         scales, means = self.prior(z_hat)
         with torch.autocast(y.device.type, enabled=False):
             means = None if means is None else means.float()
             y_hat, y_likelihoods = self.gaussian_conditional(y.float(), scales.float(), means=means)
             y_hat = y_hat * keep_y
-            y_likelihoods = torch.where(keep_y > 0, y_likelihoods, 1.0)
-        return {
-            "x_hat": self.g_s(y_hat).float(),
-            "likelihoods": {"y": y_likelihoods, "z": z_likelihoods},
-            "y_hat": y_hat,
+        likelihoods = {
+            "y": torch.where(keep_y > 0, y_likelihoods, 1.0),
+            "z": torch.where(keep_z > 0, z_likelihoods, 1.0),
         }
+        return y_hat, likelihoods
 
     def forward(
         self, x: Tensor, p: Fraction = 1.0, p_hyper: Fraction | None = None
     ) -> dict[str, Any]:
-        """`synthesise(*analyse(x), p, p_hyper)`: see there."""
-        return self.synthesise(*self.analyse(x), p, p_hyper)
+        """Analyse, quantise and drop, synthesise.
+
+        Args:
+            x: images (B, 3, H, W) in [0, 1]; H and W multiples of 64.
+            p, p_hyper: as in `quantise`.
+
+        Returns:
+            `x_hat` (B, 3, H, W), not clipped, and `likelihoods` {"y", "z"}, as CompressAI does.
+        """
+        y_hat, likelihoods = self.quantise(*self.analyse(x), p, p_hyper)
+        return {"x_hat": self.g_s(y_hat).float(), "likelihoods": likelihoods}
