@@ -14,6 +14,7 @@ from tqdm import tqdm
 from progdtd import checkpoint, data, protocols, results, run
 from progdtd.errors import UserError
 from progdtd.files import write_aside
+from progdtd.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def evaluate(
     Raises:
         UserError: no model, no images, none readable, no such protocol or device.
     """
+    keep_freed_memory()
     unknown = set(names) - set(PROTOCOLS)
     if unknown:
         raise UserError(f"No protocol {', '.join(sorted(unknown))}; there are native, reference.")

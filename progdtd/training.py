@@ -25,6 +25,7 @@ from tqdm import tqdm
 from progdtd import checkpoint, data, protocols, run
 from progdtd.errors import UserError
 from progdtd.losses import RateDistortion
+from progdtd.memory import keep_freed_memory
 from progdtd.models import Progressive
 from progdtd.tracking import Tracker
 
@@ -49,6 +50,7 @@ def train(cfg: DictConfig) -> Path:
     Raises:
         UserError: bad configuration or data, a directory with another run in it, a diverging loss.
     """
+    keep_freed_memory()
     directory = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     check(cfg)
     run.claim(directory, cfg)
@@ -98,8 +100,9 @@ class Trainer:
         if cfg.init_from:
             weights, _ = checkpoint.read_weights(cfg.init_from)
             checkpoint.load_state(self.model, weights, cfg.init_from)
-        if self.options.channels_last:
-            self.model.to(memory_format=torch.channels_last)
+        channels_last = self.options.channels_last
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.model.to(memory_format=self.layout)
         optimizers = make_optimizers(self.model, self.options)
         state = resume(directory, self.model, optimizers)
         self.first, self.lowest, self.seconds = state["step"], state["lowest"], state["seconds"]
@@ -147,7 +150,7 @@ class Trainer:
     def step(self, step: int, images: Tensor) -> Tensor:
         """One update from a batch (B, 3, S, S) uint8; returns the values that `SUMS` names."""
         seed_step(self.cfg.seed, step, self.fabric.global_rank)
-        x = self.fabric.to_device(images).float() / 255
+        x = self.fabric.to_device(images).contiguous(memory_format=self.layout).float() / 255
         p, p_hyper = self.drop.fractions(self.drop.draw(len(x), torch.default_generator))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.options)
@@ -231,10 +234,13 @@ class Trainer:
 
 
 def make_fabric(options: DictConfig) -> Fabric:
-    """Devices, strategy and precision, with `precision=auto` resolved for the device."""
+    """Devices, strategy and precision, with what is `auto` resolved for the device."""
     where = {key: options[key] for key in ("accelerator", "strategy", "devices")}
+    device = Fabric(**where).device
     if options.precision == "auto":
-        options.precision = "bf16-mixed" if fast_bf16(Fabric(**where).device) else "32-true"
+        options.precision = "bf16-mixed" if fast_bf16(device) else "32-true"
+    if options.channels_last == "auto":
+        options.channels_last = device.type == "cuda" or options.precision == "bf16-mixed"
     fabric = Fabric(**where, precision=options.precision)
     fabric.launch()
     return fabric

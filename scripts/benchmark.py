@@ -9,12 +9,13 @@ of the medians are what to quote.
 """
 
 import argparse
-import copy
+import itertools
 import math
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from torchvision import transforms
 
 from progdtd import data, protocols
 from progdtd.losses import RateDistortion
+from progdtd.memory import keep_freed_memory
 from progdtd.models import ProgressiveHyperprior
 from progdtd.paths import CONF
 from progdtd.tail_drop import P_LEVELS, TailDrop
@@ -44,31 +46,74 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="training images; default: the bundled ones")
     parser.add_argument("--kodak", type=Path, help="evaluation images; default: the bundled ones")
     parser.add_argument("--trainer", default="default", help="our recipe: default | gpu")
-    parser.add_argument("--steps", type=int, default=8, help="training steps in a round")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each, in turn")
-    parser.add_argument("--evaluated", type=int, default=2, help="images evaluated in a round")
+    parser.add_argument("--steps", type=int, default=6, help="training steps in a round")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each, in turn")
+    parser.add_argument("--evaluated", type=int, default=1, help="images evaluated in a round")
     arguments = parser.parse_args()
     training = data.folder(arguments.images) if arguments.images else data.photos()
-    kodak = data.folder(arguments.kodak) if arguments.kodak else data.photos()
+    kodak = (data.folder(arguments.kodak) if arguments.kodak else data.photos())[:8]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, "
-          f"bf16 {'on' if fast_bf16(torch.device(device)) else 'off'}")  # fmt: skip
+          f"bf16 {'on' if fast_bf16(torch.device(device)) else 'off'}, "
+          f"matrix product {matrix_rate(device):.0f} GFLOP/s in float32")  # fmt: skip
+    with contestant() as ours, contestant() as plain:
+        ours.submit(keep_freed_memory).result()
+        ours.submit(start, our_training, training, arguments.trainer).result()
+        plain.submit(start, plain_training, training, device).result()
+        rates = rounds(arguments.rounds, arguments.steps, ours, plain)
+        print(f"training, 256x256 images/s: ours {rates[0]:.2f}, plain {rates[1]:.2f}, "
+              f"ratio {rates[0] / rates[1]:.2f}")  # fmt: skip
+        ours.submit(start, our_evaluation, kodak, device).result()
+        plain.submit(start, plain_evaluation, kodak, device).result()
+        rates = rounds(arguments.rounds, arguments.evaluated, ours, plain)
+        print(f"evaluation at {len(P_LEVELS)} levels, seconds an image: "
+              f"ours {1 / rates[0]:.2f}, plain {1 / rates[1]:.2f}, "
+              f"ratio {rates[0] / rates[1]:.2f}")  # fmt: skip
 
-    ours, plain = our_training(training, arguments.trainer), plain_training(training, device)
-    rates = rounds(arguments.rounds, lambda step: rate(step, arguments.steps), ours, plain)
-    print(f"training, 256x256 images/s: ours {rates[0]:.2f}, plain {rates[1]:.2f}, "
-          f"ratio {rates[0] / rates[1]:.2f}")  # fmt: skip
-    plain_model = lively(ProgressiveHyperprior(128, 192)).to(device).eval()
-    our_model = copy.deepcopy(plain_model).to(memory_format=torch.channels_last)
-    pictures = [data.read_image(path) for path in kodak[: arguments.evaluated]]
-    seconds = rounds(
-        arguments.rounds,
-        lambda evaluate: timed(lambda: [evaluate(picture) for picture in pictures]),
-        partial(our_evaluation, our_model), partial(plain_evaluation, plain_model),
-    )  # fmt: skip
-    print(f"evaluation of {len(pictures)} images at {len(P_LEVELS)} levels, seconds: "
-          f"ours {seconds[0]:.2f}, plain {seconds[1]:.2f}, "
-          f"ratio {seconds[1] / seconds[0]:.2f}")  # fmt: skip
+
+def contestant() -> ProcessPoolExecutor:
+    """A process of its own, so that neither's settings reach the other."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+running: Iterator[float]
+"""Within a contestant's process: each item is a piece of work done, in images."""
+
+
+def start(work: Callable[..., Iterator[float]], *arguments) -> None:
+    global running
+    running = work(*arguments)
+
+
+def proceed(count: int) -> float:
+    """Images a second over the next `count` pieces of work."""
+    started = time.perf_counter()
+    images = sum(next(running) for _ in range(count))
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return images / (time.perf_counter() - started)
+
+
+def rounds(count: int, pieces: int, *contestants: ProcessPoolExecutor) -> list[float]:
+    """Median rates of each contestant over rounds in turn, after a first, uncounted one."""
+    measured: list[list[float]] = [[] for _ in contestants]
+    for index in range(count + 1):
+        for rates, process in zip(measured, contestants, strict=True):
+            rate = process.submit(proceed, pieces).result()
+            if index:
+                rates.append(rate)
+    return [statistics.median(rates) for rates in measured]
+
+
+def matrix_rate(device: str) -> float:
+    """What the hardware gives: GFLOP/s of a large matrix product."""
+    a = torch.rand(2048, 2048, device=device)
+    best = math.inf
+    for _ in range(6):
+        started = time.perf_counter()
+        (a @ a)[0, 0].item()
+        best = min(best, time.perf_counter() - started)
+    return 2 * 2048**3 / best / 1e9
 
 
 def lively(model: ProgressiveHyperprior) -> ProgressiveHyperprior:
@@ -79,32 +124,6 @@ def lively(model: ProgressiveHyperprior) -> ProgressiveHyperprior:
     return model
 
 
-def rounds(count: int, measure: Callable, *contestants) -> list[float]:
-    """Medians of `count` measurements of each contestant, in turn, after a first, uncounted one."""
-    measured: list[list[float]] = [[] for _ in contestants]
-    for index in range(count + 1):
-        for values, contestant in zip(measured, contestants, strict=True):
-            value = measure(contestant)
-            if index:
-                values.append(value)
-    return [statistics.median(values) for values in measured]
-
-
-def timed(work: Callable) -> float:
-    started = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-def rate(steps: Iterator[float], count: int) -> float:
-    """Images of 256x256 a second over the next `count` steps; each step yields how many it took."""
-    done: list[float] = []
-    seconds = timed(lambda: done.extend(next(steps) for _ in range(count)))
-    return sum(done) / seconds
-
-
 def our_training(paths: list[Path], trainer: str) -> Iterator[float]:
     """Our recipe, step by step, as `progdtd.training` runs it."""
     GlobalHydra.instance().clear()
@@ -112,7 +131,8 @@ def our_training(paths: list[Path], trainer: str) -> Iterator[float]:
         cfg = compose("train", [f"trainer={trainer}"])
     options = cfg.trainer
     fabric = make_fabric(options)
-    model = ProgressiveHyperprior(128, 192).to(memory_format=torch.channels_last)
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    model = ProgressiveHyperprior(128, 192).to(memory_format=layout)
     optimizers = make_optimizers(model, options)
     if options.compile:
         model.g_a.compile()
@@ -121,7 +141,7 @@ def our_training(paths: list[Path], trainer: str) -> Iterator[float]:
     drop = TailDrop(latent=True, hyper=True)
     batches = data.Batches(paths, options.batch_size, options.crop)
     for images in data.loader(batches, range(1_000_000), cfg.dataset.workers):
-        x = fabric.to_device(images).float() / 255
+        x = fabric.to_device(images).contiguous(memory_format=layout).float() / 255
         p = fabric.to_device(drop.draw(len(x), torch.default_generator))
         out = module(x, p, p)
         fabric.backward(out["loss"] + out["aux"])
@@ -190,29 +210,33 @@ def plain_cut(values: torch.Tensor, ps) -> torch.Tensor:
 
 
 @torch.no_grad()
-def plain_evaluation(model: ScaleHyperprior, picture: np.ndarray) -> None:
+def plain_evaluation(paths: list[Path], device: str) -> Iterator[float]:
     """The published protocol: for every p, four patches one after another, then three metrics."""
-    squashed = Image.fromarray(picture).resize((512, 512), Image.Resampling.BILINEAR)
-    x = transforms.ToTensor()(squashed)[None]
-    device = next(model.parameters()).device
-    for p in P_LEVELS:
-        x_hat = torch.zeros_like(x)
-        for top in (0, 256):
-            for left in (0, 256):
+    model = lively(ProgressiveHyperprior(128, 192)).to(device).eval()
+    for path in itertools.cycle(paths):
+        squashed = Image.open(path).convert("RGB").resize((512, 512), Image.Resampling.BILINEAR)
+        x = transforms.ToTensor()(squashed)[None]
+        for p in P_LEVELS:
+            x_hat = torch.zeros_like(x)
+            for top, left in itertools.product((0, 256), (0, 256)):
                 patch = x[..., top : top + 256, left : left + 256].to(device)
                 decoded, likelihoods = plain_forward(model, patch, [p])
                 sum(values.log().sum() for values in likelihoods).item()
                 x_hat[..., top : top + 256, left : left + 256] = decoded.cpu()
-        torch.nn.functional.mse_loss(x_hat, x).item()
-        ms_ssim(x_hat, x, data_range=1).item()
-        ssim(x_hat, x, data_range=1).item()
+            torch.nn.functional.mse_loss(x_hat, x).item()
+            ms_ssim(x_hat, x, data_range=1).item()
+            ssim(x_hat, x, data_range=1).item()
+        yield 1
 
 
-def our_evaluation(model: ProgressiveHyperprior, picture: np.ndarray) -> None:
+def our_evaluation(paths: list[Path], device: str) -> Iterator[float]:
     """The same protocol as `progdtd.evaluate` runs it, with the rates of all patches too."""
+    model = lively(ProgressiveHyperprior(128, 192)).to(device).eval()
+    model.to(memory_format=torch.channels_last)
     drop = TailDrop(latent=True, hyper=True)
-    device = next(model.parameters()).device
-    list(protocols.reference(model, drop, picture, P_LEVELS, device))
+    for path in itertools.cycle(paths):
+        list(protocols.reference(model, drop, data.read_image(path), P_LEVELS, device))
+        yield 1
 
 
 if __name__ == "__main__":
