@@ -94,8 +94,14 @@ class Table:
 
     def append(self, row: dict[str, Any]) -> None:
         values = [f"{v:.6g}" if isinstance(v, float) else v for v in map(row.get, self.columns)]
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow(values)
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.writer(file).writerow(values)
+        except OSError as error:
+            raise UserError(
+                f"{self.path} could not be written ({error}). The last checkpoint is kept: make "
+                "room, then start the same command again."
+            ) from error
 
     def _complete_rows(self) -> list[list[str]]:
         if not self.path.exists():

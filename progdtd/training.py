@@ -18,6 +18,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
@@ -73,6 +74,10 @@ def check(cfg: DictConfig) -> None:
     for name in ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every"):
         if not isinstance(options[name], int) or options[name] < 1:
             raise UserError(f"trainer.{name}={options[name]} must be a whole number above 0.")
+    if not min(options.lr, options.aux_lr) >= 0:
+        raise UserError(
+            f"trainer.lr={options.lr} and aux_lr={options.aux_lr} must not be negative."
+        )
     if options.crop < protocols.STRIDE or options.crop % protocols.STRIDE:
         raise UserError(f"trainer.crop={options.crop} must be a multiple of {protocols.STRIDE}.")
     if options.resize is not None and options.resize < options.crop:
@@ -97,7 +102,7 @@ class Trainer:
 
         torch.manual_seed(cfg.seed)
         self.model = checkpoint.build_model(cfg.model)
-        if cfg.init_from:
+        if cfg.init_from and not (directory / checkpoint.LAST).exists():
             weights, _ = checkpoint.read_weights(cfg.init_from)
             checkpoint.load_state(self.model, weights, cfg.init_from)
         channels_last = self.options.channels_last
@@ -236,13 +241,20 @@ class Trainer:
 def make_fabric(options: DictConfig) -> Fabric:
     """Devices, strategy and precision, with what is `auto` resolved for the device."""
     where = {key: options[key] for key in ("accelerator", "strategy", "devices")}
-    device = Fabric(**where).device
-    if options.precision == "auto":
-        options.precision = "bf16-mixed" if fast_bf16(device) else "32-true"
-    if options.channels_last == "auto":
-        options.channels_last = device.type == "cuda" or options.precision == "bf16-mixed"
-    fabric = Fabric(**where, precision=options.precision)
-    fabric.launch()
+    try:
+        device = Fabric(**where).device
+        if options.precision == "auto":
+            options.precision = "bf16-mixed" if fast_bf16(device) else "32-true"
+        if options.channels_last == "auto":
+            options.channels_last = device.type == "cuda" or options.precision == "bf16-mixed"
+        fabric = Fabric(**where, precision=options.precision)
+        fabric.launch()
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"{error} (trainer.accelerator={options.accelerator}, devices={options.devices}, "
+            f"strategy={options.strategy}, precision={options.precision}; all but devices can be "
+            "auto)"
+        ) from error
     return fabric
 
 

@@ -198,6 +198,9 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["dataset=vimeo90k"], "prepare_vimeo90k.py"),
         (["trainer.crop=100"], "multiple of 64"),
         (["trainer.steps=0"], "above 0"),
+        (["trainer.lr=-1"], "must not be negative"),
+        (["trainer.precision=9-bit"], "9-bit"),
+        (["trainer.accelerator=tpu"], "trainer.accelerator=tpu"),
         (["init_from=nowhere.pt"], "holds no model"),
     ],
 )
