@@ -249,7 +249,7 @@ def make_fabric(options: DictConfig) -> Fabric:
             options.channels_last = device.type == "cuda" or options.precision == "bf16-mixed"
         fabric = Fabric(**where, precision=options.precision)
         fabric.launch()
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+    except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(
             f"{error} (trainer.accelerator={options.accelerator}, devices={options.devices}, "
             f"strategy={options.strategy}, precision={options.precision}; all but devices can be "
