@@ -139,12 +139,8 @@ def main(cfg: DictConfig) -> None:
     codecs = available(list(cfg.codecs or CODECS))
     dataset, paths = find_images(cfg.images)
     rows: list[dict] = []
-    for path in tqdm(paths, "baselines", unit="image", disable=None, dynamic_ncols=True):
-        try:
-            picture = data.read_image(path)
-        except data.UNREADABLE as error:
-            log.warning("Skipped %s: %s.", path, error)
-            continue
+    bar = tqdm(paths, "baselines", unit="image", disable=None, dynamic_ncols=True)
+    for path, picture in data.pictures(bar):
         for codec in codecs:
             rows += [
                 row | {"image": path.stem, "dataset": dataset} for row in measure(codec, picture)

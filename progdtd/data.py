@@ -7,7 +7,7 @@ reads with more workers, sees the same batches. There is no sampler state to sav
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -111,6 +111,15 @@ def read_image(path: Path) -> np.ndarray:
 
 
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+def pictures(paths: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray]]:
+    """Each image that can be read, with its path; the others are named in a warning."""
+    for path in paths:
+        try:
+            yield path, read_image(path)
+        except UNREADABLE as error:
+            log.warning("Skipped %s: %s.", path, error)
 
 
 def split(paths: Sequence[Path], validation: int) -> tuple[list[Path], list[Path]]:

@@ -72,12 +72,8 @@ def measure(
     title: str,
 ) -> Iterator[dict[str, Any]]:
     """Rows of every image, protocol and level; images that cannot be read are named and skipped."""
-    for path in tqdm(paths, title, unit="image", disable=None, dynamic_ncols=True):
-        try:
-            picture = data.read_image(path)
-        except data.UNREADABLE as error:
-            log.warning("Skipped %s: %s.", path, error)
-            continue
+    bar = tqdm(paths, title, unit="image", disable=None, dynamic_ncols=True)
+    for path, picture in data.pictures(bar):
         for name in names:
             for row in PROTOCOLS[name](loaded.model, loaded.drop, picture, levels, device):
                 yield row | {"image": path.stem}

@@ -320,16 +320,11 @@ def check_loss(loss: float, lowest: float, done: int, directory: Path) -> float:
 
 def held_out(paths: list[Path]) -> list[np.ndarray]:
     """The central 256x256 pixels (or less) of each held-out image."""
-    pictures = []
-    for path in paths:
-        try:
-            picture = data.read_image(path)
-        except data.UNREADABLE as error:
-            log.warning("Skipped %s: %s.", path, error)
-            continue
+    crops = []
+    for _, picture in data.pictures(paths):
         top, left = (max(0, (side - VALIDATION_SIDE) // 2) for side in picture.shape[:2])
-        pictures.append(picture[top:, left:][:VALIDATION_SIDE, :VALIDATION_SIDE])
-    return pictures
+        crops.append(picture[top:, left:][:VALIDATION_SIDE, :VALIDATION_SIDE])
+    return crops
 
 
 def describe(cfg: DictConfig, images: int) -> dict[str, Any]:
