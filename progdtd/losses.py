@@ -36,4 +36,6 @@ class RateDistortion(nn.Module):
         bpp = nats.sum() / (math.log(2) * pixels)
         mse = (out["x_hat"] - x).square().mean()
         loss = bpp + self.lmbda * 255**2 * mse
-        return {"loss": loss, "bpp": bpp, "mse": mse, "aux": self.model.aux_loss()}
+        with torch.autocast(x.device.type, enabled=False):
+            aux = self.model.aux_loss()
+        return {"loss": loss, "bpp": bpp, "mse": mse, "aux": aux}

@@ -3,6 +3,7 @@ import torch
 from compressai.models.google import MeanScaleHyperprior, ScaleHyperprior
 from conftest import lively
 
+from progdtd.losses import RateDistortion
 from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
 from progdtd.tail_drop import P_LEVELS, kept
 
@@ -67,9 +68,22 @@ def test_rate_never_falls_with_the_latent(model) -> None:
     assert rates[-1] > rates[0]
 
 
-def test_gradients_reach_every_parameter(model) -> None:
-    from progdtd.losses import RateDistortion
+def test_bfloat16_touches_the_convolutions_alone(model) -> None:
+    """Entropy models, bits and quantiles stay in float32 under autocast."""
+    objective, ones = RateDistortion(model, 0.1), torch.ones(2)
+    exact = objective(x(), ones, ones)
+    seen = {}
+    model.g_a[2].register_forward_hook(lambda *call: seen.update(dtype=call[2].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed, out = objective(x(), ones, ones), model(x())
+    assert seen["dtype"] == torch.bfloat16
+    assert all(values.dtype == torch.float32 for values in out["likelihoods"].values())
+    assert out["x_hat"].dtype == torch.float32
+    assert mixed["aux"].item() == exact["aux"].item()
+    assert mixed["bpp"].item() == pytest.approx(exact["bpp"].item(), rel=0.05)
 
+
+def test_gradients_reach_every_parameter(model) -> None:
     out = RateDistortion(model.train(), 0.1)(x(), torch.ones(2), torch.ones(2))
     (out["loss"] + out["aux"]).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
