@@ -55,7 +55,9 @@ def test_half_precision_weights_load_as_float32(tmp_path) -> None:
 def test_another_architecture_is_shown(tmp_path) -> None:
     checkpoint.save_weights(tmp_path / "w.safetensors", ProgressiveHyperprior(8, 12), META)
     state, _ = checkpoint.read_weights(tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match=r"another architecture.*\(8, 3, 1\) there and \(16, 3, 1\) here"):
+    with pytest.raises(
+        UserError, match=r"another architecture.*\(8, 3, 1\) there and \(16, 3, 1\) here"
+    ):
         checkpoint.load_state(ProgressiveHyperprior(16, 12), state, "w.safetensors")
 
 
