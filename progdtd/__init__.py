@@ -2,11 +2,20 @@
 
 from typing import Any
 
-__all__ = ["ProgDTD"]
+from progdtd.codec.pillow import register
+
+__all__ = ["Codec", "ProgDTD"]
+
+
+register()
 
 
 def __getattr__(name: str) -> Any:
-    """The published function `ProgDTD`, imported when it is first used: it needs torch."""
+    """The codec and the published function, imported when first used: they need torch."""
+    if name == "Codec":
+        from progdtd.codec import Codec
+
+        return Codec
     if name == "ProgDTD":
         from progdtd.reference import ProgDTD
 

@@ -173,8 +173,8 @@ def available(names: list[str]) -> list[Codec]:
 
 def measure(codec: Codec, picture: np.ndarray) -> Iterator[dict]:
     """A row of results for each setting of a codec on one image, (H, W, 3) uint8."""
+    from progdtd.data import to_tensor
     from progdtd.metrics import quality
-    from progdtd.protocols import to_tensor
 
     height, width = picture.shape[:2]
     image, x = Image.fromarray(picture), to_tensor(picture).contiguous()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from progdtd.errors import UserError
 from progdtd.files import write_aside
+from progdtd.fingerprint import build_tables, fingerprint
 from progdtd.models import Progressive
 from progdtd.tail_drop import TailDrop
 
@@ -24,6 +25,9 @@ WEIGHTS = "weights.safetensors"
 """Within a run: the finished model; its presence means that the run is finished."""
 
 METADATA = "progdtd"
+
+TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
+"""What CompressAI's `update()` adds to a state dict; its size depends on the weights."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def save_weights(path: Path, model: Progressive, meta: dict[str, Any]) -> None:
-    """Write weights as safetensors with `meta` (JSON values only) in the header."""
+    """Write weights as safetensors with `meta` (JSON values only) in the header.
+
+    With them go the hyper-latent's frequency tables and the fingerprint that streams carry.
+    """
+    build_tables(model)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    metadata = {METADATA: json.dumps(meta)}
+    metadata = {METADATA: json.dumps(meta), "fingerprint": fingerprint(model).hex()}
     write_aside(path, lambda aside: save_file(state, aside, metadata=metadata))
 
 
@@ -118,11 +126,10 @@ def load_state(model: Progressive, state: dict[str, Tensor], path: str | Path) -
         UserError: names or shapes differ; the message shows the first differences.
     """
     ours = model.state_dict()
-    tables = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")  # sized by update()
     differing = [
         f"{name} is {_shape(state, name)} there and {_shape(ours, name)} here"
         for name in sorted(set(ours) | set(state))
-        if not name.endswith(tables) and _shape(state, name) != _shape(ours, name)
+        if not name.endswith(TABLES) and _shape(state, name) != _shape(ours, name)
     ]
     if differing:
         raise UserError(
@@ -130,8 +137,8 @@ def load_state(model: Progressive, state: dict[str, Tensor], path: str | Path) -
             f"{'; '.join(differing[:3])}{' ...' if len(differing) > 3 else ''}. "
             "Choose the model= with the N and M that it was trained with."
         )
-    model.load_state_dict({name: value.float() if value.is_floating_point() else value
-                           for name, value in state.items()})  # fmt: skip
+    model.load_state_dict(ours | {name: value.float() if value.is_floating_point() else value
+                                  for name, value in state.items()})  # fmt: skip
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -181,6 +188,11 @@ def _compressai(state: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, An
     model = {"_target_": f"progdtd.models.{name}", "N": n, "M": m}
     drop = {"latent": True, "hyper": True}
     return dict(state), {"model": model, "drop": drop, "lambda": None}
+
+
+def parameters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without the tables derived from them, which training outdates."""
+    return {name: value for name, value in state.items() if not name.endswith(TABLES)}
 
 
 def _shape(state: Mapping[str, Tensor], name: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -96,18 +97,28 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         OSError, ValueError, SyntaxError: Pillow cannot read it.
     """
+    with Image.open(path) as file:
+        return rgb(file)
+
+
+def rgb(image: Image.Image) -> np.ndarray:
+    """A Pillow image of any mode as (H, W, 3) uint8, as `read_image` describes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith(("I", "F")):
-                values = np.asarray(image, dtype=np.float64)
-                peak = 65535 if values.max() > 255 else 255
-                image = Image.fromarray(np.clip(values * 255 / peak + 0.5, 0, 255).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return np.asarray(image.convert("RGB"))
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):
+            values = np.asarray(image, dtype=np.float64)
+            peak = 65535 if values.max() > 255 else 255
+            image = Image.fromarray(np.clip(values * 255 / peak + 0.5, 0, 255).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.asarray(image.convert("RGB"))
+
+
+def to_tensor(picture: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 to (1, 3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
 
 
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from progdtd import checkpoint, data, protocols, results, run
+from progdtd.codec.codec import Codec
 from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.memory import keep_freed_memory
@@ -49,7 +51,7 @@ def evaluate(
         raise UserError(f"device={device}: no GPU is available here; use device=cpu.")
     loaded = checkpoint.load_model(path, device)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
-    rows = list(measure(loaded, names, paths, levels, device, str(path)))
+    rows = list(measure(Codec(loaded, device), names, paths, levels, str(path)))
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
     table = pd.DataFrame(rows).assign(dataset=dataset, **identity(loaded))
@@ -64,27 +66,23 @@ def evaluate(
 
 
 def measure(
-    loaded: checkpoint.Loaded,
-    names: Sequence[str],
-    paths: Sequence[Path],
-    levels: Sequence[float],
-    device: str,
-    title: str,
+    codec: Codec, names: Sequence[str], paths: Sequence[Path], levels: Sequence[float], title: str
 ) -> Iterator[dict[str, Any]]:
     """Rows of every image, protocol and level; images that cannot be read are named and skipped."""
     bar = tqdm(paths, title, unit="image", disable=None, dynamic_ncols=True)
     for path, picture in data.pictures(bar):
         for name in names:
-            for row in PROTOCOLS[name](loaded.model, loaded.drop, picture, levels, device):
+            for row in PROTOCOLS[name](codec, picture, levels):
                 yield row | {"image": path.stem}
 
 
-def _native(*arguments: Any) -> Iterator[dict[str, Any]]:
-    for row, _ in protocols.native(*arguments):
-        yield row
+def _reference(
+    codec: Codec, picture: np.ndarray, levels: Sequence[float]
+) -> Iterator[dict[str, Any]]:
+    return protocols.reference(codec.model, codec.drop, picture, levels, codec.device)
 
 
-PROTOCOLS = {"native": _native, "reference": protocols.reference}
+PROTOCOLS = {"native": protocols.native, "reference": _reference}
 
 
 def identity(loaded: checkpoint.Loaded) -> dict[str, Any]:
@@ -139,7 +137,8 @@ def write_json(table: pd.DataFrame, path: Path) -> None:
     row = mean.iloc[0]
     curve = {
         "name": f"{row.codec} {row.model} {row['drop']} lambda={row['lambda']:g}",
-        "description": f"{row.dataset}, protocol {row.protocol}, estimated bits",
+        "description": f"{row.dataset}, protocol {row.protocol}, "
+        + ("estimated bits" if pd.isna(row.bytes) else "whole streams, prefixes of one file"),
         "results": {
             "p": mean.p.tolist(),
             "bpp": mean.bpp.tolist(),

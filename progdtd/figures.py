@@ -211,15 +211,34 @@ def strip(loaded, picture, levels) -> Figure:
         picture: (H, W, 3) uint8.
         levels: fractions p.
     """
-    from progdtd import protocols
+    from progdtd.codec.codec import Codec
 
-    shown = [(picture, "original, 24 bpp")]
-    for row, x_hat in protocols.native(loaded.model, loaded.drop, picture, levels):
-        caption = f"p = {row['p']:g}\n{row['bpp']:.3f} bpp, {row['psnr']:.2f} dB"
-        shown.insert(len(shown) - 1, (x_hat.permute(1, 2, 0).numpy(), caption))
-    columns = min(3, len(shown))
-    lines = -(-len(shown) // columns)
+    codec = Codec(loaded)
+    return contact_sheet(codec, codec.encode(picture, levels), picture)
+
+
+def contact_sheet(codec, stream: bytes, picture) -> Figure:
+    """Every level of a stream with its rate and PSNR, and the original.
+
+    Args:
+        codec: a `Codec`.
+        stream: of the picture.
+        picture: (H, W, 3) uint8.
+    """
+    from progdtd import data, metrics
+
     height, width = picture.shape[:2]
+    shown = []
+    decoder = codec.decoder()
+    for level in decoder.levels_of(stream):
+        decoded = decoder.picture()
+        bpp = 8 * decoder.reader.position / (height * width)
+        psnr = metrics.psnr(data.to_tensor(picture), data.to_tensor(decoded))
+        caption = f"level {level}: {decoder.reader.position} bytes\n{bpp:.3f} bpp, {psnr:.2f} dB"
+        shown.append((decoded, caption))
+    shown.append((picture, "original"))
+    columns = min(4 if len(shown) > 9 else 3, len(shown))
+    lines = -(-len(shown) // columns)
     with matplotlib.rc_context(STYLE):
         size = (7.0, lines * (7.0 / columns * height / width + 0.4))
         figure = Figure(figsize=size, layout="constrained")

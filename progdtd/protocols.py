@@ -1,5 +1,6 @@
-"""The two ways to evaluate an image at several levels: done right, and as published."""
+"""Ways to evaluate an image at several levels: done right, as published, and in passing."""
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,25 +10,78 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from progdtd import data
+from progdtd.codec.codec import Codec, StreamDecoder
 from progdtd.metrics import eight_bit, quality
 from progdtd.models import Progressive
+from progdtd.models.progressive import STRIDE
 from progdtd.tail_drop import TailDrop, kept
-
-STRIDE = 64
-"""The hyper-latent is 64 times smaller than the image, so both sides are padded to multiples."""
 
 Row = dict[str, Any]
 
 
 @torch.inference_mode()
-def native(
+def native(codec: Codec, picture: np.ndarray, levels: Sequence[float]) -> Iterator[Row]:
+    """Code a whole image at its own size into one stream, and decode every prefix of it.
+
+    Args:
+        codec: of the model.
+        picture: (H, W, 3) uint8, any size.
+        levels: fractions p of the channels to keep.
+
+    Yields:
+        for each fraction a row of results: bytes of the prefix that holds it, header and all; the
+        bits that the model estimates for coding it alone; quality of the decoded 8-bit picture;
+        seconds to encode the whole stream and to decode the prefix.
+    """
+    height, width = picture.shape[:2]
+    x = data.to_tensor(picture).contiguous()
+    start = time.perf_counter()
+    y, z = codec.analyse(picture)
+    stream = codec.encode_latents(y, z, width, height, levels)
+    encode_s = time.perf_counter() - start
+    prefixes = {
+        prefix.pop("latent_channels"): prefix for prefix in _prefixes(codec.decoder(), stream, x)
+    }
+    y, z = y.to(codec.device), z.to(codec.device)
+    for p in levels:
+        row = _level(codec.drop, p, y, z) | {"protocol": "native", "width": width, "height": height}
+        _, likelihoods = codec.model.quantise(y, z, *codec.drop.fractions(p))
+        estimated = bits(likelihoods).item() / (height * width)
+        prefix = prefixes[row["latent_channels"]]
+        yield row | prefix | {"bpp_estimated": estimated, "encode_s": encode_s}
+
+
+def _prefixes(decoder: StreamDecoder, stream: bytes, x: Tensor) -> Iterator[Row]:
+    """What each level of a stream costs and brings."""
+    clock = time.perf_counter
+    symbols_s, start = 0.0, clock()
+    for level in decoder.levels_of(stream):
+        symbols_s += clock() - start
+        if decoder.changed:  # tails that carry nothing are common
+            start = clock()
+            x_hat = data.to_tensor(decoder.picture())
+            synthesis_s = clock() - start
+            scores = quality(x, x_hat.contiguous())
+        size = decoder.reader.position
+        yield scores | {
+            "latent_channels": decoder.plan[level - 1][0],
+            "bytes": size,
+            "bpp": 8 * size / (x.shape[-1] * x.shape[-2]),
+            "decode_s": symbols_s + synthesis_s,
+        }
+        start = clock()
+
+
+@torch.inference_mode()
+def estimate(
     model: Progressive,
     drop: TailDrop,
     picture: np.ndarray,
     levels: Sequence[float],
     device: str | torch.device = "cpu",
 ) -> Iterator[tuple[Row, Tensor]]:
-    """Code a whole image at its own size; analyse once, then synthesise every level.
+    """Quality and estimated rate of a whole image, without a stream: what validation needs.
 
     Args:
         model: in evaluation mode, on `device`.
@@ -36,22 +90,19 @@ def native(
         levels: fractions p of the channels to keep.
 
     Yields:
-        for each level a row of results (bits per pixel of the image without padding) and the
+        for each fraction a row of results (bits per pixel of the image without padding) and the
         reconstruction (3, H, W) in [0, 1], rounded to 8 bits, on the CPU.
     """
-    x = to_tensor(picture).to(device).contiguous()
+    x = data.to_tensor(picture).to(device).contiguous()
     height, width = x.shape[-2:]
     padded = functional.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
     y, z = model.analyse(padded.contiguous(memory_format=torch.channels_last))
-    known, x_hat, scores = None, x, {}
     for p in levels:
         y_hat, likelihoods = model.quantise(y, z, *drop.fractions(p))
-        if known is None or not torch.equal(y_hat, known):  # tails that carry nothing are common
-            x_hat = eight_bit(model.g_s(y_hat)[..., :height, :width].float()).contiguous()
-            known, scores = y_hat, quality(x, x_hat)
-        row = _level(drop, p, y, z) | {"protocol": "native", "width": width, "height": height}
+        x_hat = eight_bit(model.g_s(y_hat)[..., :height, :width].float()).contiguous()
         bpp = bits(likelihoods).item() / (height * width)
-        yield row | {"bpp": bpp, "bpp_estimated": bpp} | scores, x_hat[0].cpu()
+        row = {"p": p, "bpp": bpp, "bpp_estimated": bpp} | quality(x, x_hat)
+        yield row, x_hat[0].cpu()
 
 
 @torch.inference_mode()
@@ -67,14 +118,14 @@ def reference(
     The image is squashed to 512x512 and coded as four 256x256 patches; the reconstruction is not
     rounded to 8 bits; the published rate is that of the bottom-right patch alone.
 
-    Args: as `native`.
+    Args: as `estimate`.
 
     Yields:
-        for each level two rows of the same quality: protocol `reference` with the rate of the last
-        patch, and `reference-all-patches` with the rate of all four.
+        for each fraction two rows of the same quality: protocol `reference` with the rate of the
+        last patch, and `reference-all-patches` with the rate of all four.
     """
     squashed = np.asarray(Image.fromarray(picture).resize((512, 512), Image.Resampling.BILINEAR))
-    x = to_tensor(squashed).to(device).contiguous()
+    x = data.to_tensor(squashed).to(device).contiguous()
     patches = _patches(x).contiguous(memory_format=torch.channels_last)
     y, z = model.analyse(patches)
     known, scores = None, {}
@@ -98,11 +149,6 @@ def bits(likelihoods: dict[str, Tensor]) -> Tensor:
         likelihood.log2().flatten(1).sum(1, dtype=torch.float64)
         for likelihood in likelihoods.values()
     )
-
-
-def to_tensor(picture: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 to (1, 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
 
 
 def _level(drop: TailDrop, p: float, y: Tensor, z: Tensor) -> Row:

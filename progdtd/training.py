@@ -28,6 +28,7 @@ from progdtd.errors import UserError
 from progdtd.losses import RateDistortion
 from progdtd.memory import keep_freed_memory
 from progdtd.models import Progressive
+from progdtd.models.progressive import STRIDE
 from progdtd.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -78,8 +79,8 @@ def check(cfg: DictConfig) -> None:
         raise UserError(
             f"trainer.lr={options.lr} and aux_lr={options.aux_lr} must not be negative."
         )
-    if options.crop < protocols.STRIDE or options.crop % protocols.STRIDE:
-        raise UserError(f"trainer.crop={options.crop} must be a multiple of {protocols.STRIDE}.")
+    if options.crop < STRIDE or options.crop % STRIDE:
+        raise UserError(f"trainer.crop={options.crop} must be a multiple of {STRIDE}.")
     if options.resize is not None and options.resize < options.crop:
         raise UserError(f"trainer.resize={options.resize} is below trainer.crop={options.crop}.")
     checkpoint.build_drop(cfg.drop)
@@ -104,7 +105,7 @@ class Trainer:
         self.model = checkpoint.build_model(cfg.model)
         if cfg.init_from and not (directory / checkpoint.LAST).exists():
             weights, _ = checkpoint.read_weights(cfg.init_from)
-            checkpoint.load_state(self.model, weights, cfg.init_from)
+            checkpoint.load_state(self.model, checkpoint.parameters(weights), cfg.init_from)
         channels_last = self.options.channels_last
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.layout)
@@ -207,7 +208,7 @@ class Trainer:
         self.model.eval()
         for index, picture in enumerate(self.held):
             device = self.fabric.device
-            for row, x_hat in protocols.native(self.model, self.drop, picture, levels, device):
+            for row, x_hat in protocols.estimate(self.model, self.drop, picture, levels, device):
                 distortion = 255**2 * 10 ** (-row["psnr"] / 10)
                 rows.append(row | {"loss": row["bpp"] + self.cfg["lambda"] * distortion})
                 strip += [x_hat] if index == 0 else []

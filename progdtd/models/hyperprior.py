@@ -22,12 +22,11 @@ class ProgressiveHyperprior(Progressive, ScaleHyperprior):
         if sigmoid:
             self.g_s = nn.Sequential(*self.g_s.children(), nn.Sigmoid())
 
-    def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.g_a(x)
-        return y, self.h_a(torch.abs(y))
+    def hyper_analyse(self, y: Tensor) -> Tensor:
+        return self.h_a(torch.abs(y))
 
-    def prior(self, z_hat: Tensor) -> tuple[Tensor, None]:
-        return self.h_s(z_hat), None
+    def split(self, prediction: Tensor) -> tuple[Tensor, None]:
+        return prediction, None
 
 
 class ProgressiveMeanScaleHyperprior(Progressive, MeanScaleHyperprior):
@@ -42,10 +41,9 @@ class ProgressiveMeanScaleHyperprior(Progressive, MeanScaleHyperprior):
     def __init__(self, N: int = 128, M: int = 192) -> None:  # noqa: N803
         super().__init__(N, M)
 
-    def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.g_a(x)
-        return y, self.h_a(y)
+    def hyper_analyse(self, y: Tensor) -> Tensor:
+        return self.h_a(y)
 
-    def prior(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
-        scales, means = self.h_s(z_hat).chunk(2, 1)
+    def split(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        scales, means = prediction.chunk(2, 1)
         return scales, means

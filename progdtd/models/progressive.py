@@ -15,6 +15,12 @@ from progdtd.tail_drop import mask
 
 Fraction = float | Tensor
 
+STRIDE = 64
+"""The hyper-latent is 64 times smaller than the image, so both sides are padded to multiples."""
+
+LATENT_STRIDE = 16
+"""The latent is 16 times smaller than the image."""
+
 
 class Progressive(nn.Module):
     """A CompressAI hyperprior whose latent and hyper-latent can lose their tails.
@@ -27,22 +33,31 @@ class Progressive(nn.Module):
     g_s: nn.Module
     h_a: nn.Module
     h_s: nn.Module
-    entropy_bottleneck: nn.Module
-    gaussian_conditional: nn.Module
+    entropy_bottleneck: Any
+    gaussian_conditional: Any
     aux_loss: Callable[[], Tensor]
     update: Callable[..., bool]
 
     @abstractmethod
+    def hyper_analyse(self, y: Tensor) -> Tensor:
+        """The hyper-latent `z` (B, N, H/64, W/64) of a latent (B, M, H/16, W/16)."""
+
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The whole latent `y` (B, M, H/16, W/16) and hyper-latent `z` (B, N, H/64, W/64).
 
         Args:
             x: images (B, 3, H, W) in [0, 1]; H and W multiples of 64.
         """
+        y = self.g_a(x)
+        return y, self.hyper_analyse(y)
 
     @abstractmethod
+    def split(self, prediction: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What `h_s` predicts, split along channels into scales and means (None: zero)."""
+
     def prior(self, z_hat: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scales and means (None: zero) of the latent's Gaussians, each of the shape of `y`."""
+        return self.split(self.h_s(z_hat))
 
     def quantise(
         self, y: Tensor, z: Tensor, p: Fraction = 1.0, p_hyper: Fraction | None = None

@@ -4,34 +4,50 @@ import torch
 from PIL import Image
 from pytorch_msssim import ms_ssim
 
-from progdtd import protocols
+from progdtd import Codec, data, protocols
+from progdtd.checkpoint import Loaded
 from progdtd.metrics import psnr, quality, to_db
 from progdtd.tail_drop import P_LEVELS, TailDrop
 
 DTD = TailDrop(latent=True, hyper=True)
 
 
+def codec(model) -> Codec:
+    return Codec(Loaded(model, DTD, {"model": {}}))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (64, 64), (65, 130), (17, 300)])
 def test_native_takes_any_size(model, photograph, size) -> None:
-    picture = photograph[: size[0], : size[1]]
-    rows = list(protocols.native(model, DTD, picture, [0.1, 1.0]))
-    for row, x_hat in rows:
-        assert x_hat.shape == (3, *size)
-        assert torch.equal(x_hat, (x_hat * 255).round() / 255)
-        assert (row["height"], row["width"]) == size
-        assert row["bpp"] > 0
-    assert rows[0][0]["bpp"] < rows[1][0]["bpp"]
+    first, last = protocols.native(codec(model), photograph[: size[0], : size[1]], [0.1, 1.0])
+    assert (first["height"], first["width"]) == size
+    assert 0 < first["bytes"] < last["bytes"]
+    assert first["bpp"] == 8 * first["bytes"] / (size[0] * size[1])
 
 
-def test_native_equals_a_full_forward_for_every_level(model, photograph) -> None:
+def test_native_measures_what_decodes(model, photograph) -> None:
+    picture = photograph[:192, :256]
+    stream = codec(model).encode(picture)
+    rows = list(protocols.native(codec(model), picture, P_LEVELS))
+    assert [row["p"] for row in rows] == list(P_LEVELS)
+    assert rows[-1]["bytes"] == len(stream)
+    x = data.to_tensor(picture)
+    for row in rows[::5]:
+        decoded = data.to_tensor(np.asarray(codec(model).decode(stream[: row["bytes"]])))
+        assert row["psnr"] == pytest.approx(psnr(x, decoded), rel=1e-9)
+        assert row["decode_s"] > 0
+
+
+def test_estimate_equals_a_full_forward_for_every_level(model, photograph) -> None:
     """Analysing once must change nothing; at multiples of 64 there is no padding either."""
     picture = photograph[:192, :256]
     x = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255
-    for row, x_hat in protocols.native(model, DTD, picture, P_LEVELS):
+    whole = {row["p"]: row for row in protocols.native(codec(model), picture, P_LEVELS)}
+    for row, x_hat in protocols.estimate(model, DTD, picture, P_LEVELS):
         out = model(x, row["p"])
         decoded = (out["x_hat"].clamp(0, 1) * 255).round() / 255
         bits = -sum(values.log2().sum().item() for values in out["likelihoods"].values())
         assert row["bpp"] == pytest.approx(bits / (192 * 256), rel=1e-5)
+        assert whole[row["p"]]["bpp_estimated"] == pytest.approx(row["bpp"], rel=1e-5)
         assert row["psnr"] == pytest.approx(psnr(x, decoded), abs=1e-3)
         assert row["ms_ssim"] == pytest.approx(ms_ssim(x, decoded, data_range=1).item(), abs=1e-5)
         assert (x_hat - decoded[0]).abs().max() <= 1 / 255 + 1e-6
@@ -60,8 +76,8 @@ def test_reference_equals_a_plain_restatement(model, photograph) -> None:
 def test_results_do_not_depend_on_threads(model, photograph) -> None:
     def values(threads: int) -> list[float]:
         torch.set_num_threads(threads)
-        rows = [row for row, _ in protocols.native(model, DTD, photograph, [0.2, 1.0])]
-        return [row[key] for row in rows for key in ("bpp", "psnr", "ms_ssim", "ssim")]
+        rows = protocols.native(codec(model), photograph, [0.2, 1.0])
+        return [row[key] for row in rows for key in ("bytes", "psnr", "ms_ssim", "ssim")]
 
     threads = torch.get_num_threads()
     try:

@@ -1,0 +1,432 @@
+"""The codec's command line: `python -m progdtd.codec --help`."""
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+EXAMPLES = """
+examples:
+  python -m progdtd.codec encode photo.png photo.pdtd --model outputs/train/RUN
+  python -m progdtd.codec encode photos/ coded/ --max-bpp 0.3
+  python -m progdtd.codec decode photo.pdtd out.png
+  head -c 4000 photo.pdtd | python -m progdtd.codec decode - out.png
+  python -m progdtd.codec info photo.pdtd
+  python -m progdtd.codec strip photo.png levels.png
+
+Any prefix of a file that holds at least one level decodes. Without --model, a stream's model is
+found by the fingerprint in it: among those used on this machine, then under outputs/ and the
+folders of $PROGDTD_MODELS; to encode, $PROGDTD_MODEL or the default model is taken.
+
+exit codes:
+  0  all done                         4  the stream has a newer format
+  1  bad input, no such file or model 5  the stream was made by another model, which is not here
+  2  wrong usage                      6  the stream is damaged
+  3  not a ProgDTD stream             7  no level of the stream is complete yet
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, run the command and exit with a code that scripts can use."""
+    options = parser().parse_args(arguments)
+    from progdtd.errors import UserError
+
+    try:
+        sys.exit(options.run(options))
+    except UserError as error:
+        sys.exit(complain(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m progdtd.codec",
+        description="Code images so that any prefix of the file decodes to a picture.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(metavar="command", required=True)
+
+    encode = commands.add_parser(
+        "encode",
+        help="images to streams",
+        description=("Code images as streams. Several images, or a folder, go to a folder."),
+    )
+    _paths(encode, "image")
+    encode.add_argument(
+        "--levels",
+        metavar="P,P,...",
+        type=_fractions,
+        help="fractions of the channels, one level each; default: the paper's 16",
+    )
+    limit = encode.add_mutually_exclusive_group()
+    limit.add_argument("--max-bytes", metavar="N", type=_positive(int), help="stop before N bytes")
+    limit.add_argument(
+        "--max-bpp", metavar="R", type=_positive(float), help="stop before R bits per pixel"
+    )
+    limit.add_argument(
+        "--target-psnr", metavar="DB", type=float, help="stop at the first level of this PSNR"
+    )
+    encode.set_defaults(run=run_encode)
+
+    decode = commands.add_parser(
+        "decode",
+        help="streams, or prefixes, to images",
+        description=("Decode streams or prefixes of them. The output's suffix says its format."),
+    )
+    _paths(decode, "stream")
+    limit = decode.add_mutually_exclusive_group()
+    limit.add_argument("--level", metavar="K", type=_positive(int), help="at most K levels")
+    limit.add_argument("--bytes", metavar="N", type=_positive(int), help="only the first N bytes")
+    limit.add_argument(
+        "--bpp", metavar="R", type=_positive(float), help="only the first R bits per pixel"
+    )
+    limit.add_argument("--p", metavar="P", type=float, help="at most this fraction of the channels")
+    decode.add_argument(
+        "--salvage",
+        action="store_true",
+        help="of a damaged stream, show the levels before the damage",
+    )
+    decode.set_defaults(run=run_decode)
+
+    info = commands.add_parser("info", help="what a stream holds")
+    info.add_argument("input", nargs="+", metavar="stream", help="a file, or - for stdin")
+    info.add_argument("--json", action="store_true", help="one line of JSON for each stream")
+    info.set_defaults(run=run_info)
+
+    strip = commands.add_parser("strip", help="contact sheet of an image over the levels")
+    strip.add_argument("input", metavar="image", help="a file, or - for stdin")
+    strip.add_argument("output", help="where to draw it: .png, .pdf, ...")
+    _model(strip)
+    strip.set_defaults(run=run_strip)
+    return top
+
+
+def run_encode(options: argparse.Namespace) -> int:
+    """Encode every image."""
+    from progdtd import data
+    from progdtd.codec.codec import Codec
+    from progdtd.errors import UserError
+    from progdtd.tail_drop import P_LEVELS
+
+    codec = Codec.load(options.model, options.device)
+
+    def code(content: bytes, name: str, output: str) -> None:
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO(content)) as file:
+                picture = data.rgb(file)
+        except data.UNREADABLE as error:
+            raise UserError(f"{name} is not a readable image ({error}).") from error
+        pixels = picture.shape[0] * picture.shape[1]
+        most = options.max_bytes
+        if options.max_bpp is not None:
+            most = int(options.max_bpp * pixels / 8)
+        stream = codec.encode(
+            picture,
+            options.levels or P_LEVELS,
+            most,
+            options.target_psnr,
+            progress=sys.stderr.isatty(),
+        )
+        put(output, stream)
+        say(f"{output}: {len(stream)} bytes, {8 * len(stream) / pixels:.4f} bpp")
+
+    return each(options, data.EXTENSIONS, ".pdtd", code)
+
+
+def run_decode(options: argparse.Namespace) -> int:
+    """Decode every stream."""
+    from PIL import Image
+
+    from progdtd.codec.codec import Codec, read_header
+    from progdtd.codec.errors import DamagedError
+    from progdtd.errors import UserError
+
+    codecs: dict[bytes, Codec] = {}
+
+    def show(stream: bytes, name: str, output: str) -> None:
+        header = read_header(stream)
+        if header.fingerprint not in codecs:
+            codecs[header.fingerprint] = (
+                Codec.load(options.model, options.device)
+                if options.model
+                else Codec.load_for(stream, options.device)
+            )
+        if options.bpp is not None:
+            options.bytes = int(options.bpp * header.width * header.height / 8)
+        decoder = codecs[header.fingerprint].decoder()
+        try:
+            decoder.feed(stream[: options.bytes], options.level, options.p)
+        except DamagedError as error:
+            if not options.salvage or decoder.level == 0:
+                raise
+            say(f"{name}: {error}")
+        picture = Image.fromarray(decoder.picture("synthesise" if sys.stderr.isatty() else ""))
+        suffix = Path(output).suffix.lower() if output != "-" else ".png"
+        if suffix not in Image.registered_extensions():
+            raise UserError(f"{output}: no image format has the suffix {suffix!r}; use .png.")
+        file = io.BytesIO()
+        try:
+            picture.save(file, Image.registered_extensions()[suffix])
+        except (KeyError, OSError, ValueError) as error:
+            raise UserError(f"Pillow cannot write {suffix} files ({error}); use .png.") from error
+        put(output, file.getvalue())
+        rate = 8 * decoder.reader.position / (header.width * header.height)
+        say(
+            f"{output}: level {decoder.level} of {header.levels}, "
+            f"{decoder.reader.position} bytes, {rate:.4f} bpp"
+        )
+
+    return each(options, {".pdtd"}, ".png", show)
+
+
+def run_info(options: argparse.Namespace) -> int:
+    """Say what streams hold, from their bytes alone; the model is named if it is here."""
+    code = 0
+    for name in options.input:
+        with guarded() as outcome:
+            facts = describe(get(name))
+            print(json.dumps({"stream": name} | facts) if options.json else as_text(name, facts))
+        code = code or outcome.code
+    return code
+
+
+def describe(stream: bytes) -> dict:
+    """What a stream, or a prefix of one, says of itself."""
+    from progdtd.codec import container, find
+    from progdtd.codec.errors import DamagedError, OtherModelError
+
+    reader = container.Reader()
+    ends: list[int] = []
+    damage = None
+    try:
+        ends += [reader.position for _ in reader.feed(stream)]
+    except DamagedError as error:
+        if reader.header is None:
+            raise
+        damage = str(error)
+    header = reader.require_header()
+    try:
+        model = find.name_of(find.by_fingerprint(header.fingerprint))
+    except OtherModelError:
+        model = None
+    pixels = header.width * header.height
+    return {
+        "width": header.width,
+        "height": header.height,
+        "format": container.VERSION,
+        "fingerprint": header.fingerprint.hex(),
+        "model": model,
+        "bytes": len(stream),
+        "bytes_whole": len(bytes(header)) + header.total,
+        "levels_whole": header.levels,
+        "damage": damage,
+        "levels": [
+            {"level": level, "bytes": end, "bpp": 8 * end / pixels} | share
+            for level, (end, share) in enumerate(
+                zip(ends, _shares(header, len(ends)), strict=True), 1
+            )
+        ],
+    }
+
+
+def _shares(header, count: int) -> list[dict]:
+    """Channels of each level, as far as the stream alone tells."""
+    from progdtd.codec import channels
+    from progdtd.tail_drop import P_LEVELS
+
+    if header.parameters:
+        steps = channels.unpack(header.parameters, 1 << 30, 1 << 30)
+        return [{"latent_channels": y, "hyper_channels": z} for y, z in steps[:count]]
+    if header.levels <= len(P_LEVELS):
+        return [{"p": p} for p in P_LEVELS[:count]]
+    return [{}] * count
+
+
+def as_text(name: str, facts: dict) -> str:
+    """`describe` for people."""
+    bpp = 8 * facts["bytes_whole"] / (facts["width"] * facts["height"])
+    lines = [
+        f"{name}",
+        f"  image    {facts['width']}x{facts['height']}",
+        f"  model    {facts['fingerprint']}  {facts['model'] or 'not on this machine'}",
+        f"  bytes    {facts['bytes']} here, {facts['bytes_whole']} whole ({bpp:.4f} bpp)",
+        f"  levels   {len(facts['levels'])} here, {facts['levels_whole']} whole",
+    ]
+    for level in facts["levels"]:
+        share = f"p = {level['p']:<6g}" if "p" in level else ""
+        if "latent_channels" in level:
+            share = f"{level['latent_channels']} + {level['hyper_channels']} channels"
+        lines.append(
+            f"  {level['level']:>5}  {level['bytes']:>10} bytes  {level['bpp']:8.4f} bpp  {share}"
+        )
+    if facts["damage"]:
+        lines.append(f"  {facts['damage']}")
+    return "\n".join(lines)
+
+
+def run_strip(options: argparse.Namespace) -> int:
+    """Draw an image at every level."""
+    from PIL import Image
+
+    from progdtd import data
+    from progdtd.codec.codec import Codec
+    from progdtd.errors import UserError
+    from progdtd.figures import STYLE, contact_sheet
+
+    codec = Codec.load(options.model, options.device)
+    try:
+        with Image.open(io.BytesIO(get(options.input))) as file:
+            picture = data.rgb(file)
+    except data.UNREADABLE as error:
+        raise UserError(f"{options.input} is not a readable image ({error}).") from error
+    figure = contact_sheet(codec, codec.encode(picture), picture)
+    drawn = io.BytesIO()
+    try:
+        figure.savefig(
+            drawn,
+            format=Path(options.output).suffix[1:] or "png",
+            dpi=STYLE["savefig.dpi"],
+            bbox_inches="tight",
+        )
+    except ValueError as error:
+        raise UserError(f"{options.output}: {error}.") from error
+    put(options.output, drawn.getvalue())
+    say(f"{options.output}: {options.input} at every level")
+    return 0
+
+
+def each(
+    options: argparse.Namespace,
+    suffixes: set[str],
+    suffix: str,
+    work: Callable[[bytes, str, str], None],
+) -> int:
+    """Run `work(content, name, output)` over all inputs; one that fails does not stop the rest."""
+    from tqdm import tqdm
+
+    from progdtd.memory import keep_freed_memory
+
+    keep_freed_memory()
+    jobs = list(pair(options.input, options.output, suffixes, suffix))
+    code = 0
+    several = len(jobs) > 1
+    for name, output in tqdm(jobs, unit="file", disable=None if several else True):
+        with guarded() as outcome:
+            work(get(name), name, output)
+        code = code or outcome.code
+    return code
+
+
+def pair(
+    inputs: list[str], output: str, suffixes: set[str], suffix: str
+) -> Iterator[tuple[str, str]]:
+    """Every input with its output; folders are searched and their tree is kept."""
+    from progdtd.errors import UserError
+
+    into_folder = len(inputs) > 1 or Path(inputs[0]).is_dir() or Path(output).is_dir()
+    if into_folder and (output == "-" or Path(output).is_file()):
+        raise UserError(f"Several inputs go to a folder, and {output} is none.")
+    for name in inputs:
+        folder = Path(name)
+        if name != "-" and folder.is_dir():
+            found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes)
+            if not found:
+                raise UserError(f"{name} holds no {', '.join(sorted(suffixes))} files.")
+            for path in found:
+                target = Path(output, path.relative_to(folder))
+                yield str(path), str(target.with_name(target.name + suffix))
+        else:
+            target = Path(output, Path("stdin" if name == "-" else name).name)
+            yield name, str(target.with_suffix(suffix)) if into_folder else output
+
+
+class guarded:  # noqa: N801
+    """Print the error of one file and note its exit code, so that the next file has its turn."""
+
+    code = 0
+
+    def __enter__(self) -> "guarded":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        from progdtd.errors import UserError
+
+        if isinstance(error, UserError):
+            self.code = complain(error)
+        return isinstance(error, UserError)
+
+
+def complain(error: Exception) -> int:
+    """Print an error; returns its exit code."""
+    say(str(error))
+    return int(getattr(error, "exit_code", 1))
+
+
+def say(text: str) -> None:
+    """A line to stderr, clear of any progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
+
+
+def get(name: str) -> bytes:
+    """The bytes of a file or, for -, of stdin."""
+    from progdtd.errors import UserError
+
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise UserError(f"{name} cannot be read ({error.strerror}).") from error
+
+
+def put(name: str, content: bytes) -> None:
+    """Write a file whole or not at all; - is stdout."""
+    from progdtd.files import write_aside
+
+    if name == "-":
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    else:
+        write_aside(Path(name), lambda aside: aside.write_bytes(content))
+
+
+def _paths(command: argparse.ArgumentParser, kind: str) -> None:
+    command.add_argument("input", nargs="+", metavar=kind, help="files or folders; - for stdin")
+    command.add_argument("output", help="a file, - for stdout, or a folder for several inputs")
+    _model(command)
+
+
+def _model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", help="a run directory, a weights file, or the name of a run")
+    command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+
+
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def _fractions(text: str) -> list[float]:
+    values = [float(part) for part in text.split(",")]
+    if not all(0 <= p <= 1 for p in values):
+        raise argparse.ArgumentTypeError(f"{text}: fractions are within [0, 1]")
+    return values
+
+
+if __name__ == "__main__":
+    main()

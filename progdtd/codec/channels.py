@@ -1,0 +1,248 @@
+"""Levels of channels: each brings the next channels of the hyper-latent, then of the latent.
+
+The latent's symbols are coded with the scales (and means) that the hyper-synthesis predicts from
+the channels of the hyper-latent known at that level. Nothing already sent is ever sent again.
+
+A payload is one ANS code of the hyper-latent's new channels, each with its own table, then of the
+latent's new channels, gathered by class of scale, classes in rising order, elements of a class in
+the order channel, row, column.
+
+The parameters of the coding, in the container's header, are one pair of varints for each level:
+how many channels of the latent (at least one) and of the hyper-latent it adds. No parameters stand
+for the paper's 16 fractions with both tails dropped.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from progdtd.codec import container
+from progdtd.codec.entropy import (
+    CLASSES,
+    LARGEST,
+    Decoder,
+    Encoder,
+    MismatchError,
+    Table,
+    gaussian_tables,
+    thresholds,
+)
+from progdtd.codec.errors import DamagedError
+from progdtd.codec.exact import UNIT, ExactSynthesis
+from progdtd.models import Progressive
+from progdtd.tail_drop import P_LEVELS, TailDrop, kept
+
+CODING = 1
+
+Level = tuple[int, int]
+"""Channels of the latent and of the hyper-latent known at a level."""
+
+
+def plan(drop: TailDrop, p_levels: Sequence[float], latent: int, hyper: int) -> list[Level]:
+    """The levels for these fractions p: strictly more channels of the latent at each.
+
+    Fractions that keep as many latent channels are one level; the last brings everything.
+    """
+    known: dict[int, int] = {}
+    for p in sorted({*p_levels, 1.0}):
+        p_latent, p_hyper = drop.fractions(p)
+        known[kept(p_latent, latent)] = kept(p_hyper, hyper)
+    return list(known.items())
+
+
+def level_at(levels: Sequence[Level], p: float, latent: int) -> int:
+    """How many levels hold no more than the fraction p of the latent's channels, at least one."""
+    return max(1, sum(y <= kept(p, latent) for y, _ in levels))
+
+
+def default_plan(latent: int, hyper: int) -> list[Level]:
+    """The paper's 16 fractions, both tails dropped."""
+    return plan(TailDrop(latent=True, hyper=True), P_LEVELS, latent, hyper)
+
+
+def pack(levels: Sequence[Level], latent: int, hyper: int) -> bytes:
+    """Levels as the container's parameters."""
+    if list(levels) == default_plan(latent, hyper):
+        return b""
+    pairs = zip(levels, [(0, 0), *levels[:-1]], strict=True)
+    return b"".join(
+        container.varint(y - y_before) + container.varint(z - z_before)
+        for (y, z), (y_before, z_before) in pairs
+    )
+
+
+def unpack(parameters: bytes, latent: int, hyper: int) -> list[Level]:
+    """The inverse of `pack`.
+
+    Raises:
+        DamagedError: these are no levels of such a model.
+    """
+    if not parameters:
+        return default_plan(latent, hyper)
+    numbers, at = [], 0
+    try:
+        while at < len(parameters):
+            number, at = container.read_varint(parameters, at)
+            numbers.append(number)
+    except container.NotYetError as error:
+        raise DamagedError("the levels in the header end too soon") from error
+    steps = np.array(numbers[: len(numbers) // 2 * 2], dtype=np.int64).reshape(-1, 2)
+    sums = np.cumsum(steps, axis=0)
+    if len(numbers) % 2 or steps[:, 0].min() < 1 or (sums[-1] > (latent, hyper)).any():
+        raise DamagedError("the levels in the header are not those of this model")
+    return [(int(y), int(z)) for y, z in sums]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What encoder and decoder must agree on, in integers."""
+
+    synthesis: ExactSynthesis
+    z_tables: list[Table]
+    y_tables: list[Table]
+    medians: np.ndarray
+    scale_rows: list[int]
+    mean_rows: list[int] | None
+    thresholds: Tensor
+
+    @classmethod
+    def of(cls, model: Progressive, device: torch.device) -> "Prior":
+        """The integer form of a model's prior."""
+        bottleneck = model.entropy_bottleneck
+        cdfs, lengths = bottleneck._quantized_cdf.cpu(), bottleneck._cdf_length.cpu()
+        offsets = bottleneck._offset.tolist()
+        medians = bottleneck.quantiles[:, 0, 1].detach().cpu().double()
+        synthesis = ExactSynthesis(model.h_s, device)
+        rows = torch.arange(len(synthesis.layers[-1].weight))[None]
+        scale_rows, mean_rows = model.split(rows)
+        return cls(
+            synthesis,
+            [
+                Table(offset, np.diff(cdf[:length].numpy()).astype(np.int64))
+                for cdf, length, offset in zip(cdfs, lengths, offsets, strict=True)
+            ],
+            gaussian_tables(),
+            torch.round(medians * UNIT).long().numpy(),
+            scale_rows[0].tolist(),
+            None if mean_rows is None else mean_rows[0].tolist(),
+            torch.from_numpy(thresholds(UNIT)),
+        )
+
+    @property
+    def channels(self) -> Level:
+        """Channels of the latent and of the hyper-latent."""
+        return len(self.scale_rows), len(self.z_tables)
+
+
+class Predictor:
+    """What is known of the latent from the hyper-latent's channels so far."""
+
+    def __init__(self, prior: Prior, height: int, width: int) -> None:
+        self.prior = prior
+        self._sums = prior.synthesis.begin(height, width)
+
+    def extend(self, symbols: np.ndarray, first: int) -> None:
+        """Take the hyper-latent's channels `first ...`: symbols (C, H, W)."""
+        medians = self.prior.medians[first : first + len(symbols), None, None]
+        z_hat = torch.from_numpy(symbols * UNIT + medians).double()[None]
+        self.prior.synthesis.extend(self._sums, z_hat, first)
+
+    def predict(self, first: int, last: int) -> tuple[np.ndarray, Tensor | float]:
+        """Classes of scale (C, H, W), uint8, and means (C, H, W), float32, of some channels."""
+        rows = self.prior.scale_rows[first:last]
+        means = self.prior.mean_rows
+        if means is not None:
+            rows = rows + means[first:last]
+        out = self.prior.synthesis.predict(self._sums, rows)[0]
+        scales = out[: last - first].contiguous()
+        classes = torch.bucketize(scales, self.prior.thresholds, right=True).to(torch.uint8)
+        return classes.numpy(), 0.0 if means is None else out[last - first :].float() / UNIT
+
+
+def encode(prior: Prior, y: Tensor, z: Tensor, levels: Sequence[Level]) -> Iterator[bytes]:
+    """The payload of each level.
+
+    Args:
+        prior: of the model.
+        y: latent (1, M, H, W), not quantised, on the CPU.
+        z: hyper-latent (1, N, H/4, W/4), not quantised, on the CPU.
+        levels: from `plan`.
+    """
+    medians = torch.from_numpy(prior.medians)[:, None, None] / UNIT
+    z_symbols = _symbols(z[0] - medians)
+    predictor = Predictor(prior, *z.shape[-2:])
+    y_from = z_from = 0
+    for y_to, z_to in levels:
+        encoder = Encoder()
+        encoder.put(list(z_symbols[z_from:z_to]), prior.z_tables[z_from:z_to])
+        predictor.extend(z_symbols[z_from:z_to], z_from)
+        classes, means = predictor.predict(y_from, y_to)
+        order, counts = _by_class(classes)
+        symbols = _symbols(y[0, y_from:y_to] - means).ravel()[order]
+        encoder.put(np.split(symbols, np.cumsum(counts)[:-1]), prior.y_tables)
+        yield encoder.to_bytes()
+        y_from, z_from = y_to, z_to
+
+
+class ChannelDecoder:
+    """Decodes level after level; nothing is decoded twice.
+
+    Args:
+        prior: of the model.
+        levels: what each level brings.
+        height, width: of the latent.
+
+    `y_hat` (1, M, H, W) is zero where nothing is known, as in training; `changed` says whether the
+    last level brought anything but zeros.
+    """
+
+    def __init__(self, prior: Prior, levels: Sequence[Level], height: int, width: int) -> None:
+        self.prior, self.levels = prior, levels
+        self.level = 0
+        self.y_hat = torch.zeros(1, prior.channels[0], height, width)
+        self.changed = True
+        self._predictor = Predictor(prior, height // 4, width // 4)
+
+    def feed(self, payload: bytes) -> None:
+        """Decode the next level.
+
+        Raises:
+            DamagedError: the payload is not one that this model's encoder makes.
+        """
+        y_from, z_from = self.levels[self.level - 1] if self.level else (0, 0)
+        y_to, z_to = self.levels[self.level]
+        height, width = self.y_hat.shape[-2:]
+        shape = (z_to - z_from, height // 4, width // 4)
+        try:
+            decoder = Decoder(payload)
+            groups = decoder.take(
+                [shape[1] * shape[2]] * shape[0], self.prior.z_tables[z_from:z_to]
+            )
+            self._predictor.extend(np.array(groups, np.int64).reshape(shape), z_from)
+            classes, means = self._predictor.predict(y_from, y_to)
+            order, counts = _by_class(classes)
+            symbols = np.empty(classes.size, np.int64)
+            symbols[order] = np.concatenate(decoder.take(counts.tolist(), self.prior.y_tables))
+            decoder.finish()
+        except MismatchError as error:
+            raise DamagedError(
+                f"the symbols of level {self.level + 1} do not end where they should",
+                self.level + 1,
+            ) from error
+        fresh = torch.from_numpy(symbols.reshape(classes.shape)).float() + means
+        self.changed = self.level == 0 or bool(fresh.any())
+        self.y_hat[0, y_from:y_to] = fresh
+        self.level += 1
+
+
+def _symbols(values: Tensor) -> np.ndarray:
+    return values.round().clamp(-LARGEST, LARGEST).long().numpy()
+
+
+def _by_class(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices that gather elements by class, and how many each class has."""
+    flat = classes.ravel()
+    return np.argsort(flat, kind="stable"), np.bincount(flat, minlength=CLASSES)

@@ -1,0 +1,336 @@
+"""Images to streams and back: analysis, levels, container, synthesis."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from progdtd import checkpoint, data
+from progdtd.codec import channels, container, find
+from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, OtherModelError
+from progdtd.codec.tiles import tiled
+from progdtd.errors import UserError
+from progdtd.fingerprint import build_tables, fingerprint
+from progdtd.metrics import psnr
+from progdtd.models.progressive import LATENT_STRIDE, STRIDE
+from progdtd.tail_drop import P_LEVELS
+
+TILE = 1024
+"""Side of a tile in pixels: images of more pixels than a tile are coded in tiles."""
+
+MAX_PIXELS = 1 << 28
+"""Larger images are refused, to encode as well as to decode: a forged header costs nothing."""
+
+Picture = Image.Image | np.ndarray | Tensor
+
+
+class Codec:
+    """Codes images with one model.
+
+    Args:
+        loaded: a model and its tail drop.
+        device: where the networks run.
+    """
+
+    def __init__(self, loaded: checkpoint.Loaded, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self.model = loaded.model.to(self.device).eval()
+        self.drop = loaded.drop
+        if self.model.entropy_bottleneck._quantized_cdf.numel() == 0:
+            build_tables(self.model)
+        self.fingerprint = fingerprint(self.model)
+        """8 bytes that name the decoding half of the model; every stream carries them."""
+        self._prior = channels.Prior.of(self.model, self.device)
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, device: str | torch.device = "cpu") -> "Codec":
+        """Load a model by its path (a run, a weights file, whatever `load_model` takes), by the
+        name of a run under `outputs/` or `$PROGDTD_MODELS`, or the default one.
+
+        Raises:
+            UserError: there is no such model.
+        """
+        path = find.by_name(path)
+        codec = cls(checkpoint.load_model(path, device), device)
+        find.remember(codec.fingerprint, path)
+        return codec
+
+    @classmethod
+    def load_for(cls, stream: bytes, device: str | torch.device = "cpu") -> "Codec":
+        """Load the model that made a stream.
+
+        Raises:
+            CodecError: this is no stream, or its model is not here.
+        """
+        return cls.load(find.by_fingerprint(read_header(stream).fingerprint), device)
+
+    def encode(
+        self,
+        image: Picture,
+        levels: Sequence[float] = P_LEVELS,
+        max_bytes: int | None = None,
+        target_psnr: float | None = None,
+        progress: bool = False,
+    ) -> bytes:
+        """Code an image as a stream.
+
+        Args:
+            image: a PIL image of any mode, an array (H, W), (H, W, 3 or 4) of uint8 or uint16, or a
+                tensor (3, H, W) or (1, 3, H, W) in [0, 1]. The stream keeps 8-bit RGB: alpha is
+                shown on white, EXIF orientation is applied, colour profiles are not kept.
+            levels: fractions p of the channels, one level for each; the last level has all.
+            max_bytes: keep as many levels as fit into this many bytes.
+            target_psnr: keep as few levels as reach this PSNR, in dB (all, if none does).
+            progress: show a progress bar for images of several tiles.
+
+        Raises:
+            UserError: not an image, too large, or not even the first level fits.
+        """
+        picture = to_rgb(image)
+        height, width = picture.shape[:2]
+        if not 0 < height * width <= MAX_PIXELS or max(height, width) > container.MAX_SIDE:
+            raise UserError(f"An image of {width}x{height} pixels cannot be coded; "
+                            f"at most {MAX_PIXELS} pixels.")  # fmt: skip
+        latents = self.analyse(picture, "analyse" if progress else "")
+        stream = self.encode_latents(*latents, width, height, levels)
+        if target_psnr is not None:
+            stream = self._cut_at(target_psnr, stream, picture)
+        return stream if max_bytes is None else container.cut(stream, max_bytes)
+
+    @torch.inference_mode()
+    def encode_latents(
+        self, y: Tensor, z: Tensor, width: int, height: int, levels: Sequence[float] = P_LEVELS
+    ) -> bytes:
+        """Code what `analyse` made of an image of this size."""
+        planned = channels.plan(self.drop, levels, *self._prior.channels)
+        parameters = channels.pack(planned, *self._prior.channels)
+        payloads = list(channels.encode(self._prior, y, z, planned))
+        return container.write(
+            width, height, self.fingerprint, payloads, channels.CODING, parameters
+        )
+
+    def decode(
+        self,
+        stream: bytes,
+        levels: int | None = None,
+        p: float | None = None,
+        salvage: bool = False,
+        progress: bool = False,
+    ) -> Image.Image:
+        """The picture that a stream, or any prefix of it, holds.
+
+        Args:
+            stream: bytes.
+            levels: at most so many levels.
+            p: at most this fraction of the channels (at least the first level).
+            salvage: of a damaged stream, show the levels before the damage.
+            progress: show a progress bar for images of several tiles.
+
+        Raises:
+            CodecError: see `progdtd.codec.errors`.
+        """
+        decoder = self.decoder()
+        try:
+            decoder.feed(stream, levels, p)
+        except DamagedError:
+            if not salvage or decoder.level == 0:
+                raise
+        return Image.fromarray(decoder.picture("synthesise" if progress else ""))
+
+    def progressive(self, chunks: Iterable[bytes]) -> Iterator[Image.Image]:
+        """Decode while bytes arrive: yields a picture whenever a level is complete.
+
+        No symbol is decoded twice; each level costs its own symbols and one synthesis.
+
+        Raises:
+            CodecError: see `progdtd.codec.errors`; also when the chunks end before the first level.
+        """
+        decoder = self.decoder()
+        for chunk in chunks:
+            for _ in decoder.levels_of(chunk):
+                yield Image.fromarray(decoder.picture())
+        if decoder.level == 0:
+            decoder.reader.require_header()
+            raise IncompleteError(f"level 1 is not complete in {decoder.reader.received} bytes")
+
+    def decoder(self) -> "StreamDecoder":
+        """A decoder for one stream, to be fed bytes."""
+        return StreamDecoder(self)
+
+    @torch.inference_mode()
+    def analyse(self, picture: np.ndarray, title: str = "") -> tuple[Tensor, Tensor]:
+        """The latent and hyper-latent of (H, W, 3) uint8, padded by repeating its edge."""
+        height, width = picture.shape[:2]
+        padded = np.pad(picture, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), "edge")
+
+        def g_a(part: Tensor) -> Tensor:
+            x = part.to(self.device).float() / 255
+            return self.model.g_a(x.contiguous(memory_format=torch.channels_last)).cpu()
+
+        pixels = torch.from_numpy(padded).permute(2, 0, 1)[None]
+        y = tiled(g_a, pixels, Fraction(1, LATENT_STRIDE), TILE, 64, title)
+        z = tiled(lambda part: self.model.hyper_analyse(part.to(self.device)).cpu(),
+                  y, Fraction(1, 4), TILE // 4, 8)  # fmt: skip
+        return y, z
+
+    @torch.inference_mode()
+    def synthesise(self, y_hat: Tensor, height: int, width: int, title: str = "") -> np.ndarray:
+        """The picture (H, W, 3) uint8 of a latent."""
+
+        def g_s(part: Tensor) -> Tensor:
+            x = part.to(self.device).contiguous(memory_format=torch.channels_last)
+            x_hat = self.model.g_s(x).float().nan_to_num_(0.0)
+            return x_hat.clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
+
+        pixels = tiled(g_s, y_hat, Fraction(LATENT_STRIDE), TILE // LATENT_STRIDE, 4, title)
+        return np.ascontiguousarray(pixels[0, :, :height, :width].permute(1, 2, 0).numpy())
+
+    def _cut_at(self, target: float, stream: bytes, picture: np.ndarray) -> bytes:
+        """The fewest levels that reach a PSNR."""
+        wanted = data.to_tensor(picture)
+        decoder = self.decoder()
+        for _ in decoder.levels_of(stream):
+            if psnr(wanted, data.to_tensor(decoder.picture())) >= target:
+                return container.cut(stream, decoder.reader.position)
+        return stream
+
+
+class StreamDecoder:
+    """Decodes one stream as its bytes arrive.
+
+    `level` is the number of levels known, `reader` says where in the stream they end.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self.reader = container.Reader()
+        self._channels: channels.ChannelDecoder | None = None
+        self._picture: np.ndarray | None = None
+
+    @property
+    def level(self) -> int:
+        """How many levels are decoded."""
+        return self._channels.level if self._channels else 0
+
+    @property
+    def changed(self) -> bool:
+        """Whether the last level changed the picture."""
+        return self._picture is None
+
+    @property
+    def plan(self) -> list[channels.Level]:
+        """Channels of the latent and of the hyper-latent known at each level, once there is one."""
+        return list(self._channels.levels) if self._channels else []
+
+    def levels_of(self, chunk: bytes) -> Iterator[int]:
+        """Take bytes; yields the number of each level that they complete.
+
+        Raises:
+            CodecError: see `progdtd.codec.errors`.
+        """
+        for payload in self.reader.feed(chunk):
+            if self._channels is None:
+                self._channels = self._begin(self.reader.require_header())
+            self._channels.feed(payload)
+            if self._channels.changed:
+                self._picture = None
+            yield self.level
+
+    def feed(self, stream: bytes, levels: int | None = None, p: float | None = None) -> None:
+        """Decode a whole stream, or no more than some levels of it.
+
+        Raises:
+            CodecError: see `progdtd.codec.errors`.
+            UserError: no such level or fraction.
+        """
+        if levels is not None and levels < 1:
+            raise UserError(f"There is no level {levels}: levels count from 1.")
+        if p is not None and not 0 <= p <= 1:
+            raise UserError(f"p={p} is not within [0, 1].")
+        most = levels or container.MAX_LEVELS
+        for level in self.levels_of(stream):
+            assert self._channels
+            if p is not None:
+                latent = self.codec._prior.channels[0]
+                most = min(most, channels.level_at(self._channels.levels, p, latent))
+            if level >= most:
+                return
+        if self.level == 0:
+            self.reader.require_header()
+            raise IncompleteError(f"level 1 is not complete in {len(stream)} bytes")
+
+    def picture(self, title: str = "") -> np.ndarray:
+        """The picture (H, W, 3) uint8 of the levels known; synthesised when first asked for."""
+        if self._picture is None:
+            header = self.reader.require_header()
+            assert self._channels
+            self._picture = self.codec.synthesise(
+                self._channels.y_hat, header.height, header.width, title
+            )
+        return self._picture
+
+    def _begin(self, header: container.Header) -> channels.ChannelDecoder:
+        if header.coding != channels.CODING:
+            raise NewerVersionError(f"levels of kind {header.coding}", f"kind {channels.CODING}")
+        if header.fingerprint != self.codec.fingerprint:
+            raise OtherModelError(
+                f"The stream was made by the model {header.fingerprint.hex()}; this one is "
+                f"{self.codec.fingerprint.hex()}. Decode it with the model that made it."
+            )
+        if header.width * header.height > MAX_PIXELS:
+            raise DamagedError(f"{header.width}x{header.height} pixels are more than can be")
+        prior = self.codec._prior
+        levels = channels.unpack(header.parameters, *prior.channels)
+        if header.levels > len(levels):
+            raise DamagedError(f"the header has {header.levels} levels for {len(levels)} steps")
+        height = -(-header.height // STRIDE) * STRIDE // LATENT_STRIDE
+        width = -(-header.width // STRIDE) * STRIDE // LATENT_STRIDE
+        return channels.ChannelDecoder(prior, levels, height, width)
+
+
+def read_header(stream: bytes) -> container.Header:
+    """The header of a stream.
+
+    Raises:
+        CodecError: there is none, or it is not complete.
+    """
+    try:
+        return container.read_header(stream)[0]
+    except container.NotYetError as error:
+        raise IncompleteError(f"the header is not complete in {len(stream)} bytes") from error
+
+
+def to_rgb(image: Picture) -> np.ndarray:
+    """(H, W, 3) uint8 of whatever `Codec.encode` takes.
+
+    Raises:
+        UserError: it is not an image.
+    """
+    if isinstance(image, Tensor):
+        return _of_tensor(image)
+    if isinstance(image, Image.Image):
+        return data.rgb(image)
+    try:
+        if image.dtype == np.uint16 and image.ndim == 3:
+            image = (image / 257 + 0.5).astype(np.uint8)
+        return data.rgb(Image.fromarray(image))
+    except (AttributeError, TypeError, ValueError, SystemError) as error:
+        kind = f"shape {image.shape} and {image.dtype}" if hasattr(image, "shape") else type(image)
+        raise UserError(
+            f"An array of {kind} is no image: give (H, W) or (H, W, 3) of uint8 or uint16."
+        ) from error
+
+
+def _of_tensor(image: Tensor) -> np.ndarray:
+    pixels = image[0] if image.ndim == 4 and len(image) == 1 else image
+    if pixels.ndim != 3 or len(pixels) != 3 or not pixels.is_floating_point():
+        raise UserError(
+            f"A tensor of shape {tuple(image.shape)} and {image.dtype} is no image: "
+            "give (3, H, W) of floats in [0, 1]."
+        )
+    eight_bit = (pixels.detach().float().nan_to_num(0).clamp(0, 1) * 255).round()
+    return eight_bit.to(torch.uint8).permute(1, 2, 0).cpu().numpy()

@@ -1,0 +1,251 @@
+"""The file: a header, then levels. A prefix that holds the header and k whole levels is a picture.
+
+The container knows bytes only; what is inside a level is the business of the `coding` that the
+header names. All integers are little-endian; `varint` is LEB128 (seven bits a byte, low first).
+
+    bytes    field
+    4        magic, 89 44 54 44 (\\x89 D T D)
+    1        version of this format, 1
+    1        coding of the levels: 1 = channels (see `channels.py`)
+    varint   width in pixels, 1 to 2^20
+    varint   height in pixels, 1 to 2^20
+    8        fingerprint of the model (see `Codec.fingerprint`)
+    varint   n, number of levels in the whole stream, 1 to 65535
+    varint   total bytes of the levels of the whole stream, with their framing
+    varint   size of the parameters of the coding, at most 65535
+    ...      the parameters (none: the coding's defaults)
+    4        CRC-32 of everything above
+
+and n times
+
+    varint   size of the payload
+    4        CRC-32 of the payload, begun with the CRC of the level before (the header's at first)
+    ...      payload
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, NotAStreamError
+from progdtd.errors import UserError
+
+MAGIC = b"\x89DTD"
+VERSION = 1
+MAX_SIDE = 1 << 20
+MAX_LEVELS = MAX_PARAMETERS = 0xFFFF
+FINGERPRINT_SIZE = 8
+CRC_SIZE = 4
+
+
+class NotYetError(Exception):
+    """The bytes end before what is being read does."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a stream says of itself.
+
+    Args:
+        width, height: of the image, in pixels.
+        fingerprint: 8 bytes that name the decoding half of the model.
+        levels: how many levels the whole stream has.
+        total: bytes of all levels of the whole stream with their framing, without the header.
+        coding: what is inside a level; 1 = channels.
+        parameters: of the coding; empty for its defaults.
+    """
+
+    width: int
+    height: int
+    fingerprint: bytes
+    levels: int
+    total: int
+    coding: int = 1
+    parameters: bytes = b""
+
+    def __bytes__(self) -> bytes:
+        fields = b"".join((
+            MAGIC, bytes((VERSION, self.coding)), varint(self.width), varint(self.height),
+            self.fingerprint, varint(self.levels), varint(self.total),
+            varint(len(self.parameters)), self.parameters,
+        ))  # fmt: skip
+        return fields + struct.pack("<I", zlib.crc32(fields))
+
+
+def write(
+    width: int,
+    height: int,
+    fingerprint: bytes,
+    payloads: Sequence[bytes],
+    coding: int,
+    parameters: bytes,
+) -> bytes:
+    """The stream of these levels; the arguments are `Header`'s."""
+    total = sum(framed_size(payload) for payload in payloads)
+    header = bytes(Header(width, height, fingerprint, len(payloads), total, coding, parameters))
+    pieces, crc = [header], crc_of(header)
+    for payload in payloads:
+        crc = zlib.crc32(payload, crc)
+        pieces += [varint(len(payload)), struct.pack("<I", crc), payload]
+    return b"".join(pieces)
+
+
+def framed_size(payload: bytes) -> int:
+    """Bytes that a level takes in the stream."""
+    return len(varint(len(payload))) + CRC_SIZE + len(payload)
+
+
+def cut(stream: bytes, most: int) -> bytes:
+    """The levels of a stream that fit into so many bytes, as a whole stream of its own.
+
+    Raises:
+        UserError: not even the first level fits.
+    """
+    reader = Reader()
+    payloads = list(reader.feed(stream))
+    header = reader.require_header()
+    count = len(payloads)
+    while count:
+        fitting = write(header.width, header.height, header.fingerprint, payloads[:count],
+                        header.coding, header.parameters)  # fmt: skip
+        if len(fitting) <= most:
+            return fitting
+        count -= 1
+    raise UserError(
+        f"The first level ends after {len(bytes(header)) + framed_size(payloads[0])} bytes, more "
+        f"than the {most} allowed: allow more, or choose a model of lower rate."
+    )
+
+
+class Reader:
+    """Reads a stream from bytes as they arrive.
+
+    `header` is None until it is complete; `sizes` has the payload size of every level read, and
+    `position` is the end of the last of them in the stream and `received` all that came, in bytes.
+    """
+
+    def __init__(self) -> None:
+        self.header: Header | None = None
+        self.sizes: list[int] = []
+        self.position = 0
+        self.received = 0
+        self._rest = bytearray()
+        self._crc = 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Take the next bytes of the stream; yields the payload of each level that they complete.
+
+        Raises:
+            NotAStreamError, NewerVersionError: at the first bytes of something else.
+            DamagedError: a checksum does not match, or a size cannot be.
+        """
+        self._rest += chunk
+        self.received += len(chunk)
+        if self.header is None:
+            try:
+                self.header, used = read_header(self._rest)
+            except NotYetError:
+                return
+            self._crc = crc_of(self._rest[:used])
+            self._take(used)
+        while len(self.sizes) < self.header.levels:
+            payload = self._next_level(self.header)
+            if payload is None:
+                return
+            yield payload
+
+    def _next_level(self, header: Header) -> bytes | None:
+        level = len(self.sizes) + 1
+        end = len(bytes(header)) + header.total
+        try:
+            size, start = read_varint(self._rest, 0, f"level {level}")
+            start += CRC_SIZE
+            if self.position + start + size > end:
+                raise DamagedError(
+                    f"level {level} claims {size} bytes, more than there can be", level
+                )
+            if len(self._rest) < start + size:
+                raise NotYetError
+        except NotYetError:
+            return None
+        payload = bytes(self._rest[start : start + size])
+        crc = zlib.crc32(payload, self._crc)
+        if crc != crc_of(self._rest[:start]):
+            raise DamagedError(f"level {level} does not match its checksum", level)
+        self._crc = crc
+        self._take(start + size)
+        self.sizes.append(size)
+        return payload
+
+    def _take(self, count: int) -> None:
+        del self._rest[:count]
+        self.position += count
+
+    def require_header(self) -> Header:
+        """The header.
+
+        Raises:
+            IncompleteError: it has not arrived yet.
+        """
+        if self.header is None:
+            raise IncompleteError(f"the header is not complete in {self.received} bytes")
+        return self.header
+
+
+def read_header(data: bytes | bytearray) -> tuple[Header, int]:
+    """The header at the start of `data`, and its size in bytes."""
+    if bytes(data[: len(MAGIC)]) != MAGIC[: len(data)]:
+        raise NotAStreamError
+    if len(data) < len(MAGIC) + 2:
+        raise NotYetError
+    version, coding = data[len(MAGIC)], data[len(MAGIC) + 1]
+    if version > VERSION:
+        raise NewerVersionError(version, VERSION)
+    width, at = read_varint(data, len(MAGIC) + 2)
+    height, at = read_varint(data, at)
+    fingerprint, at = bytes(data[at : at + FINGERPRINT_SIZE]), at + FINGERPRINT_SIZE
+    levels, at = read_varint(data, at)
+    total, at = read_varint(data, at)
+    size, at = read_varint(data, at)
+    if size > MAX_PARAMETERS:
+        raise DamagedError("the header does not match its checksum")
+    end = at + size + CRC_SIZE
+    if len(data) < end:
+        raise NotYetError
+    sizes_fit = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and 0 < levels <= MAX_LEVELS
+    if (
+        version != VERSION
+        or not sizes_fit
+        or zlib.crc32(data[: end - CRC_SIZE]) != crc_of(data[:end])
+    ):
+        raise DamagedError("the header does not match its checksum")
+    parameters = bytes(data[at : at + size])
+    return Header(width, height, fingerprint, levels, total, coding, parameters), end
+
+
+def varint(value: int) -> bytes:
+    """LEB128."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*out, value))
+
+
+def read_varint(data: bytes | bytearray, at: int, where: str = "the header") -> tuple[int, int]:
+    """The varint at `at`, at most 48 bits, and the position after it."""
+    value = 0
+    for shift in range(0, 49, 7):
+        if at >= len(data):
+            raise NotYetError
+        value |= (data[at] & 0x7F) << shift
+        at += 1
+        if data[at - 1] < 0x80:
+            return value, at
+    raise DamagedError(f"{where} holds a number that is too long")
+
+
+def crc_of(data: bytes | bytearray) -> int:
+    """The CRC-32 in the last four bytes."""
+    return int(struct.unpack("<I", data[-CRC_SIZE:])[0])

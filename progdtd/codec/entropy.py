@@ -1,0 +1,184 @@
+"""Entropy coding of integers with tables of integer frequencies, on constriction's ANS coder.
+
+Everything that decides a symbol's interval is an integer or an exact float, so encoder and decoder
+agree on any machine. The coder ends in its first state exactly when every symbol was decoded with
+the frequencies that it was encoded with: a mismatch is noticed without a byte spent on it.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import constriction
+import numpy as np
+
+AnsCoder = constriction.stream.stack.AnsCoder
+Categorical = constriction.stream.model.Categorical
+Uniform = constriction.stream.model.Uniform
+
+PRECISION = 20
+"""Frequencies of the Gaussian tables sum to 2^20."""
+
+CLASSES = 64
+SCALE_MIN, SCALE_MAX = 0.11, 256.0
+"""Scales are coded as the nearest of 64 classes, CompressAI's scale table (Ballé et al. 2018)."""
+
+LARGEST = (1 << 21) - 1
+"""Symbols are within +-LARGEST."""
+
+_BITS = Uniform(23)
+
+
+class MismatchError(Exception):
+    """The decoder did not end in the state in which the encoder began."""
+
+
+class Table:
+    """The distribution of one kind of symbol: `low`, `low + 1`, ..., and an escape.
+
+    Args:
+        low: the smallest symbol with a frequency of its own.
+        frequencies: positive integers, one a symbol; the last is the escape's, which stands for
+            every other symbol. Their sum is a power of two.
+    """
+
+    def __init__(self, low: int, frequencies: np.ndarray) -> None:
+        total = int(frequencies.sum())
+        assert total & (total - 1) == 0
+        assert frequencies.min() > 0
+        self.low, self.escape = low, len(frequencies) - 1
+        self.model = Categorical(frequencies / total, perfect=False)
+
+
+def gaussian_tables() -> list[Table]:
+    """One table for each of the 64 classes of scale, for zero-mean Gaussians on unit bins."""
+    return [Table(-((len(f) - 2) // 2), f) for f in map(gaussian_frequencies, scales())]
+
+
+def scales() -> list[float]:
+    """The scales of the 64 classes, evenly spaced in their logarithm."""
+    step = math.log(SCALE_MAX / SCALE_MIN) / (CLASSES - 1)
+    return [SCALE_MIN * math.exp(step * i) for i in range(CLASSES)]
+
+
+def thresholds(unit: int) -> np.ndarray:
+    """Scales where one class gives way to the next (geometric means), as integers of 1/unit."""
+    table = scales()
+    means = [math.sqrt(a * b) for a, b in itertools.pairwise(table)]
+    return np.array([round(mean * unit) for mean in means], dtype=np.int64)
+
+
+def gaussian_frequencies(scale: float) -> np.ndarray:
+    """Integer frequencies of -L ... L and the escape, with L about five times the scale."""
+    reach = max(1, math.ceil(5 * scale))
+    upper = [bin_mass(k, scale) for k in range(1, reach + 1)]
+    half = np.array([max(1, round(mass * 2**PRECISION)) for mass in upper], dtype=np.int64)
+    escape = max(1, round(2 * tail_mass(reach, scale) * 2**PRECISION))
+    centre = 2**PRECISION - 2 * int(half.sum()) - escape
+    return np.concatenate([half[::-1], [centre], half, [escape]])
+
+
+def tail_mass(k: int, scale: float) -> float:
+    """Probability that a zero-mean Gaussian is above k + 1/2."""
+    return 0.5 * math.erfc((k + 0.5) / (scale * math.sqrt(2)))
+
+
+def bin_mass(k: int, scale: float) -> float:
+    """Probability that a zero-mean Gaussian rounds to k."""
+    return tail_mass(k - 1, scale) - tail_mass(k, scale)
+
+
+class Encoder:
+    """Collects symbols in the order in which they will be decoded."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[np.ndarray, object]] = []
+
+    def put(self, groups: Sequence[np.ndarray], tables: Sequence[Table]) -> None:
+        """Append groups of symbols (int64, any shape), each with its table."""
+        outside = []
+        for symbols, table in zip(groups, tables, strict=True):
+            index = symbols.ravel() - table.low
+            escaped = (index < 0) | (index >= table.escape)
+            if escaped.any():
+                outside.append(_fold(index[escaped], table.escape))
+                index = np.where(escaped, table.escape, index)
+            self._push(index, table.model)
+        if outside:
+            values = np.concatenate(outside)
+            lengths = np.frexp(values)[1]
+            self._push(lengths - 1, _BITS)
+            for bits in range(2, 24):
+                self._push(values[lengths == bits] - (1 << (bits - 1)), Uniform(1 << (bits - 1)))
+
+    def _push(self, values: np.ndarray, model: object) -> None:
+        if len(values):
+            self._steps.append((values.astype(np.int32), model))
+
+    def to_bytes(self) -> bytes:
+        """The code of everything put, without trailing zero bytes."""
+        coder = AnsCoder()
+        for values, model in reversed(self._steps):
+            coder.encode_reverse(values, model)
+        return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+
+
+class Decoder:
+    """Takes symbols from a code that `Encoder` made, in the order in which they were put.
+
+    Raises:
+        MismatchError: the code is not one that `Encoder` makes.
+    """
+
+    def __init__(self, code: bytes) -> None:
+        if code.endswith(b"\0"):
+            raise MismatchError
+        words = np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
+        self._coder = AnsCoder(words)
+
+    def take(self, counts: Sequence[int], tables: Sequence[Table]) -> list[np.ndarray]:
+        """Groups of symbols, int64, of these sizes."""
+        groups = [
+            self._pop(count, table.model) for count, table in zip(counts, tables, strict=True)
+        ]
+        escaped = [group == table.escape for group, table in zip(groups, tables, strict=True)]
+        number = sum(int(mask.sum()) for mask in escaped)
+        values = self._outside(number) if number else np.empty(0, np.int64)
+        for group, mask, table in zip(groups, escaped, tables, strict=True):
+            count = int(mask.sum())
+            if count:
+                group[mask], values = _unfold(values[:count], table.escape), values[count:]
+            group += table.low
+        return groups
+
+    def _outside(self, number: int) -> np.ndarray:
+        lengths = self._pop(number, _BITS) + 1
+        values = np.ones(number, np.int64)
+        for bits in range(2, 24):
+            which = lengths == bits
+            rest = self._pop(int(which.sum()), Uniform(1 << (bits - 1)))
+            values[which] = rest + (1 << (bits - 1))
+        return values
+
+    def _pop(self, count: int, model: object) -> np.ndarray:
+        if not count:
+            return np.empty(0, np.int64)
+        return self._coder.decode(model, count).astype(np.int64)
+
+    def finish(self) -> None:
+        """Check that nothing is left.
+
+        Raises:
+            MismatchError: symbols were taken with other tables than they were put with.
+        """
+        if not self._coder.is_empty():
+            raise MismatchError
+
+
+def _fold(index: np.ndarray, escape: int) -> np.ndarray:
+    """Indices outside [0, escape) to 1, 2, 3, ...: odd ones above the table, even ones below."""
+    return np.where(index >= escape, 2 * (index - escape) + 1, -2 * index)
+
+
+def _unfold(values: np.ndarray, escape: int) -> np.ndarray:
+    return np.where(values % 2 == 1, (values - 1) // 2 + escape, -(values // 2))

@@ -1,0 +1,59 @@
+"""What can be wrong with a stream. Each kind has a name, a sentence and an exit code of its own."""
+
+from progdtd.errors import UserError
+
+
+class CodecError(UserError):
+    """A stream cannot be decoded."""
+
+    exit_code = 1
+
+
+class NotAStreamError(CodecError):
+    """The bytes are something else."""
+
+    exit_code = 3
+
+    def __init__(self) -> None:
+        super().__init__("This is no ProgDTD stream: it begins with other bytes.")
+
+
+class NewerVersionError(CodecError):
+    """Written by a later version of the format."""
+
+    exit_code = 4
+
+    def __init__(self, version: int | str, known: int | str) -> None:
+        super().__init__(
+            f"The stream has format {version}; this program knows {known}. Update progdtd."
+        )
+
+
+class OtherModelError(CodecError):
+    """Encoded with another model than the one at hand."""
+
+    exit_code = 5
+
+
+class DamagedError(CodecError):
+    """A checksum, a size or a symbol cannot be right. `level` counts from 1; 0 is the header."""
+
+    exit_code = 6
+
+    def __init__(self, what: str, level: int = 0) -> None:
+        hint = (
+            "Fetch it again, or show the levels before it (--salvage, salvage=True)."
+            if level > 1
+            else "Fetch it again."
+        )
+        super().__init__(f"The stream is damaged: {what}. {hint}")
+        self.level = level
+
+
+class IncompleteError(CodecError):
+    """The bytes end before the first level does."""
+
+    exit_code = 7
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"No level is complete yet: {what}. More bytes are needed.")

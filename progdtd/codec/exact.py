@@ -1,0 +1,143 @@
+"""The hyper-synthesis in integers: the same scales and means on every machine.
+
+The scales decide the symbols' probabilities, so encoder and decoder must agree on them to the last
+bit, whatever the number of threads, the instruction set or the device. Weights and activations are
+rounded to grids and carried as integers in float64. Activations are clamped, and each layer's grid
+is as fine as it can be while no sum, in whatever order it is taken, can reach 2^52: every addition
+is exact, so every order gives the same result.
+"""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from progdtd.codec.tiles import tiled
+
+UNIT = 1 << 12
+"""Activations, scales and means are integers of 1/4096."""
+
+LIMIT = 1 << 24
+"""Activations are clamped to +-4096 of their own unit."""
+
+TILE, HALO = 128, 4
+"""Of the activations after the first layer, in samples."""
+
+
+class Layer:
+    """A convolution in integers and what follows it.
+
+    Args:
+        convolution: an `nn.Conv2d` or `nn.ConvTranspose2d` without dilation.
+        slope: of the activation that follows, for negative values; 1 for none.
+
+    Raises:
+        TypeError: another kind of module, or weights too large for the grid.
+    """
+
+    def __init__(self, convolution: nn.Module, slope: float) -> None:
+        if not isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d):
+            raise TypeError(f"no exact form of {type(convolution).__name__} is known")
+        self.transposed = isinstance(convolution, nn.ConvTranspose2d)
+        weight = convolution.weight.detach().double()
+        if self.transposed:
+            weight = weight.transpose(0, 1)
+        largest = weight.abs().flatten(1).sum(1).max().item()
+        self.shift = 27 - math.ceil(math.log2(max(largest, 2**-10)))
+        if self.shift < 4:
+            raise TypeError("the weights are too large")
+        self.weight = torch.round(weight * 2**self.shift)
+        self.slope = round(slope * 2**16)
+        self.stride, self.padding = convolution.stride[0], int(convolution.padding[0])
+        self.output_padding = convolution.output_padding[0]
+        bias = torch.zeros(len(weight)) if convolution.bias is None else convolution.bias
+        self.bias = torch.round(bias.detach().double() * UNIT * 2**self.shift).clamp(
+            -(2**51), 2**51
+        )
+
+    def sums(self, x: Tensor, outputs: Tensor | slice = slice(None), first: int = 0) -> Tensor:
+        """Exact weighted sums without the bias.
+
+        Args:
+            x: integers (1, C, H, W), the input channels `first ... first + C - 1`.
+            outputs: which output channels to compute.
+        """
+        weight = self.weight[outputs, first : first + x.shape[1]]
+        with torch.backends.cudnn.flags(enabled=False):  # it may take transforms that round
+            if not self.transposed:
+                return functional.conv2d(x, weight, stride=self.stride, padding=self.padding)
+            return functional.conv_transpose2d(
+                x, weight.transpose(0, 1), stride=self.stride, padding=self.padding,
+                output_padding=self.output_padding,
+            )  # fmt: skip
+
+    def finish(self, sums: Tensor, outputs: Tensor | slice = slice(None)) -> Tensor:
+        """Add the bias, go back to the grid of activations, activate and clamp."""
+        x = torch.floor((sums + self.bias[outputs, None, None]) * 2.0**-self.shift + 0.5)
+        x = x.clamp_(-LIMIT, LIMIT)
+        if self.slope == 1 << 16:
+            return x
+        return torch.where(x < 0, torch.floor(x * self.slope * 2.0**-16 + 0.5), x)
+
+
+class ExactSynthesis:
+    """An `h_s` of convolutions and (leaky) ReLUs, with integers in and out.
+
+    Args:
+        h_s: the hyper-synthesis, at least two convolutions.
+        device: where it computes.
+
+    Raises:
+        TypeError: it has other modules.
+    """
+
+    def __init__(self, h_s: nn.Module, device: torch.device) -> None:
+        modules = list(h_s.children())
+        self.layers: list[Layer] = []
+        for module, after in zip(modules, [*modules[1:], nn.Identity()], strict=True):
+            if not isinstance(module, nn.ReLU | nn.LeakyReLU):
+                self.layers.append(Layer(module, _slope(after)))
+        for layer in self.layers:
+            layer.weight, layer.bias = layer.weight.to(device), layer.bias.to(device)
+        self.up = math.prod(layer.stride for layer in self.layers if layer.transposed)
+        self.device = device
+
+    def begin(self, height: int, width: int) -> Tensor:
+        """Sums of the first layer for no channels at all of a hyper-latent of this size."""
+        first = self.layers[0]
+        up = first.stride if first.transposed else 1
+        shape = (1, len(first.weight), height * up, width * up)
+        return torch.zeros(shape, dtype=torch.float64, device=self.device)
+
+    def extend(self, sums: Tensor, z_hat: Tensor, first: int) -> None:
+        """Add channels `first ...` of the hyper-latent (1, C, H, W), in integers of 1/UNIT."""
+        if z_hat.shape[1]:
+            z_hat = z_hat.to(self.device).clamp(-LIMIT, LIMIT)
+            sums += self.layers[0].sums(z_hat, first=first)
+
+    def predict(self, sums: Tensor, outputs: Sequence[int]) -> Tensor:
+        """Some channels of the prediction, integers of 1/UNIT, int64 on the CPU.
+
+        Args:
+            sums: the state that `extend` has brought up to date.
+            outputs: which channels.
+        """
+        rows = torch.tensor(outputs, dtype=torch.int64, device=self.device)
+
+        def rest(x: Tensor) -> Tensor:
+            for layer in self.layers[1:-1]:
+                x = layer.finish(layer.sums(x))
+            return self.layers[-1].finish(self.layers[-1].sums(x, rows), rows)
+
+        x = self.layers[0].finish(sums)
+        ratio = Fraction(self.up, self.layers[0].stride if self.layers[0].transposed else 1)
+        return tiled(rest, x, ratio, TILE, HALO).long().cpu()
+
+
+def _slope(module: nn.Module) -> float:
+    if isinstance(module, nn.ReLU):
+        return 0.0
+    return module.negative_slope if isinstance(module, nn.LeakyReLU) else 1.0

@@ -1,0 +1,106 @@
+"""Which model: by path, by name, or by the fingerprint in a stream."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import safetensors
+
+from progdtd.checkpoint import WEIGHTS
+from progdtd.codec.errors import OtherModelError
+from progdtd.errors import UserError
+from progdtd.paths import PACKAGE
+
+DEFAULT = "hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
+"""The run that codes when no model is named: the paper's middle lambda over the whole range."""
+
+
+def roots() -> list[Path]:
+    """Where models are looked for: `$PROGDTD_MODELS`, and `outputs/` here and in the project."""
+    named = os.environ.get("PROGDTD_MODELS", "")
+    places = [Path(place).expanduser() for place in named.split(os.pathsep) if place]
+    return list(dict.fromkeys([*places, Path("outputs").resolve(), PACKAGE.parent / "outputs"]))
+
+
+def models() -> Iterator[Path]:
+    """Every weights file under the roots."""
+    for root in roots():
+        yield from sorted(root.rglob("*.safetensors"))
+
+
+def name_of(path: Path) -> str:
+    """A run's weights go by the name of the run, other files by their own."""
+    if path.is_dir():
+        return path.resolve().name
+    return path.resolve().parent.name if path.name == WEIGHTS else path.stem
+
+
+def by_name(name: str | Path | None = None) -> Path:
+    """The model at a path, of a name, or the default one.
+
+    Raises:
+        UserError: there is none, with the names that there are.
+    """
+    chosen = name or os.environ.get("PROGDTD_MODEL")
+    if chosen and Path(chosen).expanduser().exists():
+        return Path(chosen).expanduser()
+    found = {name_of(path): path for path in models()}
+    if chosen in found or (not chosen and DEFAULT in found):
+        return found[str(chosen or DEFAULT)]
+    if not chosen and len(found) == 1:
+        return next(iter(found.values()))
+    there = f"There are: {', '.join(sorted(found))}." if found else (
+        "There are none here: train one (python -m progdtd.train), or name a folder that holds "
+        "some in PROGDTD_MODELS.")  # fmt: skip
+    if chosen:
+        raise UserError(f"No model {chosen}: it is neither a file nor a name. {there}")
+    raise UserError(f"Which model? Give one (--model, or PROGDTD_MODEL). {there}")
+
+
+def by_fingerprint(fingerprint: bytes) -> Path:
+    """The model that made a stream: one seen before on this machine, or one under the roots.
+
+    Raises:
+        OtherModelError: it is not here.
+    """
+    link = _memory() / fingerprint.hex()
+    try:
+        remembered = Path(link.read_text())
+        if remembered.exists():
+            return remembered
+    except OSError:
+        pass
+    for path in models():
+        if recorded(path) == fingerprint.hex():
+            return path
+    raise OtherModelError(
+        f"The stream was made by the model {fingerprint.hex()}, which is not under "
+        f"{', '.join(map(str, roots()))}. Give it (--model), or name its folder in PROGDTD_MODELS."
+    )
+
+
+def recorded(path: Path) -> str | None:
+    """The fingerprint in the header of a weights file."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("fingerprint")
+    except (safetensors.SafetensorError, OSError):
+        return None
+
+
+def remember(fingerprint: bytes, path: Path) -> None:
+    """Note where a model is, so that its streams decode without naming it."""
+    try:
+        folder = _memory()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+            file.write(str(path.resolve()))
+        os.replace(file.name, folder / fingerprint.hex())
+    except OSError:
+        pass  # a home that cannot be written to costs the user a --model, no more
+
+
+def _memory() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "progdtd" / "models"

@@ -1,0 +1,33 @@
+"""What names the decoding half of a model, and the tables that go with it."""
+
+import copy
+import hashlib
+
+from progdtd.models import Progressive
+
+
+def build_tables(model: Progressive) -> None:
+    """Compute the frequency tables of the hyper-latent and keep them with the weights.
+
+    In float64: CompressAI's own float32 would let another instruction set round some entry
+    differently.
+    """
+    exact = copy.deepcopy(model.entropy_bottleneck).cpu().double()
+    exact.update(force=True)
+    for name in ("_quantized_cdf", "_cdf_length", "_offset"):
+        setattr(model.entropy_bottleneck, name, getattr(exact, name))
+
+
+def fingerprint(model: Progressive) -> bytes:
+    """8 bytes of the BLAKE2b hash of all that decoding needs: architecture, synthesis, hyper-
+    synthesis, and the hyper-latent's medians and tables. The analyses do not count.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(type(model).__name__.encode())
+    parts = ("g_s.", "h_s.", "entropy_bottleneck._", "entropy_bottleneck.quantiles")
+    for name, value in sorted(model.state_dict().items()):
+        if name.startswith(parts):
+            exact = value.float() if value.is_floating_point() else value.int()
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(exact.cpu().contiguous().numpy().tobytes())
+    return digest.digest()

@@ -1,0 +1,321 @@
+import io
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import lively
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import progdtd
+from progdtd import Codec
+from progdtd.checkpoint import Loaded, save_weights
+from progdtd.codec import channels, container, find
+from progdtd.codec import codec as codec_module
+from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, OtherModelError
+from progdtd.errors import UserError
+from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
+from progdtd.tail_drop import P_LEVELS, TailDrop
+
+DTD = TailDrop(latent=True, hyper=True)
+DROPS = {
+    "dtd": DTD,
+    "latent_only": TailDrop(latent=True, hyper=False),
+    "hyper_only": TailDrop(latent=False, hyper=True),
+    "none": TailDrop(latent=False, hyper=False),
+}
+SLOW_IS_FINE = settings(
+    max_examples=25, deadline=None, suppress_health_check=list(HealthCheck)
+)  # fmt: skip
+
+
+def codec_of(model: torch.nn.Module, drop: TailDrop = DTD) -> Codec:
+    return Codec(Loaded(model, drop, {"model": {}}))
+
+
+CODEC = codec_of(lively(ProgressiveHyperprior(8, 12)))
+MEANS = codec_of(lively(ProgressiveMeanScaleHyperprior(8, 12)))
+
+
+@pytest.fixture
+def codec(model) -> Codec:
+    return codec_of(model)
+
+
+def pixels(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture)
+
+
+@pytest.mark.parametrize("drop", DROPS)
+def test_the_whole_stream_decodes_to_the_models_own_reconstruction(model, photograph, drop) -> None:
+    """With any drop schedule; within the rounding of one grey level."""
+    codec = codec_of(model, DROPS[drop])
+    x = torch.from_numpy(photograph[:128, :192].copy()).permute(2, 0, 1)[None] / 255
+    y, z = codec.analyse(photograph[:128, :192])
+    symbols, _ = model.quantise(y, z)
+    with torch.no_grad():
+        x_hat = model(x)["x_hat"]
+    decoder = codec.decoder()
+    decoder.feed(codec.encode(photograph[:128, :192]))
+    if isinstance(model, ProgressiveHyperprior):
+        assert torch.equal(decoder._channels.y_hat, symbols)
+    elif drop in ("none", "hyper_only"):
+        torch.testing.assert_close(decoder._channels.y_hat, symbols, atol=2e-3, rtol=0)
+        expected = (x_hat[0].clamp(0, 1) * 255).permute(1, 2, 0).numpy()
+        assert np.abs(decoder.picture() - expected).max() <= 1.5
+
+
+@given(st.integers(1, 150), st.integers(1, 150), st.integers(0, 2**32 - 1), st.sampled_from([0, 1]))
+@SLOW_IS_FINE
+def test_prefixes_of_any_picture_decode(height, width, seed, which) -> None:
+    """For random sizes and contents: every prefix is the picture of its whole levels."""
+    codec = (CODEC, MEANS)[which]
+    rng = np.random.default_rng(seed)
+    low = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    picture = low if seed % 2 else np.full_like(low, seed % 256)
+    stream = codec.encode(picture)
+    decoder = codec.decoder()
+    ends = [(level, decoder.reader.position) for level in decoder.levels_of(stream)]
+    assert ends[-1][1] == len(stream)
+    size = int(rng.integers(ends[0][1], len(stream) + 1))
+    level = sum(end <= size for _, end in ends)
+    shown = codec.decode(stream[:size])
+    assert shown.size == (width, height)
+    np.testing.assert_array_equal(pixels(shown), pixels(codec.decode(stream, levels=level)))
+
+
+def test_truncation_at_every_byte(codec, photograph) -> None:
+    stream = codec.encode(photograph[:60, :64])
+    decoder = codec.decoder()
+    ends = [decoder.reader.position for _ in decoder.levels_of(stream)]
+    known = {level: pixels(codec.decode(stream, levels=level)) for level in range(1, len(ends) + 1)}
+    for size in range(len(stream) + 1):
+        level = sum(end <= size for end in ends)
+        if level == 0:
+            with pytest.raises(IncompleteError):
+                codec.decode(stream[:size])
+        else:
+            fed = codec.decoder()
+            fed.feed(stream[:size])
+            assert fed.level == level
+            if size in ends:
+                np.testing.assert_array_equal(fed.picture(), known[level])
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10**6])
+def test_progressive_yields_a_picture_a_level(codec, photograph, piece) -> None:
+    stream = codec.encode(photograph[:90, :70])
+    chunks = (stream[i : i + piece] for i in range(0, len(stream), piece))
+    pictures = list(codec.progressive(chunks))
+    for level, picture in enumerate(pictures, 1):
+        np.testing.assert_array_equal(pixels(picture), pixels(codec.decode(stream, levels=level)))
+    assert len(pictures) == container.read_header(stream)[0].levels
+    with pytest.raises(IncompleteError):
+        list(codec.progressive([stream[:10], stream[10:20]]))
+
+
+def test_no_symbol_is_decoded_twice(codec, photograph, monkeypatch) -> None:
+    from progdtd.codec.entropy import Decoder
+
+    counted = []
+    take = Decoder.take
+    monkeypatch.setattr(
+        Decoder, "take", lambda self, c, t: counted.append(sum(c)) or take(self, c, t)
+    )
+    stream = codec.encode(photograph[:128, :128])
+    list(codec.progressive(stream[i : i + 50] for i in range(0, len(stream), 50)))
+    assert sum(counted) == 12 * 8 * 8 + 8 * 2 * 2
+
+
+def test_p_and_levels_choose_prefixes(codec, photograph) -> None:
+    stream = codec.encode(photograph[:64, :64], levels=[0.2, 0.5, 1.0])
+    by_p = [pixels(codec.decode(stream, p=p)) for p in (0.0, 0.2, 0.49, 0.5, 0.9, 1.0)]
+    by_level = [pixels(codec.decode(stream, levels=k)) for k in (1, 1, 1, 2, 2, 3)]
+    for one, other in zip(by_p, by_level, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for wrong in ({"p": 1.5}, {"levels": 0}):
+        with pytest.raises(UserError, match=r"within|levels count"):
+            codec.decode(stream, **wrong)
+
+
+def test_limits(codec, photograph) -> None:
+    picture = photograph[:128, :128]
+    whole = codec.encode(picture)
+    for most in (len(whole) // 4, len(whole) // 2, len(whole)):
+        assert len(codec.encode(picture, max_bytes=most)) <= most
+    with pytest.raises(UserError, match="first level"):
+        codec.encode(picture, max_bytes=30)
+    qualities = {}
+    decoder = codec.decoder()
+    for level in decoder.levels_of(whole):
+        error = np.square(decoder.picture().astype(float) - picture).mean()
+        qualities[level] = -10 * np.log10(error / 255**2)
+    target = qualities[5] - 1e-6
+    expected = next(level for level, psnr in qualities.items() if psnr >= target)
+    cut = codec.encode(picture, target_psnr=target)
+    assert container.read_header(cut)[0].levels == expected
+    assert codec.encode(picture, target_psnr=99) == whole
+
+
+MODES = "1 L LA P PA RGB RGBA CMYK YCbCr LAB HSV I;16 I F"
+
+
+@pytest.mark.parametrize("mode", MODES.split())
+def test_every_mode_is_coded(codec, photograph, mode) -> None:
+    image = Image.fromarray(photograph[:40, :50])
+    if mode in ("I;16", "PA"):
+        image = image.convert("L")
+    image = image.convert(mode) if mode != "LAB" else Image.new("LAB", (50, 40), (128, 10, 20))
+    assert codec.decode(codec.encode(image)).size == (50, 40)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (63, 65), (3, 2000)])
+def test_odd_sizes(codec, size) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    assert pixels(codec.decode(codec.encode(picture))).shape == (*size, 3)
+
+
+def test_arrays_and_tensors_mean_the_same(codec, photograph) -> None:
+    picture = photograph[:40, :50]
+    stream = codec.encode(Image.fromarray(picture))
+    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
+    for same in (picture, picture.astype(np.uint16) * 257, tensor, tensor[None], tensor.double()):
+        assert codec.encode(same) == stream
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((4, 4, 5), np.uint8), np.zeros((4, 4, 3), np.complex64),
+        np.zeros((0, 4, 3), np.uint8),
+        torch.zeros(2, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.int32), "photo.png", None,
+    ],
+)  # fmt: skip
+def test_what_is_no_image_says_so(codec, wrong) -> None:
+    with pytest.raises(UserError, match=r"no image|cannot be coded"):
+        codec.encode(wrong)
+
+
+def test_tiles_leave_no_seams(model, photograph, monkeypatch) -> None:
+    """In tiles as in one piece; the analysis may round a symbol on a boundary the other way."""
+    codec = codec_of(model)
+    whole_y, whole_z = codec.analyse(photograph)
+    decoder = codec.decoder()
+    decoder.feed(codec.encode(photograph))
+    whole = decoder.picture()
+    monkeypatch.setattr(codec_module, "TILE", 128)
+    y, z = codec.analyse(photograph)
+    torch.testing.assert_close(y, whole_y, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(z, whole_z, atol=1e-3, rtol=1e-3)
+    tiles = codec.synthesise(decoder._channels.y_hat, *photograph.shape[:2])
+    assert np.abs(tiles.astype(int) - whole).max() <= 1
+
+
+def test_errors_say_what_is_wrong(codec, photograph) -> None:
+    stream = codec.encode(photograph[:64, :64])
+    other = codec_of(lively(ProgressiveHyperprior(8, 16)))
+    with pytest.raises(OtherModelError) as caught:
+        other.decode(stream)
+    assert codec.fingerprint.hex() in str(caught.value)
+    assert other.fingerprint.hex() in str(caught.value)
+    header = container.read_header(stream)[0]
+    payloads = list(container.Reader().feed(stream))
+
+    def forged(coding: int = 1, parameters: bytes = b"", width: int = 64) -> bytes:
+        return container.write(
+            width, header.height, header.fingerprint, payloads, coding, parameters
+        )
+
+    assert codec.decode(forged()).size == (64, 64)
+    with pytest.raises(NewerVersionError, match="kind 9"):
+        codec.decode(forged(coding=9))
+    for parameters in (b"\x00\x01", b"\x01", b"\x7f\x7f", b"\x01\x81", b"\x05\x05" * 900):
+        with pytest.raises(DamagedError):
+            codec.decode(forged(parameters=parameters))
+    with pytest.raises(DamagedError, match="do not end where they should"):
+        codec.decode(forged(width=65))
+    huge = container.write(1 << 20, 1 << 20, header.fingerprint, payloads, 1, b"")
+    with pytest.raises(DamagedError, match="more than can be"):
+        codec.decode(huge)
+
+
+def test_salvage_shows_the_levels_before_the_damage(codec, photograph) -> None:
+    stream = codec.encode(photograph[:64, :64])
+    decoder = codec.decoder()
+    ends = [decoder.reader.position for _ in decoder.levels_of(stream)]
+    damaged = bytearray(stream)
+    damaged[ends[3] - 1] ^= 1
+    with pytest.raises(DamagedError, match="level 4"):
+        codec.decode(bytes(damaged))
+    np.testing.assert_array_equal(
+        pixels(codec.decode(bytes(damaged), salvage=True)), pixels(codec.decode(stream, levels=3))
+    )
+    damaged[ends[0] - 1] ^= 1
+    with pytest.raises(DamagedError, match="level 1"):
+        codec.decode(bytes(damaged), salvage=True)
+
+
+def test_plans_grow_and_bring_everything() -> None:
+    for drop in DROPS.values():
+        levels = channels.plan(drop, P_LEVELS, 192, 128)
+        assert levels[-1] == (192, 128)
+        assert all(a[0] < b[0] and a[1] <= b[1] for a, b in itertools.pairwise(levels))
+        packed = channels.pack(levels, 192, 128)
+        assert channels.unpack(packed, 192, 128) == levels
+    assert channels.pack(channels.plan(DTD, P_LEVELS, 192, 128), 192, 128) == b""
+    assert len(channels.default_plan(192, 128)) == 16
+
+
+def test_the_fingerprint_names_what_decoding_needs(photograph) -> None:
+    model = lively(ProgressiveHyperprior(8, 12))
+    before = codec_of(model).fingerprint
+    with torch.no_grad():
+        model.g_a[0].weight += 1
+    assert codec_of(model).fingerprint == before
+    for part in (model.g_s[0].weight, model.h_s[0].bias, model.entropy_bottleneck.quantiles):
+        with torch.no_grad():
+            part.view(-1)[0] += 0.5
+        changed = codec_of(model).fingerprint
+        assert changed != before
+        before = changed
+
+
+def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photograph) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(find, "PACKAGE", tmp_path / "nowhere" / "package")
+    meta = {
+        "model": {"_target_": "progdtd.models.ProgressiveHyperprior", "N": 8, "M": 12},
+        "drop": {"latent": True, "hyper": True},
+        "lambda": 0.1,
+    }
+    with pytest.raises(UserError, match="none here"):
+        Codec.load()
+    path = tmp_path / "outputs" / "mine" / "run-1" / "weights.safetensors"
+    save_weights(path, lively(ProgressiveHyperprior(8, 12)), meta)
+    named, only = Codec.load("run-1"), Codec.load()
+    assert named.fingerprint == only.fingerprint == bytes.fromhex(find.recorded(path))
+    stream = named.encode(photograph[:64, :64])
+    with Image.open(io.BytesIO(stream[: len(stream) // 2])) as opened:
+        assert (opened.format, opened.size, opened.mode) == ("PDTD", (64, 64), "RGB")
+        np.testing.assert_array_equal(
+            np.asarray(opened), pixels(named.decode(stream[: len(stream) // 2]))
+        )
+    Image.fromarray(photograph[:64, :64]).save("a.pdtd", model="run-1", levels=[0.5, 1.0])
+    assert Image.open("a.pdtd").convert("L").size == (64, 64)
+    with pytest.raises(UserError, match=r"No model run-2.*There are: run-1"):
+        Codec.load("run-2")
+    moved = tmp_path / "elsewhere"
+    path.parent.rename(moved)
+    with pytest.raises(OtherModelError, match=named.fingerprint.hex()):
+        Codec.load_for(stream)
+    monkeypatch.setenv("PROGDTD_MODELS", str(moved))
+    assert Codec.load_for(stream).fingerprint == named.fingerprint
+
+
+def test_half_precision_weights_decode_their_own_streams(tmp_path, photograph) -> None:
+    model = lively(ProgressiveHyperprior(8, 12)).half().float()
+    codec = codec_of(model)
+    assert codec.decode(codec.encode(photograph[:64, :64])).size == (64, 64)
+    assert progdtd.Codec is Codec

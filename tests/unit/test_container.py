@@ -1,0 +1,115 @@
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from progdtd.codec import container
+from progdtd.codec.errors import (
+    CodecError,
+    DamagedError,
+    IncompleteError,
+    NewerVersionError,
+    NotAStreamError,
+)
+from progdtd.errors import UserError
+
+PAYLOADS = [b"first", b"", b"third level" * 30]
+STREAM = container.write(640, 480, b"abcdefgh", PAYLOADS, 1, b"\x01\x02")
+
+
+def test_the_format_is_what_its_description_says() -> None:
+    """Byte by byte, as written in the module's docstring."""
+    head = b"\x89DTD" + bytes([1, 1]) + b"\x80\x05" + b"\xe0\x03" + b"abcdefgh" + b"\x03"
+    total = (1 + 4 + 5) + (1 + 4) + (2 + 4 + 330)
+    head += bytes([total & 0x7F | 0x80, total >> 7]) + b"\x02\x01\x02"
+    crc = zlib.crc32(head)
+    expected = head + crc.to_bytes(4, "little")
+    for payload, size in zip(PAYLOADS, (b"\x05", b"\x00", b"\xca\x02"), strict=True):
+        crc = zlib.crc32(payload, crc)
+        expected += size + crc.to_bytes(4, "little") + payload
+    assert expected == STREAM
+
+
+@given(st.lists(st.integers(1, 40)))
+def test_bytes_may_arrive_in_any_pieces(sizes: list[int]) -> None:
+    reader, read, at = container.Reader(), [], 0
+    for size in [*sizes, len(STREAM)]:
+        read += reader.feed(STREAM[at : at + size])
+        at += size
+    assert read == PAYLOADS
+    assert reader.position == reader.received == len(STREAM)
+    assert reader.header == container.Header(640, 480, b"abcdefgh", 3, 351, 1, b"\x01\x02")
+
+
+def test_a_prefix_reads_to_its_last_whole_level() -> None:
+    ends = []
+    reader = container.Reader()
+    for _ in reader.feed(STREAM):
+        ends.append(reader.position)
+    assert ends[-1] == len(STREAM)
+    for size in range(len(STREAM)):
+        assert len(list(container.Reader().feed(STREAM[:size]))) == sum(e <= size for e in ends)
+
+
+def test_what_follows_the_last_level_is_not_read() -> None:
+    assert list(container.Reader().feed(STREAM + b"more")) == PAYLOADS
+
+
+@given(st.integers(0, len(STREAM) - 1), st.integers(1, 255))
+def test_no_changed_byte_goes_unnoticed(at: int, flip: int) -> None:
+    """Every change is an error, or ends the reading before the level that was changed."""
+    changed = bytearray(STREAM)
+    changed[at] ^= flip
+    read = []
+    try:
+        for payload in container.Reader().feed(bytes(changed)):
+            read.append(payload)
+    except CodecError:
+        pass
+    assert len(read) < len(PAYLOADS)
+    assert read == PAYLOADS[: len(read)]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda s: b"\x89PNG" + s[4:], NotAStreamError),
+        (lambda s: b"", None),
+        (lambda s: s[:4] + b"\x02" + s[5:], NewerVersionError),
+        (lambda s: s[:4] + b"\x00" + s[5:], DamagedError),
+        (lambda s: s[:6] + b"\xff" * 40, DamagedError),
+        (lambda s: s[:-1] + b"?", DamagedError),
+    ],
+)
+def test_errors_are_told_apart(change, error) -> None:
+    if error is None:
+        reader = container.Reader()
+        assert list(reader.feed(change(STREAM))) == []
+        with pytest.raises(IncompleteError):
+            reader.require_header()
+    else:
+        with pytest.raises(error):
+            list(container.Reader().feed(change(STREAM)))
+
+
+def test_damage_names_its_level() -> None:
+    with pytest.raises(DamagedError, match="level 3 does not match its checksum") as caught:
+        list(container.Reader().feed(STREAM[:-1] + b"?"))
+    assert caught.value.level == 3
+
+
+def test_a_forged_size_is_no_reason_to_wait() -> None:
+    start = len(STREAM) - len(PAYLOADS[2]) - 6
+    forged = STREAM[:start] + b"\xff\xff\xff\x7f" + STREAM[start + 2 :]
+    with pytest.raises(DamagedError, match="level 3 claims"):
+        list(container.Reader().feed(forged))
+
+
+def test_cut_keeps_whole_levels() -> None:
+    assert container.cut(STREAM, len(STREAM)) == STREAM
+    shorter = container.cut(STREAM, 100)
+    assert list(container.Reader().feed(shorter)) == PAYLOADS[:2]
+    assert container.read_header(shorter)[0].levels == 2
+    with pytest.raises(UserError, match="first level ends after"):
+        container.cut(STREAM, 20)

@@ -1,0 +1,79 @@
+import pytest
+import torch
+from compressai.models.google import MeanScaleHyperprior, ScaleHyperprior
+from torch import nn
+
+from progdtd.codec import exact
+from progdtd.codec.exact import LIMIT, UNIT, ExactSynthesis
+
+
+def synthesis(
+    model_class=ScaleHyperprior, n: int = 8, m: int = 12
+) -> tuple[nn.Module, ExactSynthesis]:
+    torch.manual_seed(0)
+    h_s = model_class(n, m).h_s
+    return h_s, ExactSynthesis(h_s, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("model_class", [ScaleHyperprior, MeanScaleHyperprior])
+def test_it_is_the_hyper_synthesis(model_class) -> None:
+    h_s, integers = synthesis(model_class)
+    z_hat = torch.randint(-20, 21, (1, 8, 3, 4)).double()
+    sums = integers.begin(3, 4)
+    integers.extend(sums, z_hat * UNIT, 0)
+    outputs = list(range(len(integers.layers[-1].weight)))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            integers.predict(sums, outputs).double() / UNIT, h_s.double()(z_hat), atol=2e-3, rtol=0
+        )
+
+
+def test_channels_may_come_in_any_portions() -> None:
+    _, integers = synthesis()
+    z_hat = torch.randint(-99999, 99999, (1, 8, 2, 2)).double()
+    whole, parts = integers.begin(2, 2), integers.begin(2, 2)
+    integers.extend(whole, z_hat, 0)
+    for first, last in ((0, 1), (1, 1), (1, 6), (6, 8)):
+        integers.extend(parts, z_hat[:, first:last], first)
+    assert torch.equal(whole, parts)
+    assert torch.equal(
+        integers.predict(whole, range(12))[:, 3:7], integers.predict(parts, range(3, 7))
+    )
+
+
+def test_tiles_change_nothing(monkeypatch) -> None:
+    _, integers = synthesis()
+    z_hat = torch.randint(-99999, 99999, (1, 8, 9, 14)).double()
+    sums = integers.begin(9, 14)
+    integers.extend(sums, z_hat, 0)
+    whole = integers.predict(sums, range(12))
+    monkeypatch.setattr(exact, "TILE", 8)
+    assert torch.equal(integers.predict(sums, range(12)), whole)
+
+
+def test_no_sum_can_leave_the_exact_integers() -> None:
+    """Even the worst activations, at the limit with the weights' signs, stay below 2^53."""
+    h_s, _ = synthesis()
+    with torch.no_grad():
+        for module in h_s:
+            if hasattr(module, "weight"):
+                module.weight *= 50
+    for layer in ExactSynthesis(h_s, torch.device("cpu")).layers:
+        worst = layer.weight.abs().flatten(1).sum(1).max() * LIMIT + layer.bias.abs().max()
+        assert worst + 2.0**layer.shift < 2**53
+
+
+def test_orders_of_summation_agree() -> None:
+    """The property that makes it exact, on the real layers: permuted channels give equal sums."""
+    _, integers = synthesis(n=64, m=96)
+    layer = integers.layers[1]
+    x = torch.randint(-LIMIT, LIMIT, (1, 64, 5, 7)).double()
+    order = torch.randperm(64)
+    expected = layer.sums(x)
+    layer.weight = layer.weight[:, order]
+    assert torch.equal(layer.sums(x[:, order]), expected)
+
+
+def test_unknown_layers_are_refused() -> None:
+    with pytest.raises(TypeError, match="GELU"):
+        ExactSynthesis(nn.Sequential(nn.Conv2d(1, 1, 1), nn.GELU()), torch.device("cpu"))
