@@ -110,12 +110,15 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
         device: where the model goes.
 
     Raises:
-        UserError: nothing there, not readable, or not a hyperprior model.
+        UserError: nothing there, not readable, not a hyperprior model, or no such device.
     """
     state, meta = read_weights(path)
     model = build_model(meta["model"])
     load_state(model, state, path)
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    except RuntimeError as error:
+        raise UserError(f"device={device} cannot be used here: {_first_line(error)}.") from error
     return Loaded(model.eval(), build_drop(meta["drop"]), meta)
 
 

@@ -1,5 +1,6 @@
 """Write files so that a crash or a full disk never costs what was there before."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,8 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise UserError(
             f"{path} could not be written ({error}). What was there before is untouched: "
             "make room or mend the permissions, then start the same command again."

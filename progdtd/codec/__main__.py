@@ -208,7 +208,8 @@ def describe(stream: bytes) -> dict:
     ends: list[int] = []
     damage = None
     try:
-        ends += [reader.position for _ in reader.feed(stream)]
+        for _ in reader.feed(stream):
+            ends.append(reader.position)
     except DamagedError as error:
         if reader.header is None:
             raise

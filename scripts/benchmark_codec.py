@@ -1,0 +1,196 @@
+"""What the codec costs, in bytes and in time: `python scripts/benchmark_codec.py --model RUN`.
+
+Bytes, means over the images at each level: the prefix that holds it, header and framing included;
+the bits that the model estimates for the same nested coding; those for coding this level alone
+(what nesting costs); PSNR of the decoded picture.
+
+Time, in turn and in one run, each codec in a process of its own: ours codes all levels,
+CompressAI's own class codes the same weights at one rate. Quote the ratios of the medians.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from progdtd import Codec, data, protocols
+from progdtd.codec import channels
+from progdtd.memory import keep_freed_memory
+from progdtd.tail_drop import P_LEVELS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", help="a run, a weights file or a name; default: as the codec")
+    parser.add_argument("--images", type=Path, default="data/kodak", help="a folder of images")
+    parser.add_argument("--rounds", type=int, default=7, help="timed encodings and decodings")
+    parser.add_argument("--megapixels", type=float, help="also code one image of this size")
+    options = parser.parse_args()
+    codec, paths = Codec.load(options.model), data.folder(options.images)
+    print_sizes(codec, paths)
+    print_times(options.model, paths[0], options.rounds)
+    if options.megapixels:
+        print_large(codec, paths[0], options.megapixels)
+
+
+def print_sizes(codec: Codec, paths: list[Path]) -> None:
+    rows = []
+    for path, picture in data.pictures(tqdm(paths, "sizes", unit="image", disable=None)):
+        alone = list(protocols.native(codec, picture, P_LEVELS))
+        nested = nested_bits(codec, picture)
+        rows += [row | {"image": path.stem, "nested": bits / (row["width"] * row["height"])}
+                 for row, bits in zip(alone, nested, strict=True)]  # fmt: skip
+    table = pd.DataFrame(rows).groupby("p")[
+        ["bytes", "bpp", "nested", "bpp_estimated", "psnr"]
+    ].mean()  # fmt: skip
+    table["stream"] = 100 * (table.bpp / table.nested - 1)
+    table["nesting"] = 100 * (table.nested / table.bpp_estimated - 1)
+    print(f"| p | bytes | bpp | nested, estimated | alone, estimated | PSNR (dB) | "
+          f"stream over estimate | nesting over alone |\n|{'---:|' * 8}")  # fmt: skip
+    for p, row in table.iterrows():
+        print(f"| {p:g} | {row.bytes:.0f} | {row.bpp:.4f} | {row.nested:.4f} | "
+              f"{row.bpp_estimated:.4f} | {row.psnr:.2f} | {row.stream:+.2f} % | "
+              f"{row.nesting:+.2f} % |")  # fmt: skip
+
+
+@torch.inference_mode()
+def nested_bits(codec: Codec, picture: np.ndarray) -> list[float]:
+    """Estimated bits of each prefix in the nested coding, by the model's own float likelihoods."""
+    y, z = codec.analyse(picture)
+    sizes = y.shape[1], z.shape[1]
+    total, known, by_level = 0.0, (0, 0), {}
+    for level in channels.plan(codec.drop, P_LEVELS, *sizes):
+        p_latent, p_hyper = (fraction(n, size) for n, size in zip(level, sizes, strict=True))
+        _, likelihoods = codec.model.quantise(y, z, p_latent, p_hyper)
+        new = {name: likelihoods[name][:, first:last] for name, first, last in
+               zip(("y", "z"), known, level, strict=True)}  # fmt: skip
+        total, known = total + protocols.bits(new).item(), level
+        by_level[level[0]] = total
+    return [by_level[channels.kept(codec.drop.fractions(p)[0], sizes[0])] for p in P_LEVELS]
+
+
+def fraction(kept: int, size: int) -> float:
+    """A p that keeps so many of so many channels."""
+    return 1.0 if kept == size else (kept - 0.5) / size
+
+
+def print_times(model: str | None, path: Path, rounds: int) -> None:
+    with contestant() as ours, contestant() as plain:
+        ours.submit(start, Ours, model, path).result()
+        plain.submit(start, Plain, model, path).result()
+        times: dict[tuple[str, str], list[float]] = {}
+        for _ in tqdm(range(rounds), "times", disable=None):
+            for name, pool in (("ours", ours), ("plain", plain)):
+                for step, seconds in pool.submit(measure).result().items():
+                    times.setdefault((name, step), []).append(seconds)
+    median = {key: statistics.median(values) for key, values in times.items()}
+    for step in ("encode", "decode"):
+        print(f"\n{step}: ours {median['ours', step]:.3f} s, CompressAI's own at one rate "
+              f"{median['plain', step]:.3f} s, ratio "
+              f"{median['ours', step] / median['plain', step]:.2f}")  # fmt: skip
+    print(f"\none more level, incrementally: symbols {median['ours', 'level']:.3f} s (mean of the "
+          f"levels), synthesis {median['ours', 'synthesis']:.3f} s\n"
+          f"entropy coding: {100 * median['ours', 'entropy'] / median['ours', 'decode']:.0f} % "
+          "of decoding")  # fmt: skip
+
+
+class Ours:
+    def __init__(self, model: str | None, path: Path) -> None:
+        keep_freed_memory()
+        self.codec, self.picture = Codec.load(model), data.read_image(path)
+
+    def encode(self) -> bytes:
+        return self.codec.encode(self.picture)
+
+    def decode(self, stream: bytes) -> Any:
+        return self.codec.decode(stream)
+
+    def shares(self, stream: bytes) -> dict[str, float]:
+        decoder = self.codec.decoder()
+        begin = time.perf_counter()
+        levels = sum(1 for _ in decoder.levels_of(stream))
+        symbols = time.perf_counter() - begin
+        begin = time.perf_counter()
+        decoder.picture()
+        synthesis = time.perf_counter() - begin
+        return {"level": symbols / levels, "synthesis": synthesis, "entropy": symbols}
+
+
+class Plain:
+    """CompressAI's `compress` and `decompress`, as they come."""
+
+    def __init__(self, model: str | None, path: Path) -> None:
+        loaded = Codec.load(model).model
+        base = next(c for c in type(loaded).__mro__ if c.__module__.startswith("compressai.models"))
+        self.model = base(loaded.N, loaded.M).eval()
+        self.model.load_state_dict(loaded.state_dict())
+        self.model.update(force=True)
+        picture = data.read_image(path)
+        self.x: Tensor = data.to_tensor(picture).contiguous()
+        assert not any(side % 64 for side in self.x.shape[-2:])
+
+    @torch.no_grad()
+    def encode(self) -> Any:
+        return self.model.compress(self.x)
+
+    @torch.no_grad()
+    def decode(self, coded: Any) -> Any:
+        return self.model.decompress(coded["strings"], coded["shape"])
+
+    def shares(self, coded: Any) -> dict[str, float]:
+        return {}
+
+
+contender: Ours | Plain
+"""Within a contestant's process."""
+
+
+def contestant() -> ProcessPoolExecutor:
+    """A process of its own, so that neither's settings reach the other."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def start(kind: type, model: str | None, path: Path) -> None:
+    global contender
+    contender = kind(model, path)
+    measure()
+
+
+def measure() -> dict[str, float]:
+    begin = time.perf_counter()
+    coded = contender.encode()
+    middle = time.perf_counter()
+    contender.decode(coded)
+    end = time.perf_counter()
+    return {"encode": middle - begin, "decode": end - middle} | contender.shares(coded)
+
+
+def print_large(codec: Codec, path: Path, megapixels: float) -> None:
+    picture = data.read_image(path)
+    repeats = round((megapixels * 1e6 / (picture.shape[0] * picture.shape[1])) ** 0.5 + 0.5)
+    large = np.tile(picture, (repeats, repeats, 1))
+    begin = time.perf_counter()
+    stream = codec.encode(large, progress=True)
+    middle = time.perf_counter()
+    codec.decode(stream, progress=True)
+    end = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    print(f"\n{large.shape[1]}x{large.shape[0]} pixels ({large.size / 3e6:.1f} megapixels): "
+          f"encode {middle - begin:.1f} s, decode {end - middle:.1f} s, {len(stream)} bytes, "
+          f"peak memory {peak:.2f} GiB")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The codec as a user types it, on a model trained for a few steps."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import lively
+from PIL import Image
+
+from progdtd.checkpoint import save_weights
+from progdtd.codec import find
+from progdtd.models import ProgressiveHyperprior
+
+META = {
+    "model": {"_target_": "progdtd.models.ProgressiveHyperprior", "N": 8, "M": 12},
+    "drop": {"latent": True, "hyper": True},
+    "lambda": 0.1,
+}
+
+
+@pytest.fixture
+def model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model where the codec looks for models, and a home of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(find, "PACKAGE", tmp_path / "package")
+    monkeypatch.setenv("PROGDTD_MODEL", "tiny")
+    path = tmp_path / "outputs" / "train" / "tiny" / "weights.safetensors"
+    save_weights(path, lively(ProgressiveHyperprior(8, 12)), META)
+    return path
+
+
+@pytest.fixture
+def photo(photograph: np.ndarray) -> str:
+    Image.fromarray(photograph[:150, :200]).save("photo.png")
+    return "photo.png"
+
+
+def pixels(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_the_issue_as_typed(model_file, photo, command) -> None:
+    codec = ("codec.__main__",)
+    assert command(*codec, "encode", photo, "photo.pdtd", "--model", str(model_file.parent))[0] == 0
+    assert command(*codec, "decode", "photo.pdtd", "all.png")[0] == 0
+    assert pixels("all.png").shape == (150, 200, 3)
+    code, output = command(*codec, "info", "photo.pdtd", "--json")
+    facts = json.loads(output.splitlines()[0])
+    assert code == 0
+    assert facts["model"] == "tiny"
+    ends = [level["bytes"] for level in facts["levels"]]
+    assert ends[-1] == facts["bytes"] == facts["bytes_whole"] == Path("photo.pdtd").stat().st_size
+    choices = {
+        ("--bytes", str(ends[4])): 5,
+        ("--level", "3"): 3,
+        ("--bpp", str(8 * (ends[6] + 1) / (150 * 200))): 7,
+    }
+    for choice, level in choices.items():
+        code, output = command(*codec, "decode", "photo.pdtd", "some.png", *choice)
+        assert (code, f"level {level} of {len(ends)}" in output) == (0, True), output
+    assert command(*codec, "decode", "photo.pdtd", "some.png", "--p", "0.3")[0] == 0
+    code, output = command(*codec, "info", "photo.pdtd")
+    assert f"{ends[2]} bytes" in output
+    assert command(*codec, "strip", photo, "levels.png")[0] == 0
+    assert pixels("levels.png").shape[1] > 1000
+
+
+def test_pipes(model_file, photo) -> None:
+    """`head -c N | decode - -`, in real processes."""
+    base = [sys.executable, "-W", "ignore", "-m", "progdtd.codec"]
+    stream = subprocess.run(
+        [*base, "encode", "-", "-"], input=Path(photo).read_bytes(), capture_output=True, check=True
+    ).stdout
+    half = subprocess.run(
+        [*base, "decode", "-", "-"],
+        input=stream[: len(stream) // 2],
+        capture_output=True,
+        check=True,
+    )
+    assert Image.open(io.BytesIO(half.stdout)).size == (200, 150)
+    assert b"level" in half.stderr
+    for content, code in ((stream[:20], 7), (b"\x89PNG junk", 3), (stream[:-1] + b"?", 6)):
+        done = subprocess.run([*base, "decode", "-", "x.png"], input=content, capture_output=True)
+        assert done.returncode == code, done.stderr
+        assert b"Traceback" not in done.stderr
+    assert not Path("x.png").exists()
+
+
+def test_limits_and_salvage(model_file, photo, command) -> None:
+    codec = ("codec.__main__",)
+    for limit in (("--max-bytes", "1500"), ("--max-bpp", "0.4"), ("--target-psnr", "7")):
+        assert command(*codec, "encode", photo, "cut.pdtd", *limit)[0] == 0
+        assert limit[0] == "--target-psnr" or Path("cut.pdtd").stat().st_size <= 1500
+    assert command(*codec, "encode", photo, "p.pdtd", "--levels", "0.2,0.5,1")[0] == 0
+    stream = bytearray(Path("p.pdtd").read_bytes())
+    stream[-1] ^= 255
+    Path("p.pdtd").write_bytes(stream)
+    assert command(*codec, "decode", "p.pdtd", "p.png")[0] == 6
+    code, output = command(*codec, "decode", "p.pdtd", "p.png", "--salvage")
+    assert (code, "level 2 of 3" in output) == (0, True)
+    code, output = command(*codec, "info", "p.pdtd")
+    assert "2 here, 3 whole" in output
+    assert "damaged" in output
+
+
+def test_folders_and_their_failures(model_file, images, command) -> None:
+    """Folders keep their tree; a file that fails is named and does not stop the rest."""
+    codec = ("codec.__main__",)
+    (images / "broken.png").write_bytes(b"not a picture")
+    code, output = command(*codec, "encode", str(images), "coded")
+    assert code == 1
+    assert "broken.png is not a readable image" in output
+    coded = sorted(str(p.relative_to("coded")) for p in Path("coded").rglob("*.pdtd"))
+    assert coded == ["a.png.pdtd", "b.jpg.pdtd", "c.webp.pdtd", "deeper/d.tiff.pdtd",
+                     "deeper/e.JPEG.pdtd"]  # fmt: skip
+    assert command(*codec, "decode", "coded", "decoded")[0] == 0
+    assert len(list(Path("decoded").rglob("*.png"))) == 5
+    assert command(*codec, "encode", str(images / "a.png"), str(images / "b.jpg"), "two")[0] == 0
+    assert sorted(os.listdir("two")) == ["a.pdtd", "b.pdtd"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "code"),
+    [
+        (("encode", "nowhere.png", "x.pdtd"), "cannot be read", 1),
+        (("encode", "photo.png", "x.pdtd", "--model", "nobody"), "There are: tiny", 1),
+        (("encode", "photo.png", "x.pdtd", "--max-bytes", "10"), "first level ends after", 1),
+        (("encode", "photo.png", "photo.png", "-"), "go to a folder", 1),
+        (("encode", "photo.png", "photo.png/x.pdtd"), "could not be written", 1),
+        (("encode", "photo.png", "x.pdtd", "--device", "cuda:7"), "device", 1),
+        (("decode", "photo.png", "x.png"), "no ProgDTD stream", 3),
+        (("decode", "whole.pdtd", "x.xyz"), "no image format", 1),
+        (("decode", "whole.pdtd", "x.png", "--p", "2"), "within", 1),
+        (("decode", "whole.pdtd", "x.png", "--level", "0"), "above 0", 2),
+        (("decode", "newer.pdtd", "x.png"), "has format 9", 4),
+        (("decode", "other.pdtd", "x.png"), "made by the model", 5),
+        (("info", "photo.png"), "no ProgDTD stream", 3),
+        (("strip", "whole.pdtd", "x.gif2"), "", 1),
+    ],
+)
+def test_bad_input(model_file, photo, command, arguments, said, code) -> None:
+    assert command("codec.__main__", "encode", photo, "whole.pdtd")[0] == 0
+    stream = Path("whole.pdtd").read_bytes()
+    Path("newer.pdtd").write_bytes(stream[:4] + b"\x09" + stream[5:])
+    changed = lively(ProgressiveHyperprior(8, 12))
+    changed.g_s[0].bias.data += 1
+    save_weights(Path("gone/weights.safetensors"), changed, META)
+    made = command("codec.__main__", "encode", photo, "other.pdtd", "--model", "gone")
+    assert made[0] == 0
+    shutil.rmtree("gone")
+    got, output = command("codec.__main__", *arguments)
+    assert got == code, output
+    assert said in output
+    assert "Traceback" not in output
+    assert not any(Path(name).exists() for name in ("x.png", "x.pdtd", "x.xyz"))
+
+
+def test_help_is_quick_and_complete() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "progdtd.codec", "--help"], capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    for word in ("encode", "decode", "info", "strip", "exit codes"):
+        assert word in done.stdout
+    assert "torch" not in done.stderr

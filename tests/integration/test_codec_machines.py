@@ -1,0 +1,76 @@
+"""Streams mean the same in processes that compute differently, and damage is always noticed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from conftest import lively
+
+from progdtd import Codec
+from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+CHILD = """
+import sys, hashlib, numpy as np, torch
+from progdtd import Codec
+for name in sys.argv[1:]:
+    codec = Codec.load(name + ".pt")
+    saved = np.load(name + ".npz")
+    y, z = torch.from_numpy(saved["y"]), torch.from_numpy(saved["z"])
+    stream = codec.encode_latents(y, z, 250, 190)
+    decoder = codec.decoder()
+    decoder.feed(open(name + ".pdtd", "rb").read())
+    symbols = decoder._channels.y_hat.numpy().tobytes()
+    print(codec.fingerprint.hex(), hashlib.sha256(stream + symbols).hexdigest())
+"""
+
+MACHINES = {
+    "one thread": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+    "two threads": {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
+    "plain instructions": {
+        "OMP_NUM_THREADS": "1",
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+    },
+    "avx2": {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+}
+if torch.backends.cpu.get_cpu_capability() == "AVX512":
+    MACHINES["avx512"] = {"OMP_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": "avx512"}
+
+
+def test_any_machine_codes_the_same_bytes_and_decodes_the_same_symbols(
+    photograph, monkeypatch
+) -> None:
+    """Without tables in the weights, so that each process also makes its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path.cwd() / "cache"))
+    models = {"scale": ProgressiveHyperprior, "mean": ProgressiveMeanScaleHyperprior}
+    for name, model_class in models.items():
+        torch.save(lively(model_class(64, 96)).state_dict(), f"{name}.pt")
+        codec = Codec.load(f"{name}.pt")
+        y, z = codec.analyse(photograph[:190, :250])
+        np.savez(f"{name}.npz", y=y, z=z)
+        Path(f"{name}.pdtd").write_bytes(codec.encode_latents(y, z, 250, 190))
+    said = {
+        name: subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", CHILD, *models],
+            env=os.environ | settings, capture_output=True, text=True, check=True,
+        ).stdout
+        for name, settings in MACHINES.items()
+    }  # fmt: skip
+    assert codec.fingerprint.hex() in said["one thread"]
+    assert len(set(said.values())) == 1, said
+
+
+def test_ten_thousand_damaged_and_forged_streams() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(SCRIPTS / "fuzz_codec.py"), "--count", "10000"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "damaged: DamagedError" in done.stdout
+    assert "forged: DamagedError" in done.stdout
