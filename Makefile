@@ -48,10 +48,10 @@ notebook: $(INSTALLED)  ## execute the notebook in place
 	$(RUN) -m jupyter execute --inplace notebooks/progressive_decoding.ipynb
 
 test: lint  ## lint, types and the fast tests
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
 
 test-all: lint  ## the slow tests too
-	$(RUN) -m pytest -m ""
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto -m ""
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check

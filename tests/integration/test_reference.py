@@ -17,9 +17,9 @@ from pytorch_msssim import ms_ssim, ssim
 from torch import nn
 
 from progdtd import checkpoint, published
+from progdtd.data import to_tensor
 from progdtd.errors import UserError
 from progdtd.metrics import quality
-from progdtd.protocols import to_tensor
 from progdtd.reference import ProgDTD
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_published.py"
