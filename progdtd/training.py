@@ -145,12 +145,12 @@ class Trainer:
                         done, sums / (done - since), (done - since) / elapsed, tracker, progress
                     )
                     sums, since, mark = torch.zeros(len(SUMS)), done, time.monotonic()
-                if last or done % options.checkpoint_every == 0:
-                    self.seconds = time.monotonic() - started
-                    self.save(done)
                 if last or done % options.validate_every == 0:
                     progress.say(f"step {done}: {self.validate(done, tracker)}")
                     mark = time.monotonic()
+                if last or done % options.checkpoint_every == 0:  # its rows are all written
+                    self.seconds = time.monotonic() - started
+                    self.save(done)
         self.finish()
 
     def step(self, step: int, images: Tensor) -> Tensor:
