@@ -59,15 +59,36 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a readable checkpoint ({_first_line(error)}).") from error
 
 
-def save_weights(path: Path, model: Progressive, meta: dict[str, Any]) -> None:
+def save_weights(
+    path: Path, model: Progressive, meta: dict[str, Any], dtype: torch.dtype = torch.float32
+) -> None:
     """Write weights as safetensors with `meta` (JSON values only) in the header.
 
     With them go the hyper-latent's frequency tables and the fingerprint that streams carry.
+
+    Args:
+        dtype: how the transforms are stored; `round_transforms` must have been called for less
+            than float32. The entropy bottleneck stays in float32.
     """
     build_tables(model)
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    state = {
+        name: value.detach().cpu().contiguous().to(dtype if _of_transform(name) else value.dtype)
+        for name, value in model.state_dict().items()
+    }
     metadata = {METADATA: json.dumps(meta), "fingerprint": fingerprint(model).hex()}
     write_aside(path, lambda aside: save_file(state, aside, metadata=metadata))
+
+
+@torch.no_grad()
+def round_transforms(model: Progressive, dtype: torch.dtype) -> None:
+    """Round the weights of the four transforms, in place, to what `dtype` can hold."""
+    for name, parameter in model.named_parameters():
+        if _of_transform(name):
+            parameter.copy_(parameter.to(dtype))
+
+
+def _of_transform(name: str) -> bool:
+    return name.startswith(("g_a.", "g_s.", "h_a.", "h_s."))
 
 
 def build_model(config: Mapping[Any, Any]) -> Progressive:

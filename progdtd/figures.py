@@ -50,16 +50,7 @@ CURVE = ["codec", "model", "drop", "range_low", "range_high", "lambda", "seed"]
 
 @hydra.main(config_path=CONF, config_name="figures", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    patterns = [cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs)
-    table = results.read(find(patterns, cfg.images))
-    if table.empty:
-        raise UserError(
-            f"No results for {cfg.images} under {', '.join(patterns)}: make some with "
-            "`python -m progdtd.evaluate run=<run>`, or set runs= and images=."
-        )
-    measured = results.read(Path(path) for path in sorted(glob.glob(cfg.baselines)))
-    measured = measured[measured.dataset == cfg.images]
-    ours, baselines = results.aggregate(table), results.aggregate(measured)
+    ours, baselines = gather(cfg)
     others = curves.codecs().query("codec in @names and metric_optimised != 'ms-ssim'",
                                    local_dict={"names": list(cfg.codecs)})  # fmt: skip
     published = curves.progdtd()
@@ -84,6 +75,30 @@ def main(cfg: DictConfig) -> None:
         written += draw_strip(cfg.strip, out)
     for path in written:
         log.info("%s", os.path.relpath(path))
+
+
+def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Aggregated results of models and of measured codecs: of the runs, or kept from earlier.
+
+    Raises:
+        UserError: there are none.
+    """
+    patterns = [cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs)
+    measured = results.read(find(patterns, cfg.images))
+    if len(measured):
+        baselines = results.read(Path(path) for path in sorted(glob.glob(cfg.baselines)))
+        baselines = baselines[baselines.dataset == cfg.images]
+        return results.aggregate(measured), results.aggregate(baselines)
+    kept = Path(cfg.results)
+    table = pd.read_csv(kept) if kept.is_file() else pd.DataFrame(columns=["dataset", "model"])
+    table = table[table.dataset == cfg.images]
+    if table.empty:
+        raise UserError(
+            f"No results for {cfg.images} under {', '.join(patterns)}, nor in {kept}: make some "
+            "with `python -m progdtd.evaluate run=<run>`, or set runs= and images=."
+        )
+    log.info("No run has results here: drawing those in %s.", kept)
+    return table[table.model.notna()], table[table.model.isna()]
 
 
 TITLES = {

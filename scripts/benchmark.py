@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import readme
 import torch
 from compressai.models.google import ScaleHyperprior
 from hydra import compose, initialize_config_dir
@@ -49,26 +50,43 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="training steps in a round")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each, in turn")
     parser.add_argument("--evaluated", type=int, default=1, help="images evaluated in a round")
+    parser.add_argument("--readme", action="store_true", help="put the result into the README")
     arguments = parser.parse_args()
+    report = compare(arguments)
+    print(report)
+    if arguments.readme:
+        readme.put("benchmark", report)
+
+
+def compare(arguments: argparse.Namespace) -> str:
+    """Time both contestants; returns the result as Markdown."""
     training = data.folder(arguments.images) if arguments.images else data.photos()
     kodak = (data.folder(arguments.kodak) if arguments.kodak else data.photos())[:8]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, "
-          f"bf16 {'on' if fast_bf16(torch.device(device)) else 'off'}, "
-          f"matrix product {matrix_rate(device):.0f} GFLOP/s in float32")  # fmt: skip
     with contestant() as ours, contestant() as plain:
         ours.submit(keep_freed_memory).result()
         ours.submit(start, our_training, training, arguments.trainer).result()
         plain.submit(start, plain_training, training, device).result()
-        rates = rounds(arguments.rounds, arguments.steps, ours, plain)
-        print(f"training, 256x256 images/s: ours {rates[0]:.2f}, plain {rates[1]:.2f}, "
-              f"ratio {rates[0] / rates[1]:.2f}")  # fmt: skip
+        trained = rounds(arguments.rounds, arguments.steps, ours, plain)
         ours.submit(start, our_evaluation, kodak, device).result()
         plain.submit(start, plain_evaluation, kodak, device).result()
-        rates = rounds(arguments.rounds, arguments.evaluated, ours, plain)
-        print(f"evaluation at {len(P_LEVELS)} levels, seconds an image: "
-              f"ours {1 / rates[0]:.2f}, plain {1 / rates[1]:.2f}, "
-              f"ratio {rates[0] / rates[1]:.2f}")  # fmt: skip
+        evaluated = rounds(arguments.rounds, arguments.evaluated, ours, plain)
+    return "\n".join((
+        "| | this project | plain | ratio |",
+        "|---|---:|---:|---:|",
+        row("training, 256×256 images a second", trained),
+        row(f"evaluation at {len(P_LEVELS)} levels, images a second", evaluated),
+        "",
+        f"Medians of {arguments.rounds} rounds in turn; torch {torch.__version__}, {device}, "
+        f"{torch.get_num_threads()} threads, bf16 "
+        f"{'on' if fast_bf16(torch.device(device)) else 'off'}, "
+        f"{matrix_rate(device):.0f} GFLOP/s in a float32 matrix product.",
+    ))  # fmt: skip
+
+
+def row(what: str, rates: list[float]) -> str:
+    ours, plain = rates
+    return f"| {what} | {ours:.2f} | {plain:.2f} | {ours / plain:.1f} |"
 
 
 def contestant() -> ProcessPoolExecutor:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import readme
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -37,15 +38,22 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default="data/kodak", help="a folder of images")
     parser.add_argument("--rounds", type=int, default=7, help="timed encodings and decodings")
     parser.add_argument("--megapixels", type=float, help="also code one image of this size")
+    parser.add_argument("--readme", action="store_true", help="put the result into the README")
     options = parser.parse_args()
     codec, paths = Codec.load(options.model), data.folder(options.images)
-    print_sizes(codec, paths)
-    print_times(options.model, paths[0], options.rounds)
-    if options.megapixels:
-        print_large(codec, paths[0], options.megapixels)
+    parts = [
+        times(options.model, paths[0], options.rounds),
+        *([large(options.model, paths[0], options.megapixels)] if options.megapixels else []),
+        sizes(codec, paths),
+    ]
+    report = "\n\n".join(parts)
+    print(report)
+    if options.readme:
+        readme.put("benchmark_codec", report)
 
 
-def print_sizes(codec: Codec, paths: list[Path]) -> None:
+def sizes(codec: Codec, paths: list[Path]) -> str:
+    """Bytes and PSNR at each level, as Markdown."""
     rows = []
     for path, picture in data.pictures(tqdm(paths, "sizes", unit="image", disable=None)):
         alone = list(protocols.native(codec, picture, P_LEVELS))
@@ -57,12 +65,16 @@ def print_sizes(codec: Codec, paths: list[Path]) -> None:
     ].mean()  # fmt: skip
     table["stream"] = 100 * (table.bpp / table.nested - 1)
     table["nesting"] = 100 * (table.nested / table.bpp_estimated - 1)
-    print(f"| p | bytes | bpp | nested, estimated | alone, estimated | PSNR (dB) | "
-          f"stream over estimate | nesting over alone |\n|{'---:|' * 8}")  # fmt: skip
-    for p, row in table.iterrows():
-        print(f"| {p:g} | {row.bytes:.0f} | {row.bpp:.4f} | {row.nested:.4f} | "
-              f"{row.bpp_estimated:.4f} | {row.psnr:.2f} | {row.stream:+.2f} % | "
-              f"{row.nesting:+.2f} % |")  # fmt: skip
+    lines = [
+        "| p | bytes | bpp | nested, estimated | alone, estimated | PSNR (dB) | "
+        f"stream over estimate | nesting over alone |\n|{'---:|' * 8}"
+    ]
+    lines += [
+        f"| {p:g} | {row.bytes:.0f} | {row.bpp:.4f} | {row.nested:.4f} | {row.bpp_estimated:.4f} "
+        f"| {row.psnr:.2f} | {row.stream:+.2f} % | {row.nesting:+.2f} % |"
+        for p, row in table.iterrows()
+    ]
+    return "\n".join(lines)
 
 
 @torch.inference_mode()
@@ -86,24 +98,27 @@ def fraction(kept: int, size: int) -> float:
     return 1.0 if kept == size else (kept - 0.5) / size
 
 
-def print_times(model: str | None, path: Path, rounds: int) -> None:
+def times(model: str | None, path: Path, rounds: int) -> str:
+    """Seconds to encode and decode one image, as Markdown."""
     with contestant() as ours, contestant() as plain:
         ours.submit(start, Ours, model, path).result()
         plain.submit(start, Plain, model, path).result()
-        times: dict[tuple[str, str], list[float]] = {}
+        measured: dict[tuple[str, str], list[float]] = {}
         for _ in tqdm(range(rounds), "times", disable=None):
             for name, pool in (("ours", ours), ("plain", plain)):
                 for step, seconds in pool.submit(measure).result().items():
-                    times.setdefault((name, step), []).append(seconds)
-    median = {key: statistics.median(values) for key, values in times.items()}
+                    measured.setdefault((name, step), []).append(seconds)
+    median = {key: statistics.median(values) for key, values in measured.items()}
+    lines = ["| seconds | all levels | CompressAI, one rate | ratio |", "|---|---:|---:|---:|"]
     for step in ("encode", "decode"):
-        print(f"\n{step}: ours {median['ours', step]:.3f} s, CompressAI's own at one rate "
-              f"{median['plain', step]:.3f} s, ratio "
-              f"{median['ours', step] / median['plain', step]:.2f}")  # fmt: skip
-    print(f"\none more level, incrementally: symbols {median['ours', 'level']:.3f} s (mean of the "
-          f"levels), synthesis {median['ours', 'synthesis']:.3f} s\n"
-          f"entropy coding: {100 * median['ours', 'entropy'] / median['ours', 'decode']:.0f} % "
-          "of decoding")  # fmt: skip
+        a, b = median["ours", step], median["plain", step]
+        lines.append(f"| {step} | {a:.3f} | {b:.3f} | {a / b:.2f} |")
+    return "\n".join((*lines, "",
+        f"One more level costs {median['ours', 'level']:.3f} s for its symbols (mean of the "
+        f"levels) and {median['ours', 'synthesis']:.3f} s for the synthesis; symbols and their "
+        f"prior take {100 * median['ours', 'entropy'] / median['ours', 'decode']:.0f} % of "
+        "decoding.",
+    ))  # fmt: skip
 
 
 class Ours:
@@ -177,19 +192,28 @@ def measure() -> dict[str, float]:
     return {"encode": middle - begin, "decode": end - middle} | contender.shares(coded)
 
 
-def print_large(codec: Codec, path: Path, megapixels: float) -> None:
-    picture = data.read_image(path)
+def large(model: str | None, path: Path, megapixels: float) -> str:
+    """Time and memory of coding one large image in a process of its own, as a sentence."""
+    with contestant() as process:
+        return process.submit(code_large, model, path, megapixels).result()
+
+
+def code_large(model: str | None, path: Path, megapixels: float) -> str:
+    keep_freed_memory()
+    codec, picture = Codec.load(model), data.read_image(path)
     repeats = round((megapixels * 1e6 / (picture.shape[0] * picture.shape[1])) ** 0.5 + 0.5)
-    large = np.tile(picture, (repeats, repeats, 1))
+    tiled = np.tile(picture, (repeats, repeats, 1))
     begin = time.perf_counter()
-    stream = codec.encode(large, progress=True)
+    stream = codec.encode(tiled, progress=True)
     middle = time.perf_counter()
     codec.decode(stream, progress=True)
     end = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    print(f"\n{large.shape[1]}x{large.shape[0]} pixels ({large.size / 3e6:.1f} megapixels): "
-          f"encode {middle - begin:.1f} s, decode {end - middle:.1f} s, {len(stream)} bytes, "
-          f"peak memory {peak:.2f} GiB")  # fmt: skip
+    return (
+        f"An image of {tiled.shape[1]}×{tiled.shape[0]} pixels ({tiled.size / 3e6:.1f} megapixels) "
+        f"is encoded in {middle - begin:.0f} s and decoded in {end - middle:.0f} s, with "
+        f"{peak:.2f} GiB of memory at the peak."
+    )
 
 
 if __name__ == "__main__":

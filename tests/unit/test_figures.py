@@ -86,6 +86,15 @@ def test_published_curves_belong_to_kodak_alone(command) -> None:
     assert "published" not in Path("outputs/figures/bd.csv").read_text()
 
 
+def test_aggregated_results_are_enough_to_draw_again(command) -> None:
+    write_runs()
+    assert command("figures", "out=first")[0] == 0
+    code, output = command("figures", "runs=nowhere", "results=first/results.csv", "out=again")
+    assert code == 0, output
+    for table in ("results.csv", "bd.csv"):
+        pd.testing.assert_frame_equal(pd.read_csv(f"again/{table}"), pd.read_csv(f"first/{table}"))
+
+
 def test_no_results_says_how_to_make_some(command) -> None:
     code, output = command("figures", "runs=nowhere/*")
     assert code == 1
