@@ -46,7 +46,7 @@ def pixels(path: str) -> np.ndarray:
         return np.asarray(image)
 
 
-def test_the_issue_as_typed(model_file, photo, command) -> None:
+def test_the_commands_as_typed(model_file, photo, command) -> None:
     codec = ("codec.__main__",)
     assert command(*codec, "encode", photo, "photo.pdtd", "--model", str(model_file.parent))[0] == 0
     assert command(*codec, "decode", "photo.pdtd", "all.png")[0] == 0
@@ -170,3 +170,20 @@ def test_help_is_quick_and_complete() -> None:
     for word in ("encode", "decode", "info", "strip", "exit codes"):
         assert word in done.stdout
     assert "torch" not in done.stderr
+
+
+def test_released_weights_are_half_as_large_and_code_alike(model_file, photo, command) -> None:
+    script = Path(__file__).resolve().parents[2] / "scripts" / "release_weights.py"
+    arguments = [sys.executable, "-W", "ignore", str(script), str(model_file), "half.safetensors"]
+    (model_file.parents[3] / "shown").mkdir()
+    shutil.copy(photo, "shown")
+    done = subprocess.run([*arguments, "--images", "shown"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "half.safetensors" in done.stdout
+    assert Path("half.safetensors").stat().st_size < 0.7 * model_file.stat().st_size
+    pictures = []
+    for model in (str(model_file), "half.safetensors"):
+        assert command("codec.__main__", "encode", photo, "a.pdtd", "--model", model)[0] == 0
+        assert command("codec.__main__", "decode", "a.pdtd", "a.png")[0] == 0
+        pictures.append(pixels("a.png").astype(int))
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.5
