@@ -4,8 +4,10 @@ Every random choice is a function of (seed, step), so a run that is interrupted 
 reads with more workers, sees the same batches. There is no sampler state to save.
 """
 
+import contextlib
 import logging
 import os
+import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -92,7 +94,8 @@ def read_image(path: Path) -> np.ndarray:
     """Read an image of any mode as (H, W, 3) uint8, upright.
 
     EXIF orientation is applied, grey becomes RGB, 16-bit grey is scaled to 8 bits, CMYK and
-    palettes are converted, and transparent pixels are shown on white.
+    palettes are converted, and transparent pixels are shown on white. Pixels of 32 bits, whose
+    range no file states, count as in [0, 1], [0, 255] or [0, 65535] by the largest of them.
 
     Raises:
         OSError, ValueError, SyntaxError: Pillow cannot read it.
@@ -105,10 +108,11 @@ def rgb(image: Image.Image) -> np.ndarray:
     """A Pillow image of any mode as (H, W, 3) uint8, as `read_image` describes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
-        image = ImageOps.exif_transpose(image)
+        with contextlib.suppress(Exception):  # damaged EXIF data: whatever Pillow makes of them
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
-            values = np.asarray(image, dtype=np.float64)
-            peak = 65535 if values.max() > 255 else 255
+            values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+            peak = _peak(image.mode, values.max(initial=0))
             image = Image.fromarray(np.clip(values * 255 / peak + 0.5, 0, 255).astype(np.uint8))
         if image.has_transparency_data:
             image = image.convert("RGBA")
@@ -116,12 +120,23 @@ def rgb(image: Image.Image) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
+def _peak(mode: str, largest: float) -> float:
+    """The value that is white."""
+    if mode == "F" and largest <= 1:
+        return 1
+    return 65535 if mode.startswith("I;16") or largest > 255 else 255
+
+
 def to_tensor(picture: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 to (1, 3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
 
 
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+UNREADABLE = (
+    OSError, ValueError, SyntaxError, TypeError, RuntimeError, LookupError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow raises for damaged files."""
 
 
 def pictures(paths: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray]]:

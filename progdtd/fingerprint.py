@@ -3,7 +3,12 @@
 import copy
 import hashlib
 
+from torch import nn
+
 from progdtd.models import Progressive
+
+OPTIONS = ("stride", "padding", "output_padding", "dilation", "groups", "negative_slope", "inverse")
+"""What, beside weights, decides what a layer computes."""
 
 
 def build_tables(model: Progressive) -> None:
@@ -24,6 +29,8 @@ def fingerprint(model: Progressive) -> bytes:
     """
     digest = hashlib.blake2b(digest_size=8)
     digest.update(type(model).__name__.encode())
+    for synthesis in (model.g_s, model.h_s):
+        digest.update("".join(map(_describe, synthesis.children())).encode())
     parts = ("g_s.", "h_s.", "entropy_bottleneck._", "entropy_bottleneck.quantiles")
     for name, value in sorted(model.state_dict().items()):
         if name.startswith(parts):
@@ -31,3 +38,8 @@ def fingerprint(model: Progressive) -> bytes:
             digest.update(f"{name} {tuple(value.shape)}".encode())
             digest.update(exact.cpu().contiguous().numpy().tobytes())
     return digest.digest()
+
+
+def _describe(layer: nn.Module) -> str:
+    options = [f" {name}={getattr(layer, name)}" for name in OPTIONS if hasattr(layer, name)]
+    return f"{type(layer).__name__}{''.join(options)}\n"

@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -56,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
     encode = commands.add_parser(
         "encode",
         help="images to streams",
-        description=("Code images as streams. Several images, or a folder, go to a folder."),
+        description="Code images as streams. Several images, or a folder, go to a folder. A stream "
+        "keeps 8-bit RGB pixels, upright; transparent ones are shown on white, colour profiles and "
+        "other metadata are dropped.",
     )
     _paths(encode, "image")
     encode.add_argument(
@@ -78,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     decode = commands.add_parser(
         "decode",
         help="streams, or prefixes, to images",
-        description=("Decode streams or prefixes of them. The output's suffix says its format."),
+        description="Decode streams or prefixes of them. The output's suffix says its format.",
     )
     _paths(decode, "stream")
     limit = decode.add_mutually_exclusive_group()
@@ -153,6 +156,9 @@ def run_decode(options: argparse.Namespace) -> int:
     codecs: dict[bytes, Codec] = {}
 
     def show(stream: bytes, name: str, output: str) -> None:
+        suffix = Path(output).suffix.lower() if output != "-" else ".png"
+        if suffix not in Image.registered_extensions() or suffix == ".pdtd":
+            raise UserError(f"{output}: no image format has the suffix {suffix!r}; use .png.")
         header = read_header(stream)
         if header.fingerprint not in codecs:
             codecs[header.fingerprint] = (
@@ -170,9 +176,6 @@ def run_decode(options: argparse.Namespace) -> int:
                 raise
             say(f"{name}: {error}")
         picture = Image.fromarray(decoder.picture("synthesise" if sys.stderr.isatty() else ""))
-        suffix = Path(output).suffix.lower() if output != "-" else ".png"
-        if suffix not in Image.registered_extensions():
-            raise UserError(f"{output}: no image format has the suffix {suffix!r}; use .png.")
         file = io.BytesIO()
         try:
             picture.save(file, Image.registered_extensions()[suffix])
@@ -190,11 +193,14 @@ def run_decode(options: argparse.Namespace) -> int:
 
 def run_info(options: argparse.Namespace) -> int:
     """Say what streams hold, from their bytes alone; the model is named if it is here."""
+    from progdtd.codec.errors import DamagedError
+
     code = 0
     for name in options.input:
         with guarded() as outcome:
             facts = describe(get(name))
             print(json.dumps({"stream": name} | facts) if options.json else as_text(name, facts))
+            outcome.code = DamagedError.exit_code if facts["damage"] else 0
         code = code or outcome.code
     return code
 
@@ -202,7 +208,7 @@ def run_info(options: argparse.Namespace) -> int:
 def describe(stream: bytes) -> dict:
     """What a stream, or a prefix of one, says of itself."""
     from progdtd.codec import container, find
-    from progdtd.codec.errors import DamagedError, OtherModelError
+    from progdtd.codec.errors import DamagedError
 
     reader = container.Reader()
     ends: list[int] = []
@@ -215,10 +221,7 @@ def describe(stream: bytes) -> dict:
             raise
         damage = str(error)
     header = reader.require_header()
-    try:
-        model = find.name_of(find.by_fingerprint(header.fingerprint))
-    except OtherModelError:
-        model = None
+    model = next(map(find.name_of, find.by_fingerprint(header.fingerprint)), None)
     pixels = header.width * header.height
     return {
         "width": header.width,
@@ -240,14 +243,15 @@ def describe(stream: bytes) -> dict:
 
 
 def _shares(header, count: int) -> list[dict]:
-    """Channels of each level, as far as the stream alone tells."""
+    """Channels of each level, as far as the stream alone tells: models with few channels merge
+    some of the default levels."""
     from progdtd.codec import channels
     from progdtd.tail_drop import P_LEVELS
 
-    if header.parameters:
+    if header.coding == channels.CODING and header.parameters:
         steps = channels.unpack(header.parameters, 1 << 30, 1 << 30)
         return [{"latent_channels": y, "hyper_channels": z} for y, z in steps[:count]]
-    if header.levels <= len(P_LEVELS):
+    if header.coding == channels.CODING and header.levels == len(P_LEVELS):
         return [{"p": p} for p in P_LEVELS[:count]]
     return [{}] * count
 
@@ -314,10 +318,15 @@ def each(
     """Run `work(content, name, output)` over all inputs; one that fails does not stop the rest."""
     from tqdm import tqdm
 
+    from progdtd.errors import UserError
     from progdtd.memory import keep_freed_memory
 
     keep_freed_memory()
     jobs = list(pair(options.input, options.output, suffixes, suffix))
+    outputs = [output for _, output in jobs]
+    if twice := {output for output in outputs if outputs.count(output) > 1}:
+        raise UserError(f"Several inputs would be written to {min(twice)}: give folders, or one "
+                        "file at a time.")  # fmt: skip
     code = 0
     several = len(jobs) > 1
     for name, output in tqdm(jobs, unit="file", disable=None if several else True):
@@ -339,7 +348,9 @@ def pair(
     for name in inputs:
         folder = Path(name)
         if name != "-" and folder.is_dir():
-            found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes)
+            found = sorted(
+                p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file()
+            )
             if not found:
                 raise UserError(f"{name} holds no {', '.join(sorted(suffixes))} files.")
             for path in found:
@@ -391,11 +402,17 @@ def get(name: str) -> bytes:
 
 def put(name: str, content: bytes) -> None:
     """Write a file whole or not at all; - is stdout."""
+    from progdtd.errors import UserError
     from progdtd.files import write_aside
 
     if name == "-":
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(f"stdout cannot be written to ({error.strerror}).") from error
     else:
         write_aside(Path(name), lambda aside: aside.write_bytes(content))
 
@@ -414,8 +431,8 @@ def _model(command: argparse.ArgumentParser) -> None:
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     def parse(text: str) -> float:
         value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
         return value
 
     parse.__name__ = kind.__name__
@@ -423,9 +440,12 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def _fractions(text: str) -> list[float]:
-    values = [float(part) for part in text.split(",")]
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = [-1.0]
     if not all(0 <= p <= 1 for p in values):
-        raise argparse.ArgumentTypeError(f"{text}: fractions are within [0, 1]")
+        raise argparse.ArgumentTypeError(f"{text}: give fractions within [0, 1], as 0.1,0.5,1")
     return values
 
 

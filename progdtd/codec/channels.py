@@ -5,7 +5,9 @@ the channels of the hyper-latent known at that level. Nothing already sent is ev
 
 A payload is one ANS code of the hyper-latent's new channels, each with its own table, then of the
 latent's new channels, gathered by class of scale, classes in rising order, elements of a class in
-the order channel, row, column.
+the order channel, row, column. `entropy.py` has the code and the classes, `exact.py` how the scales
+and means are computed. A symbol stands for the difference to the mean (of the hyper-latent: to the
+channel's median, in 1/4096).
 
 The parameters of the coding, in the container's header, are one pair of varints for each level:
 how many channels of the latent (at least one) and of the hyper-latent it adds. No parameters stand
@@ -30,7 +32,7 @@ from progdtd.codec.entropy import (
     gaussian_tables,
     thresholds,
 )
-from progdtd.codec.errors import DamagedError
+from progdtd.codec.errors import DamagedError, UndecodableError
 from progdtd.codec.exact import UNIT, ExactSynthesis
 from progdtd.models import Progressive
 from progdtd.tail_drop import P_LEVELS, TailDrop, kept
@@ -210,7 +212,7 @@ class ChannelDecoder:
         """Decode the next level.
 
         Raises:
-            DamagedError: the payload is not one that this model's encoder makes.
+            UndecodableError: the payload is not one that this model's encoder makes.
         """
         y_from, z_from = self.levels[self.level - 1] if self.level else (0, 0)
         y_to, z_to = self.levels[self.level]
@@ -228,10 +230,7 @@ class ChannelDecoder:
             symbols[order] = np.concatenate(decoder.take(counts.tolist(), self.prior.y_tables))
             decoder.finish()
         except MismatchError as error:
-            raise DamagedError(
-                f"the symbols of level {self.level + 1} do not end where they should",
-                self.level + 1,
-            ) from error
+            raise UndecodableError(self.level + 1) from error
         fresh = torch.from_numpy(symbols.reshape(classes.shape)).float() + means
         self.changed = self.level == 0 or bool(fresh.any())
         self.y_hat[0, y_from:y_to] = fresh
@@ -239,7 +238,7 @@ class ChannelDecoder:
 
 
 def _symbols(values: Tensor) -> np.ndarray:
-    return values.round().clamp(-LARGEST, LARGEST).long().numpy()
+    return values.nan_to_num(0.0).round().clamp(-LARGEST, LARGEST).long().numpy()
 
 
 def _by_class(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

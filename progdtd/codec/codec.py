@@ -22,8 +22,9 @@ from progdtd.tail_drop import P_LEVELS
 TILE = 1024
 """Side of a tile in pixels: images of more pixels than a tile are coded in tiles."""
 
-MAX_PIXELS = 1 << 28
-"""Larger images are refused, to encode as well as to decode: a forged header costs nothing."""
+MAX_PIXELS = 1 << 27
+"""Larger images are refused, to encode as well as to decode: a forged header, of which a few bytes
+can claim any size, costs no more than an image of 134 megapixels does."""
 
 Picture = Image.Image | np.ndarray | Tensor
 
@@ -34,6 +35,9 @@ class Codec:
     Args:
         loaded: a model and its tail drop.
         device: where the networks run.
+
+    Raises:
+        UserError: weights that are not finite, or a hyper-synthesis without an exact form.
     """
 
     def __init__(self, loaded: checkpoint.Loaded, device: str | torch.device = "cpu") -> None:
@@ -44,7 +48,12 @@ class Codec:
             build_tables(self.model)
         self.fingerprint = fingerprint(self.model)
         """8 bytes that name the decoding half of the model; every stream carries them."""
-        self._prior = channels.Prior.of(self.model, self.device)
+        try:
+            if not all(w.isfinite().all() for w in self.model.parameters()):
+                raise ValueError("some of its weights are not finite")
+            self._prior = channels.Prior.of(self.model, self.device)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"This model cannot code images: {error}.") from error
 
     @classmethod
     def load(cls, path: str | Path | None = None, device: str | torch.device = "cpu") -> "Codec":
@@ -66,7 +75,17 @@ class Codec:
         Raises:
             CodecError: this is no stream, or its model is not here.
         """
-        return cls.load(find.by_fingerprint(read_header(stream).fingerprint), device)
+        wanted = read_header(stream).fingerprint
+        reason: UserError = find.not_here(wanted)
+        for path in find.by_fingerprint(wanted):
+            try:
+                codec = cls.load(path, device)
+            except UserError as error:
+                reason = error
+            else:
+                if codec.fingerprint == wanted:
+                    return codec
+        raise reason
 
     def encode(
         self,
@@ -88,8 +107,10 @@ class Codec:
             progress: show a progress bar for images of several tiles.
 
         Raises:
-            UserError: not an image, too large, or not even the first level fits.
+            UserError: not an image, too large, no such levels, or not even the first one fits.
         """
+        if not all(0 <= p <= 1 for p in levels):
+            raise UserError(f"levels={list(levels)}: fractions of the channels are within [0, 1].")
         picture = to_rgb(image)
         height, width = picture.shape[:2]
         if not 0 < height * width <= MAX_PIXELS or max(height, width) > container.MAX_SIDE:
@@ -141,8 +162,11 @@ class Codec:
                 raise
         return Image.fromarray(decoder.picture("synthesise" if progress else ""))
 
-    def progressive(self, chunks: Iterable[bytes]) -> Iterator[Image.Image]:
+    def progressive(self, chunks: Iterable[bytes] | bytes) -> Iterator[Image.Image]:
         """Decode while bytes arrive: yields a picture whenever a level is complete.
+
+        Args:
+            chunks: bytes in any portions; bytes themselves are one portion.
 
         No symbol is decoded twice; each level costs its own symbols and one synthesis.
 
@@ -150,7 +174,7 @@ class Codec:
             CodecError: see `progdtd.codec.errors`; also when the chunks end before the first level.
         """
         decoder = self.decoder()
-        for chunk in chunks:
+        for chunk in [chunks] if isinstance(chunks, bytes | bytearray) else chunks:
             for _ in decoder.levels_of(chunk):
                 yield Image.fromarray(decoder.picture())
         if decoder.level == 0:
@@ -313,7 +337,10 @@ def to_rgb(image: Picture) -> np.ndarray:
     if isinstance(image, Tensor):
         return _of_tensor(image)
     if isinstance(image, Image.Image):
-        return data.rgb(image)
+        try:
+            return data.rgb(image)
+        except data.UNREADABLE as error:
+            raise UserError(f"The image cannot be read ({error}).") from error
     try:
         if image.dtype == np.uint16 and image.ndim == 3:
             image = (image / 257 + 0.5).astype(np.uint8)

@@ -1,7 +1,8 @@
 """The file: a header, then levels. A prefix that holds the header and k whole levels is a picture.
 
 The container knows bytes only; what is inside a level is the business of the `coding` that the
-header names. All integers are little-endian; `varint` is LEB128 (seven bits a byte, low first).
+header names. All integers are little-endian; `varint` is LEB128 (seven bits a byte, low first), at
+most 49 bits.
 
     bytes    field
     4        magic, 89 44 54 44 (\\x89 D T D)
@@ -11,7 +12,8 @@ header names. All integers are little-endian; `varint` is LEB128 (seven bits a b
     varint   height in pixels, 1 to 2^20
     8        fingerprint of the model (see `Codec.fingerprint`)
     varint   n, number of levels in the whole stream, 1 to 65535
-    varint   total bytes of the levels of the whole stream, with their framing
+    varint   total bytes of the levels of the whole stream, with their framing, at most 16 for each
+             pixel of the image padded to multiples of 64, and 64 for each level
     varint   size of the parameters of the coding, at most 65535
     ...      the parameters (none: the coding's defaults)
     4        CRC-32 of everything above
@@ -131,7 +133,7 @@ class Reader:
         self.position = 0
         self.received = 0
         self._rest = bytearray()
-        self._crc = 0
+        self._crc = self._end = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Take the next bytes of the stream; yields the payload of each level that they complete.
@@ -140,28 +142,31 @@ class Reader:
             NotAStreamError, NewerVersionError: at the first bytes of something else.
             DamagedError: a checksum does not match, or a size cannot be.
         """
-        self._rest += chunk
         self.received += len(chunk)
+        if self.header and len(self.sizes) == self.header.levels:
+            return
+        self._rest += chunk
         if self.header is None:
             try:
                 self.header, used = read_header(self._rest)
             except NotYetError:
                 return
             self._crc = crc_of(self._rest[:used])
+            self._end = used + self.header.total
             self._take(used)
         while len(self.sizes) < self.header.levels:
-            payload = self._next_level(self.header)
+            payload = self._next_level()
             if payload is None:
                 return
             yield payload
+        self._rest.clear()
 
-    def _next_level(self, header: Header) -> bytes | None:
+    def _next_level(self) -> bytes | None:
         level = len(self.sizes) + 1
-        end = len(bytes(header)) + header.total
         try:
             size, start = read_varint(self._rest, 0, f"level {level}")
             start += CRC_SIZE
-            if self.position + start + size > end:
+            if self.position + start + size > self._end:
                 raise DamagedError(
                     f"level {level} claims {size} bytes, more than there can be", level
                 )
@@ -214,6 +219,8 @@ def read_header(data: bytes | bytearray) -> tuple[Header, int]:
     if len(data) < end:
         raise NotYetError
     sizes_fit = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and 0 < levels <= MAX_LEVELS
+    padded = (width + 63) // 64 * 64 * ((height + 63) // 64 * 64)
+    sizes_fit = sizes_fit and total <= 16 * padded + 64 * levels
     if (
         version != VERSION
         or not sizes_fit
@@ -234,7 +241,7 @@ def varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes | bytearray, at: int, where: str = "the header") -> tuple[int, int]:
-    """The varint at `at`, at most 48 bits, and the position after it."""
+    """The varint at `at`, at most 49 bits, and the position after it."""
     value = 0
     for shift in range(0, 49, 7):
         if at >= len(data):

@@ -3,6 +3,20 @@
 Everything that decides a symbol's interval is an integer or an exact float, so encoder and decoder
 agree on any machine. The coder ends in its first state exactly when every symbol was decoded with
 the frequencies that it was encoded with: a mismatch is noticed without a byte spent on it.
+
+The code, for whoever writes another decoder. A streaming ANS coder (Duda, "Asymmetric numeral
+systems", 2013) has a state of 64 bits, first 0, words of 32 and probabilities of 24. A code is its
+words and then its state, in two words, all little-endian, low before high; zero bytes at its end
+are left out. The symbol of the interval [l, r) is decoded when q = state mod 2^24 lies in it; then the
+state becomes (state >> 24) * (r - l) + q - l, and if that is below 2^32, the last word comes in
+below it. A table of n frequencies f_i of sum 2^b gives its symbol i the interval from l_i to
+l_{i+1}, with l_i = floor((f_0 + ... + f_{i-1}) * (2^24 - n) / 2^b) + i, and l_n = 2^24; of n values
+that are uniform, l_i = i * floor(2^24 / n).
+
+A symbol outside its table is coded as the escape. After all the groups of a `put` come the escaped
+symbols' values, v = 2k + 1 for a symbol k >= 0 above the table's end and v = 2k for one k > 0 below
+its start: first each one's number of bits, less 1, uniform in 0 ... 22, then, of all those with 2
+bits, then with 3 and so on, the bits under the leading one, uniform.
 """
 
 import itertools
@@ -40,12 +54,15 @@ class Table:
         low: the smallest symbol with a frequency of its own.
         frequencies: positive integers, one a symbol; the last is the escape's, which stands for
             every other symbol. Their sum is a power of two.
+
+    Raises:
+        ValueError: they are not.
     """
 
     def __init__(self, low: int, frequencies: np.ndarray) -> None:
         total = int(frequencies.sum())
-        assert total & (total - 1) == 0
-        assert frequencies.min() > 0
+        if len(frequencies) < 2 or frequencies.min() < 1 or total & (total - 1):
+            raise ValueError("the frequencies of a table are wrong")
         self.low, self.escape = low, len(frequencies) - 1
         self.model = Categorical(frequencies / total, perfect=False)
 
@@ -70,7 +87,7 @@ def thresholds(unit: int) -> np.ndarray:
 
 def gaussian_frequencies(scale: float) -> np.ndarray:
     """Integer frequencies of -L ... L and the escape, with L about five times the scale."""
-    reach = max(1, math.ceil(5 * scale))
+    reach = max(1, math.ceil(5 * scale - 1e-6))
     upper = [bin_mass(k, scale) for k in range(1, reach + 1)]
     half = np.array([max(1, round(mass * 2**PRECISION)) for mass in upper], dtype=np.int64)
     escape = max(1, round(2 * tail_mass(reach, scale) * 2**PRECISION))

@@ -50,6 +50,19 @@ class DamagedError(CodecError):
         self.level = level
 
 
+class UndecodableError(DamagedError):
+    """The bytes of a level are as they were written, and yet its symbols cannot be right."""
+
+    def __init__(self, level: int) -> None:
+        CodecError.__init__(
+            self,
+            f"The symbols of level {level} do not end where they should, though its checksum "
+            "matches: it was not written by this encoder with this model. Encode the image again"
+            + (", or show the levels before it (--salvage, salvage=True)." if level > 1 else "."),
+        )
+        self.level = level
+
+
 class IncompleteError(CodecError):
     """The bytes end before the first level does."""
 

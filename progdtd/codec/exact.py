@@ -23,7 +23,7 @@ UNIT = 1 << 12
 LIMIT = 1 << 24
 """Activations are clamped to +-4096 of their own unit."""
 
-TILE, HALO = 128, 4
+TILE, HALO = 64, 4
 """Of the activations after the first layer, in samples."""
 
 
@@ -35,7 +35,7 @@ class Layer:
         slope: of the activation that follows, for negative values; 1 for none.
 
     Raises:
-        TypeError: another kind of module, or weights too large for the grid.
+        TypeError: another kind of module, or weights that are not finite or too large.
     """
 
     def __init__(self, convolution: nn.Module, slope: float) -> None:
@@ -45,8 +45,10 @@ class Layer:
         weight = convolution.weight.detach().double()
         if self.transposed:
             weight = weight.transpose(0, 1)
-        largest = weight.abs().flatten(1).sum(1).max().item()
-        self.shift = 27 - math.ceil(math.log2(max(largest, 2**-10)))
+        if not weight.abs().max() < 2**20:
+            raise TypeError("the weights are not finite or too large")
+        largest = int(torch.ceil(weight.abs() * 2**24).long().flatten(1).sum(1).max())
+        self.shift = 27 - max((largest - 1).bit_length() - 24, -10)
         if self.shift < 4:
             raise TypeError("the weights are too large")
         self.weight = torch.round(weight * 2**self.shift)

@@ -1,5 +1,6 @@
 """Which model: by path, by name, or by the fingerprint in a stream."""
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ def by_name(name: str | Path | None = None) -> Path:
     chosen = name or os.environ.get("PROGDTD_MODEL")
     if chosen and Path(chosen).expanduser().exists():
         return Path(chosen).expanduser()
-    found = {name_of(path): path for path in models()}
+    found = {name_of(path): path for path in reversed(list(models()))}
     if chosen in found or (not chosen and DEFAULT in found):
         return found[str(chosen or DEFAULT)]
     if not chosen and len(found) == 1:
@@ -58,23 +59,22 @@ def by_name(name: str | Path | None = None) -> Path:
     raise UserError(f"Which model? Give one (--model, or PROGDTD_MODEL). {there}")
 
 
-def by_fingerprint(fingerprint: bytes) -> Path:
-    """The model that made a stream: one seen before on this machine, or one under the roots.
-
-    Raises:
-        OtherModelError: it is not here.
-    """
+def by_fingerprint(fingerprint: bytes) -> Iterator[Path]:
+    """Where the model that made a stream should be: where one was seen before on this machine (it
+    may have been trained further since), then under the roots. There may be none."""
     link = _memory() / fingerprint.hex()
-    try:
+    with contextlib.suppress(OSError, RuntimeError):
         remembered = Path(link.read_text())
         if remembered.exists():
-            return remembered
-    except OSError:
-        pass
+            yield remembered
     for path in models():
         if recorded(path) == fingerprint.hex():
-            return path
-    raise OtherModelError(
+            yield path
+
+
+def not_here(fingerprint: bytes) -> OtherModelError:
+    """What to say when no model has this fingerprint."""
+    return OtherModelError(
         f"The stream was made by the model {fingerprint.hex()}, which is not under "
         f"{', '.join(map(str, roots()))}. Give it (--model), or name its folder in PROGDTD_MODELS."
     )
@@ -91,14 +91,12 @@ def recorded(path: Path) -> str | None:
 
 def remember(fingerprint: bytes, path: Path) -> None:
     """Note where a model is, so that its streams decode without naming it."""
-    try:
+    with contextlib.suppress(OSError, RuntimeError):  # no home costs the user a --model, no more
         folder = _memory()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
             file.write(str(path.resolve()))
         os.replace(file.name, folder / fingerprint.hex())
-    except OSError:
-        pass  # a home that cannot be written to costs the user a --model, no more
 
 
 def _memory() -> Path:

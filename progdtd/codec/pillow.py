@@ -1,7 +1,8 @@
 """A Pillow plugin: `Image.open("photo.pdtd")`, `image.save("photo.pdtd", model=...)`.
 
-Truncated files open to what they hold. The model of a file is found by its fingerprint; to save,
-one is chosen as `Codec.load` does. `import progdtd` registers the format.
+Truncated files open to what they hold; what cannot be decoded is an `OSError`, as Pillow's users
+expect. A file's model is found by its fingerprint; to save, one is chosen as `Codec.load` does.
+`import progdtd` registers the format.
 """
 
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import IO, Any
 from PIL import Image, ImageFile
 
 from progdtd.codec import container
+from progdtd.codec.errors import CodecError
 
 FORMAT = "PDTD"
+OPTIONS = ("levels", "max_bytes", "target_psnr")
 
 
 class PdtdImageFile(ImageFile.ImageFile):
@@ -27,6 +30,8 @@ class PdtdImageFile(ImageFile.ImageFile):
             header, _ = container.read_header(head)
         except container.NotYetError as error:
             raise SyntaxError("the header is not complete") from error
+        except CodecError as error:
+            raise OSError(str(error)) from error
         self._size = (header.width, header.height)
         self._mode = "RGB"
         self.info = {"levels": header.levels, "fingerprint": header.fingerprint.hex()}
@@ -38,8 +43,13 @@ class PdtdImageFile(ImageFile.ImageFile):
             assert self.fp is not None
             self.fp.seek(0)
             stream = self.fp.read()
-            self.im = Codec.load_for(stream).decode(stream).im
-            self._close_fp()
+            try:
+                self.im = Codec.load_for(stream).decode(stream).im
+            except CodecError as error:
+                raise OSError(str(error)) from error
+            if self._exclusive_fp:
+                self.fp.close()
+            self.fp = None
         return super().load()
 
 
@@ -49,12 +59,14 @@ def accept(prefix: bytes) -> bool:
 
 
 def save(image: Image.Image, file: IO[bytes], filename: str | bytes | Path) -> None:
-    """Encode; keyword arguments of `Image.save` other than `model` go to `Codec.encode`."""
+    """Encode; of the keyword arguments of `Image.save`, `model` goes to `Codec.load` and `levels`,
+    `max_bytes` and `target_psnr` to `Codec.encode`. Pillow empties an existing file beforehand.
+    """
     from progdtd.codec.codec import Codec
 
-    options = dict(image.encoderinfo)
-    codec = Codec.load(options.pop("model", None))
-    file.write(codec.encode(image, **options))
+    options = image.encoderinfo
+    known = {name: options[name] for name in OPTIONS if name in options}
+    file.write(Codec.load(options.get("model")).encode(image, **known))
 
 
 def register() -> None:

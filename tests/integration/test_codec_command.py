@@ -106,6 +106,7 @@ def test_limits_and_salvage(model_file, photo, command) -> None:
     code, output = command(*codec, "decode", "p.pdtd", "p.png", "--salvage")
     assert (code, "level 2 of 3" in output) == (0, True)
     code, output = command(*codec, "info", "p.pdtd")
+    assert code == 6
     assert "2 here, 3 whole" in output
     assert "damaged" in output
 
@@ -133,6 +134,10 @@ def test_folders_and_their_failures(model_file, images, command) -> None:
         (("encode", "photo.png", "x.pdtd", "--model", "nobody"), "There are: tiny", 1),
         (("encode", "photo.png", "x.pdtd", "--max-bytes", "10"), "first level ends after", 1),
         (("encode", "photo.png", "photo.png", "-"), "go to a folder", 1),
+        (("encode", "photo.png", "photo.png", "x"), "written to x/photo.pdtd", 1),
+        (("encode", "photo.png", "x.pdtd", "--max-bpp", "inf"), "not a number above 0", 2),
+        (("encode", "photo.png", "x.pdtd", "--levels", "0.1,,1"), "give fractions", 2),
+        (("decode", "whole.pdtd", "x.pdtd"), "no image format", 1),
         (("encode", "photo.png", "photo.png/x.pdtd"), "could not be written", 1),
         (("encode", "photo.png", "x.pdtd", "--device", "cuda:7"), "device", 1),
         (("decode", "photo.png", "x.png"), "no ProgDTD stream", 3),

@@ -1,5 +1,8 @@
+import copy
+import hashlib
 import io
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,7 +111,7 @@ def test_truncation_at_every_byte(codec, photograph) -> None:
 def test_progressive_yields_a_picture_a_level(codec, photograph, piece) -> None:
     stream = codec.encode(photograph[:90, :70])
     chunks = (stream[i : i + piece] for i in range(0, len(stream), piece))
-    pictures = list(codec.progressive(chunks))
+    pictures = list(codec.progressive(chunks if piece > 1 else bytearray(stream)))
     for level, picture in enumerate(pictures, 1):
         np.testing.assert_array_equal(pixels(picture), pixels(codec.decode(stream, levels=level)))
     assert len(pictures) == container.read_header(stream)[0].levels
@@ -135,6 +138,8 @@ def test_p_and_levels_choose_prefixes(codec, photograph) -> None:
     by_level = [pixels(codec.decode(stream, levels=k)) for k in (1, 1, 1, 2, 2, 3)]
     for one, other in zip(by_p, by_level, strict=True):
         np.testing.assert_array_equal(one, other)
+    with pytest.raises(UserError, match="within"):
+        codec.encode(photograph, levels=[1.5])
     for wrong in ({"p": 1.5}, {"levels": 0}):
         with pytest.raises(UserError, match=r"within|levels count"):
             codec.decode(stream, **wrong)
@@ -282,6 +287,57 @@ def test_the_fingerprint_names_what_decoding_needs(photograph) -> None:
         before = changed
 
 
+def test_the_fingerprint_names_layers_without_weights() -> None:
+    plain, sigmoid = ProgressiveHyperprior(8, 12), ProgressiveHyperprior(8, 12, sigmoid=True)
+    sigmoid.load_state_dict(plain.state_dict())
+    assert codec_of(plain).fingerprint != codec_of(sigmoid).fingerprint
+
+
+def test_streams_of_today_decode_for_ever() -> None:
+    """Weights and latents of plain arithmetic give the very bytes that they gave before."""
+    model = ProgressiveHyperprior(8, 12).eval()
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            index = torch.arange(parameter.numel(), dtype=torch.float64).view(parameter.shape)
+            parameter.copy_(((index * 37 + number * 11) % 101 - 50) / 256)
+        model.entropy_bottleneck.quantiles.copy_(torch.tensor([-9.0, 0.25, 9.0]).expand(8, 1, 3))
+    codec = codec_of(model)
+    index = torch.arange(12 * 16 * 8)
+    y = ((index * 7919) % 1009 - 504).view(1, 12, 16, 8) / 16.0
+    z = ((torch.arange(8 * 4 * 2) * 31) % 57 - 28).view(1, 8, 4, 2) / 4.0
+    stream = codec.encode_latents(y, z, 100, 200)
+    decoder = codec.decoder()
+    decoder.feed(stream)
+    assert torch.equal(decoder._channels.y_hat, y.round())
+    assert codec.fingerprint.hex() == "42cb85c6084fa523"
+    assert (
+        hashlib.sha256(stream).hexdigest()
+        == "21d3cb5ae7de4ff651a7cfb577e51994d491c869fe39785fd4e4c61f60edf51e"
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("model_class", [ProgressiveHyperprior, ProgressiveMeanScaleHyperprior])
+def test_a_gpu_encodes_and_a_cpu_decodes(photograph, model_class) -> None:
+    model = lively(model_class(64, 96))
+    gpu = Codec(Loaded(copy.deepcopy(model), DTD, {"model": {}}), "cuda")
+    cpu = codec_of(model)
+    stream = gpu.encode(photograph)
+    decoders = gpu.decoder(), cpu.decoder()
+    for decoder in decoders:
+        decoder.feed(stream)
+    assert torch.equal(decoders[0]._channels.y_hat, decoders[1]._channels.y_hat)
+    assert np.abs(decoders[0].picture().astype(int) - decoders[1].picture()).max() <= 1
+
+
+def test_weights_that_are_not_numbers_are_refused() -> None:
+    model = lively(ProgressiveHyperprior(8, 12))
+    with torch.no_grad():
+        model.h_s[0].weight[0, 0] = torch.nan
+    with pytest.raises(UserError, match="not finite"):
+        codec_of(model)
+
+
 def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photograph) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(find, "PACKAGE", tmp_path / "nowhere" / "package")
@@ -312,6 +368,19 @@ def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photogr
         Codec.load_for(stream)
     monkeypatch.setenv("PROGDTD_MODELS", str(moved))
     assert Codec.load_for(stream).fingerprint == named.fingerprint
+
+    here = tmp_path / "outputs" / "run-1"
+    save_weights(here / "weights.safetensors", lively(ProgressiveHyperprior(8, 16)), meta)
+    save_weights(moved / "run-1" / "weights.safetensors", named.model, meta)
+    assert Codec.load("run-1").fingerprint == named.fingerprint, "$PROGDTD_MODELS comes first"
+    link = tmp_path / "cache" / "progdtd" / "models" / named.fingerprint.hex()
+    link.write_text(str(here))
+    assert Codec.load_for(stream).fingerprint == named.fingerprint, "a stale note is passed over"
+    damaged = bytearray(Path("a.pdtd").read_bytes())
+    damaged[-1] ^= 1
+    Path("damaged.pdtd").write_bytes(damaged)
+    with pytest.raises(OSError, match="damaged"), Image.open("damaged.pdtd") as opened:
+        opened.load()
 
 
 def test_half_precision_weights_decode_their_own_streams(tmp_path, photograph) -> None:

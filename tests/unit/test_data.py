@@ -1,4 +1,5 @@
 import logging
+import struct
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 from PIL import Image
 
 from progdtd import data
+from progdtd.codec.codec import to_rgb
 from progdtd.errors import UserError
 
 
@@ -144,3 +146,25 @@ def test_every_mode_becomes_upright_rgb(tmp_path, photograph) -> None:
     clear = rgb.convert("RGBA")
     clear.putalpha(Image.new("L", rgb.size, 0))
     assert (saved(clear, "clear.png") == 255).all()
+
+
+def test_deep_pixels_keep_their_brightness(tmp_path) -> None:
+    dark = np.full((8, 8), 200, np.uint16)
+    for values in (dark, dark[:, :, None].repeat(3, 2)):
+        assert to_rgb(values).max() == 1
+    Image.fromarray(dark).save(tmp_path / "dark.png")
+    assert data.read_image(tmp_path / "dark.png").max() == 1
+    for scale in (1, 255, 65535):
+        ramp = np.linspace(0, scale, 64, dtype=np.float32).reshape(8, 8)
+        Image.fromarray(ramp).save(tmp_path / "ramp.tiff")
+        assert data.read_image(tmp_path / "ramp.tiff")[4, 0, 0] == 130
+    broken = np.full((8, 8), np.nan, np.float32)
+    assert data.rgb(Image.fromarray(broken)).max() == 0
+
+
+def test_damaged_exif_data_do_not_cost_the_picture(tmp_path, photograph) -> None:
+    """A camera's maker that is a number makes Pillow raise an AttributeError."""
+    orientation, maker = struct.pack("<HHII", 0x112, 3, 1, 6), struct.pack("<HHII", 0x10F, 5, 1, 48)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + orientation + maker + bytes(64)
+    Image.fromarray(photograph[:64, :64]).save(tmp_path / "a.jpg", exif=exif)
+    assert data.read_image(tmp_path / "a.jpg").shape == (64, 64, 3)

@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 import math
 
@@ -78,6 +79,7 @@ def test_frequencies_are_the_same_on_every_machine() -> None:
         reach = (len(frequencies) - 2) // 2
         exact = [entropy.bin_mass(k, scale) * 2**PRECISION for k in range(1, reach + 1)]
         exact.append(2 * entropy.tail_mass(reach, scale) * 2**PRECISION)
+        assert abs(5 * scale - 1e-6 - round(5 * scale - 1e-6)) > 1e-8  # where the table ends
         margins = [abs(value - math.floor(value) - 0.5) for value in exact]
         assert min(margins) > 1e-12 * 2**PRECISION
 
@@ -87,3 +89,70 @@ def test_thresholds_are_the_same_on_every_machine() -> None:
     exact = [math.sqrt(a * b) * 4096 for a, b in itertools.pairwise(table)]
     assert min(abs(value - math.floor(value) - 0.5) for value in exact) > 1e-8
     assert len(entropy.thresholds(4096)) == 63
+
+
+class WrittenDown:
+    """A decoder made from the description in the module's docstring, in plain Python integers."""
+
+    def __init__(self, code: bytes) -> None:
+        code += bytes(-len(code) % 4)
+        self.words = [int.from_bytes(code[i : i + 4], "little") for i in range(0, len(code), 4)]
+        self.state = 0
+        while self.words and self.state < 1 << 32:
+            self.state = self.state << 32 | self.words.pop()
+
+    def take(self, edges: list[int]) -> int:
+        q = self.state % 2**24
+        symbol = next(i for i in range(len(edges) - 1) if edges[i] <= q < edges[i + 1])
+        left, right = edges[symbol], edges[symbol + 1]
+        self.state = (self.state >> 24) * (right - left) + q - left
+        if self.state < 1 << 32 and self.words:
+            self.state = self.state << 32 | self.words.pop()
+        return symbol
+
+    def group(self, frequencies: np.ndarray, count: int) -> list[int]:
+        sums = [0, *np.cumsum(frequencies).tolist()]
+        n, total = len(frequencies), sums[-1]
+        edges = [s * (2**24 - n) // total + i for i, s in enumerate(sums[:-1])] + [2**24]
+        return [self.take(edges) for _ in range(count)]
+
+    def uniform(self, size: int) -> int:
+        return self.take([i * (2**24 // size) for i in range(size)] + [2**24])
+
+
+def test_the_code_is_what_its_description_says() -> None:
+    frequencies = [entropy.gaussian_frequencies(entropy.scales()[i]) for i in (0, 25, 40)]
+    bottleneck = np.array([1, 700, 64000, 834, 1])
+    assert bottleneck.sum() == 2**16
+    tables = [*(TABLES[i] for i in (0, 25, 40)), entropy.Table(-2, bottleneck)]
+    rng = np.random.default_rng(5)
+    values = [np.round(rng.normal(0, s, 60)).astype(np.int64) for s in (0.3, 1.8, 12, 1.2)]
+    values[1][:3] = (70, -1000, 2**20)
+    values[2][:2] = (-LARGEST, LARGEST)
+    encoder = Encoder()
+    encoder.put(values, tables)
+    decoder = WrittenDown(encoder.to_bytes())
+    groups = [decoder.group(f, 60) for f in [*frequencies, bottleneck]]
+    escaped = [(g, i) for g, group in enumerate(groups) for i, symbol in enumerate(group)
+               if symbol == tables[g].escape]  # fmt: skip
+    lengths = [decoder.uniform(23) + 1 for _ in escaped]
+    numbers = dict(zip(escaped, [1] * len(escaped), strict=True))
+    for bits in range(2, 24):
+        for at, length in zip(escaped, lengths, strict=True):
+            if length == bits:
+                numbers[at] = (1 << (bits - 1)) + decoder.uniform(1 << (bits - 1))
+    for (g, i), v in numbers.items():
+        groups[g][i] = v // 2 + tables[g].escape if v % 2 else -(v // 2)
+    assert len(escaped) >= 5
+    assert decoder.state == 0
+    assert not decoder.words
+    for got, expected, table in zip(groups, values, tables, strict=True):
+        assert [symbol + table.low for symbol in got] == expected.tolist()
+
+
+def test_tables_never_change() -> None:
+    """A stream written today has to decode for ever: everything it is decoded with is pinned."""
+    digest = hashlib.sha256(entropy.thresholds(4096).astype("<i8").tobytes())
+    for scale in entropy.scales():
+        digest.update(entropy.gaussian_frequencies(scale).astype("<i8").tobytes())
+    assert digest.hexdigest() == "b4aacd8e3fb26ff36c99215997b4d5ebcf8d0b2c3fda3df41f23599be1d523e7"
