@@ -7,9 +7,9 @@ the frequencies that it was encoded with: a mismatch is noticed without a byte s
 The code, for whoever writes another decoder. A streaming ANS coder (Duda, "Asymmetric numeral
 systems", 2013) has a state of 64 bits, first 0, words of 32 and probabilities of 24. A code is its
 words and then its state, in two words, all little-endian, low before high; zero bytes at its end
-are left out. The symbol of the interval [l, r) is decoded when q = state mod 2^24 lies in it; then the
-state becomes (state >> 24) * (r - l) + q - l, and if that is below 2^32, the last word comes in
-below it. A table of n frequencies f_i of sum 2^b gives its symbol i the interval from l_i to
+are left out. The symbol of the interval [l, r) is decoded when q = state mod 2^24 lies in it; then
+the state becomes (state >> 24) * (r - l) + q - l, and if that is below 2^32, the last word comes
+in below it. A table of n frequencies f_i of sum 2^b gives its symbol i the interval from l_i to
 l_{i+1}, with l_i = floor((f_0 + ... + f_{i-1}) * (2^24 - n) / 2^b) + i, and l_n = 2^24; of n values
 that are uniform, l_i = i * floor(2^24 / n).
 
