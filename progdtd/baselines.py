@@ -1,10 +1,10 @@
 """Classical codecs for comparison, with real bytes: `python -m progdtd.baselines`; see `--help`.
 
-All go through Pillow: JPEG (4:2:0, optimised), JPEG 2000 (irreversible, one quality layer for each
-rate), WebP (method 6), AVIF (speed 6, 4:2:0) and JPEG XL (effort 7, by pillow-jxl-plugin). A
-progressive codec has to beat the prefixes of one stream: of a progressive JPEG of quality 90, and
-of a JPEG 2000 codestream with 13 quality layers cut at its packets. A truncated JPEG XL is left
-out, since the plugin decodes whole files only.
+All go through Pillow: JPEG (4:2:0, optimised), JPEG 2000 (irreversible, with its colour transform,
+one quality layer for each rate), WebP (method 6), AVIF (speed 6, 4:2:0) and JPEG XL (effort 7, by
+pillow-jxl-plugin). A progressive codec has to beat the prefixes of one stream: of a progressive
+JPEG of quality 90, and of a JPEG 2000 codestream with 13 quality layers cut at its packets. A
+truncated JPEG XL is left out, since the plugin decodes whole files only.
 """
 
 import io
@@ -70,7 +70,7 @@ def jpeg2000(image: Image.Image, rates: list[float], **options) -> bytes:
     """A bare JPEG 2000 codestream with a quality layer for each rate, in bits per pixel."""
     layers = [24 / rate for rate in rates]
     return save(image, "JPEG2000", quality_mode="rates", quality_layers=layers, no_jp2=True,
-                irreversible=True, progression="LRCP", **options)  # fmt: skip
+                irreversible=True, mct=1, progression="LRCP", **options)  # fmt: skip
 
 
 def jpeg_prefixes(image: Image.Image) -> Iterator[tuple[float, bytes]]:
@@ -140,10 +140,11 @@ def main(cfg: DictConfig) -> None:
     dataset, paths = find_images(cfg.images)
     rows: list[dict] = []
     bar = tqdm(paths, "baselines", unit="image", disable=None, dynamic_ncols=True)
+    called = dict(zip(paths, data.names(paths), strict=True))
     for path, picture in data.pictures(bar):
         for codec in codecs:
             rows += [
-                row | {"image": path.stem, "dataset": dataset} for row in measure(codec, picture)
+                row | {"image": called[path], "dataset": dataset} for row in measure(codec, picture)
             ]
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {cfg.images} can be read.")

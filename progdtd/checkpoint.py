@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +18,8 @@ from progdtd.files import write_aside
 from progdtd.fingerprint import build_tables, fingerprint
 from progdtd.models import Progressive
 from progdtd.tail_drop import TailDrop
+
+log = logging.getLogger(__name__)
 
 LAST = "last.pt"
 """Within a run: everything needed to go on training."""
@@ -56,7 +59,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{path} is not a readable checkpoint ({_first_line(error)}).") from error
+        raise UserError(
+            f"{path} is not a readable checkpoint: it is damaged, of another kind, or holds more "
+            f"than tensors and plain values ({type(error).__name__})."
+        ) from error
 
 
 def save_weights(
@@ -106,8 +112,11 @@ def build_model(config: Mapping[Any, Any]) -> Progressive:
         model_class = getattr(importlib.import_module(module), name)
         if not issubclass(model_class, Progressive):
             raise TypeError("it is not a Progressive model")
+        for name in {"N", "M"} & set(arguments):
+            if not isinstance(arguments[name], int) or arguments[name] < 1:
+                raise TypeError(f"{name} must be a whole number above 0")
         return model_class(**arguments)
-    except (ImportError, AttributeError, TypeError, RuntimeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"Cannot build the model {dict(config)}: {_first_line(error)}.") from error
 
 
@@ -119,7 +128,10 @@ def build_drop(config: Mapping[Any, Any]) -> TailDrop:
         raise UserError(
             f"drop has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}."
         )
-    return TailDrop(**config)
+    try:
+        return TailDrop(**config)
+    except TypeError as error:
+        raise UserError(f"drop: {_first_line(error)}.") from error
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
@@ -141,6 +153,21 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     except RuntimeError as error:
         raise UserError(f"device={device} cannot be used here: {_first_line(error)}.") from error
     return Loaded(model.eval(), build_drop(meta["drop"]), meta)
+
+
+def warm_start(model: Progressive, config: Mapping[Any, Any], path: str | Path) -> None:
+    """Load the weights of another training into a model that `config` describes.
+
+    Raises:
+        UserError: they are of another architecture.
+    """
+    weights, meta = read_weights(path)
+    for option in set(meta["model"]) | set(config):
+        there, here = meta["model"].get(option), config.get(option)
+        if isinstance(there or here, bool) and bool(there) != bool(here):
+            raise UserError(f"{path} was trained with model.{option}={str(bool(there)).lower()}: "
+                            "the weights mean something else without it.")  # fmt: skip
+    load_state(model, parameters(weights), path)
 
 
 def load_state(model: Progressive, state: dict[str, Tensor], path: str | Path) -> None:
@@ -182,9 +209,13 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if published.is_published(path):
         return published.read_weights(path)
     content = load_checkpoint(path)
-    if "model" in content and "meta" in content:
+    if isinstance(content, dict) and "model" in content and "meta" in content:
+        steps = content["meta"]["trainer"]["steps"]
+        if content["step"] < steps:
+            log.warning("%s is not finished: step %d of %d.", path, content["step"], steps)
         return content["model"], content["meta"]
-    return _compressai(content.get("state_dict", content), path)
+    return _compressai(content.get("state_dict", content) if isinstance(content, dict) else None,
+                       path)  # fmt: skip
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -195,7 +226,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}).") from error
     if METADATA in metadata:
-        return state, json.loads(metadata[METADATA])
+        try:
+            meta = json.loads(metadata[METADATA])
+            meta["model"]["_target_"], meta["drop"], meta["lambda"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path}: what it says of its model is damaged.") from error
+        return state, meta
     return _compressai(state, path)
 
 

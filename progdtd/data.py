@@ -15,6 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -148,19 +151,47 @@ def pictures(paths: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray]]:
             log.warning("Skipped %s: %s.", path, error)
 
 
-def split(paths: Sequence[Path], validation: int) -> tuple[list[Path], list[Path]]:
+def split_dataset(config: DictConfig) -> tuple[list[Path], list[Path]]:
+    """The images of a `dataset:` config to train on and those held out.
+
+    Raises:
+        UserError: no such dataset, or nothing would be left to train on.
+    """
+    try:
+        paths = instantiate(config.paths)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise UserError(f"dataset={config.name}: {str(error).splitlines()[0]}") from error
+    return split(paths, config.validation, config.scene)
+
+
+def split(paths: Sequence[Path], validation: int, scene: int = 1) -> tuple[list[Path], list[Path]]:
     """Hold out `validation` images, evenly spaced, from training; returns (train, validation).
+
+    Args:
+        scene: how many images in a row show the same; those beside one held out are not trained on.
 
     Raises:
         UserError: nothing would be left to train on.
     """
-    if not 0 <= validation < len(paths):
+    scenes = [paths[i : i + scene] for i in range(0, len(paths), scene)]
+    if not 0 <= validation < len(scenes):
         raise UserError(
             f"dataset.validation={validation} leaves nothing of {len(paths)} images to train on."
         )
-    held = {(2 * i + 1) * len(paths) // (2 * validation) for i in range(validation)}
-    train = [path for i, path in enumerate(paths) if i not in held]
-    return train, [path for i, path in enumerate(paths) if i in held]
+    held = {(2 * i + 1) * len(scenes) // (2 * validation) for i in range(validation)}
+    train = [path for i, images in enumerate(scenes) if i not in held for path in images]
+    return train, [images[0] for i, images in enumerate(scenes) if i in held]
+
+
+def names(paths: Sequence[Path]) -> list[str]:
+    """What tables call images: their paths below the folder that has them all, without suffixes
+    where they differ without."""
+    folder = os.path.commonpath([path.absolute().parent for path in paths])
+    whole = [path.absolute().relative_to(folder) for path in paths]
+    short = [path.with_suffix("").as_posix() for path in whole]
+    return short if len(set(short)) == len(short) else [path.as_posix() for path in whole]
 
 
 class Batches(Dataset[torch.Tensor]):
@@ -200,6 +231,7 @@ class Batches(Dataset[torch.Tensor]):
         self.cached = _decoded_gib(self.paths, resize) <= cache_gib
         if self.cached:
             self._fill_cache()
+        self._usable(0)
 
     def __getitem__(self, step: int) -> torch.Tensor:
         first = (step * self.world + self.rank) * self.batch_size
@@ -252,7 +284,6 @@ class Batches(Dataset[torch.Tensor]):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             decoded = pool.map(self._image, range(len(self.paths)))
             list(tqdm(decoded, "decoding images", len(self.paths), leave=False, disable=None))
-        self._usable(0)
 
 
 def loader(batches: Batches, steps: range, workers: int | None) -> DataLoader:

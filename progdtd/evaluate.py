@@ -3,6 +3,7 @@
 import glob
 import logging
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig, ListConfig
@@ -18,22 +19,31 @@ def main(cfg: DictConfig) -> None:
     from progdtd.evaluation import evaluate
     from progdtd.tail_drop import P_LEVELS
 
-    levels = [float(p) for p in cfg.levels or P_LEVELS]
+    levels = listed(cfg.levels) or list(P_LEVELS)
     for p in levels:
-        if not 0 <= p <= 1:
+        if not isinstance(p, int | float) or not 0 <= p <= 1:
             raise UserError(f"levels: p={p} is not within [0, 1].")
-    for path in find(cfg.run):
-        evaluate(path, cfg.images, list(cfg.protocols), levels, cfg.device)
+    for path in find(listed(cfg.run)):
+        evaluate(path, cfg.images, listed(cfg.protocols), levels, cfg.device)
 
 
-def find(run: str | ListConfig) -> list[Path]:
+def listed(value: Any) -> list[Any]:
+    """An option that may be one value, a list of them, or null."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, ListConfig) else [value]
+
+
+def find(run: list[str]) -> list[Path]:
     """Run directories and weights files that paths and globs name.
 
     Raises:
         UserError: one of them names nothing.
     """
+    if not run:
+        raise UserError("Which run? Give run=<run directory>, a weights file, a list or a glob.")
     found: list[Path] = []
-    for pattern in [run] if isinstance(run, str) else run:
+    for pattern in map(str, run):
         matches = [Path(match) for match in sorted(glob.glob(str(Path(pattern).expanduser())))]
         if not matches:
             raise UserError(
@@ -43,7 +53,9 @@ def find(run: str | ListConfig) -> list[Path]:
         found += [path for path in matches if path.is_file() or any(path.glob("*.safetensors"))
                   or any(path.glob("*.pt"))]  # fmt: skip
     if not found:
-        raise UserError(f"run={run} matches only directories without weights or checkpoints.")
+        raise UserError(
+            f"run={', '.join(run)} matches only directories without weights or checkpoints."
+        )
     return found
 
 

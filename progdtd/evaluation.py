@@ -49,6 +49,8 @@ def evaluate(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device={device}: no GPU is available here; use device=cpu.")
+    if not names:
+        raise UserError("protocols=[] measures nothing; there are native, reference.")
     loaded = checkpoint.load_model(path, device)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
     rows = list(measure(Codec(loaded, device), names, paths, levels, str(path)))
@@ -70,10 +72,11 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """Rows of every image, protocol and level; images that cannot be read are named and skipped."""
     bar = tqdm(paths, title, unit="image", disable=None, dynamic_ncols=True)
+    called = dict(zip(paths, data.names(paths), strict=True))
     for path, picture in data.pictures(bar):
         for name in names:
             for row in PROTOCOLS[name](codec, picture, levels):
-                yield row | {"image": path.stem}
+                yield row | {"image": called[path]}
 
 
 def _reference(
@@ -114,15 +117,19 @@ def find_held_out(directory: Path) -> tuple[str, list[Path]]:
     config = directory / run.CONFIG
     if not config.is_file():
         raise UserError(f"images=held_out needs a run directory; {directory} has no {run.CONFIG}.")
-    from hydra.utils import instantiate
-
-    dataset = OmegaConf.load(config).dataset
-    held = data.split(instantiate(dataset.paths), dataset.validation)[1]
-    return f"{dataset.name}-held-out", held
+    held = [Path(path) for path in run.recorded(directory).get("held_out", [])]
+    if not held:
+        raise UserError(f"{directory} held out no images.")
+    return f"{OmegaConf.load(config).dataset.name}-held-out", held
 
 
 def directory_of(path: Path) -> Path:
-    return path / "evaluation" if path.is_dir() else path.with_name(f"{path.name}_evaluation")
+    """Where results go: into the run's directory, and for weights from elsewhere to outputs/."""
+    if path.is_dir():
+        return path / "evaluation"
+    if (path.parent / run.CONFIG).exists():
+        return path.parent / "evaluation"
+    return Path("outputs", "weights", path.stem, "evaluation")
 
 
 def summary(table: pd.DataFrame) -> str:

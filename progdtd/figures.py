@@ -51,8 +51,11 @@ CURVE = ["codec", "model", "drop", "range_low", "range_high", "lambda", "seed"]
 @hydra.main(config_path=CONF, config_name="figures", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     ours, baselines = gather(cfg)
-    others = curves.codecs().query("codec in @names and metric_optimised != 'ms-ssim'",
-                                   local_dict={"names": list(cfg.codecs)})  # fmt: skip
+    others = curves.codecs()
+    if unknown := set(cfg.codecs) - set(others.codec):
+        raise UserError(f"codecs: no published curve of {', '.join(sorted(unknown))}; there are "
+                        f"{', '.join(sorted(set(others.codec)))}.")  # fmt: skip
+    others = others[others.codec.isin(list(cfg.codecs)) & (others.metric_optimised != "ms-ssim")]
     published = curves.progdtd()
     if cfg.images != "kodak":
         others, published = others.iloc[:0], published.iloc[:0]
@@ -85,6 +88,7 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     patterns = [cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs)
     measured = results.read(find(patterns, cfg.images))
+    measured = measured[measured.dataset == cfg.images]
     if len(measured):
         baselines = results.read(Path(path) for path in sorted(glob.glob(cfg.baselines)))
         baselines = baselines[baselines.dataset == cfg.images]

@@ -16,7 +16,7 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         UserError: the disk is full or not writable; what was at `path` before is still there.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(aside)

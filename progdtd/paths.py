@@ -2,6 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -12,3 +15,11 @@ CONF = str(next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_d
 def data_root() -> Path:
     """The folder that holds datasets: `$PROGDTD_DATA`, else `data/` in the working directory."""
     return Path(os.environ.get("PROGDTD_DATA", "data"))
+
+
+def dashed(values: Any) -> str:
+    """What stands for an option in a directory's name: [0.3, 1.0] is 0.3-1.0."""
+    return "-".join(map(str, values)) if OmegaConf.is_list(values) else str(values)
+
+
+OmegaConf.register_new_resolver("dashed", dashed, replace=True)

@@ -16,10 +16,10 @@ COLUMNS = [
 """`bytes` counts a real stream and is empty where there is none; `bpp` comes from `bytes` where
 there are any and from the estimate elsewhere; times are seconds; `ms_ssim_db` is in dB."""
 
-LEVEL = [
-    "codec", "model", "drop", "range_low", "range_high", "lambda", "seed", "protocol", "dataset",
-    "p", "latent_channels", "hyper_channels",
-]  # fmt: skip
+IDENTITY = COLUMNS[: COLUMNS.index("image")]
+"""What names a rate-distortion curve."""
+
+LEVEL = [*IDENTITY, "p", "latent_channels", "hyper_channels"]
 """What names a point of a rate-distortion curve; the remaining columns are averaged over images."""
 
 
@@ -34,9 +34,11 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
     """Read per-image results CSVs into one table.
 
     Raises:
-        UserError: a file is not a results table; the message names it.
+        UserError: a file is not a results table, or two of them are of models that nothing in the
+            table tells apart; the message names them.
     """
-    tables = []
+    tables: list[pd.DataFrame] = []
+    origin: dict[tuple, Path] = {}
     for path in paths:
         try:
             table = pd.read_csv(path)
@@ -45,6 +47,12 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
         missing = [column for column in COLUMNS if column not in table]
         if missing:
             raise UserError(f"{path} is not a results table: it lacks {', '.join(missing)}.")
+        for key in map(tuple, table[IDENTITY].drop_duplicates().astype(str).to_numpy()):
+            if origin.setdefault(key, path) is not path:
+                raise UserError(
+                    f"{origin[key]} and {path} are results of models of the same name: give their "
+                    "runs other seeds, or choose one of them (runs=...)."
+                )
         tables.append(table[COLUMNS])
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
 

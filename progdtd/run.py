@@ -9,7 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.errors import UserError
 from progdtd.files import write_aside
@@ -22,18 +24,29 @@ IRRELEVANT = ("logger", "group", "run_name")
 
 
 def claim(directory: Path, cfg: DictConfig) -> None:
-    """Record the resolved config in a new run directory, or check it against the recorded one.
+    """Record the resolved config in a run directory that has none."""
+    path = directory / CONFIG
+    if not path.exists():
+        text = OmegaConf.to_yaml(OmegaConf.to_container(cfg, resolve=True))
+        write_aside(path, lambda aside: aside.write_text(text))
+
+
+def compare(directory: Path, cfg: DictConfig) -> None:
+    """Check the config against the one that the directory's run has recorded, if there is a run.
 
     Raises:
         UserError: the directory holds a run with another config; the message shows what differs.
     """
     path = directory / CONFIG
-    config = OmegaConf.to_container(cfg, resolve=True)
     if not path.exists():
-        text = OmegaConf.to_yaml(config)
-        write_aside(path, lambda aside: aside.write_text(text))
         return
-    there, here = _flat(OmegaConf.to_container(OmegaConf.load(path))), _flat(config)
+    try:
+        there = _flat(OmegaConf.to_container(OmegaConf.load(path)))
+    except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"{path} is damaged ({error}). Delete {directory} to start over."
+        ) from error
+    here = _flat(OmegaConf.to_container(cfg, resolve=True))
     differing = [
         f"  {key}: {there.get(key)} there, {here.get(key)} now"
         for key in sorted(set(there) | set(here))
@@ -61,11 +74,18 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def recorded(directory: Path) -> dict[str, Any]:
+    """The run's record, `run.json`; empty if it is missing or damaged."""
+    try:
+        return dict(json.loads((directory / RECORD).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def record(directory: Path, **values: Any) -> None:
-    """Add values to the run's record, `run.json`."""
+    """Add values to the run's record."""
+    text = json.dumps(recorded(directory) | values, indent=2) + "\n"
     path = directory / RECORD
-    known = json.loads(path.read_text()) if path.exists() else {}
-    text = json.dumps(known | values, indent=2) + "\n"
     write_aside(path, lambda aside: aside.write_text(text))
 
 

@@ -76,17 +76,20 @@ class TailDrop:
     name: str = "dtd"
 
     def __post_init__(self) -> None:
-        bounds = tuple(self.range)
-        if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] <= 1:
+        try:
+            low, high = map(float, self.range)
+        except (TypeError, ValueError):
+            low, high = math.nan, math.nan
+        if not 0 <= low <= high <= 1:
             raise UserError(
-                f"drop.range={list(bounds)} is not a range of p: give two numbers with "
+                f"drop.range={self.range} is not a range of p: give two numbers with "
                 "0 <= low <= high <= 1, such as 'drop.range=[0.3,1.0]'."
             )
-        if not 0 <= self.full <= 1:
+        if not isinstance(self.full, int | float) or not 0 <= self.full <= 1:
             raise UserError(f"drop.full={self.full} is not a probability: give 0 to 1.")
-        if not self.power > 0:
+        if not isinstance(self.power, int | float) or not 0 < self.power < math.inf:
             raise UserError(f"drop.power={self.power} must be above 0; 1 is the uniform draw.")
-        object.__setattr__(self, "range", bounds)
+        object.__setattr__(self, "range", (low, high))
 
     @property
     def progressive(self) -> bool:

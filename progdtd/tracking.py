@@ -8,18 +8,24 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from progdtd.errors import UserError
+
 log = logging.getLogger(__name__)
 
 
 class Tracker:
     """One W&B run for one training run; does nothing with `logger=csv`.
 
-    The id is derived from the run's directory, so a resumed run goes on in the same W&B run.
+    The id is derived from the run's directory, so a resumed run goes on in the same W&B run. As a
+    context it closes the W&B run, as a failed one where the training failed.
+
+    Args:
+        leads: whether this is the one of the run's processes that logs.
     """
 
-    def __init__(self, cfg: DictConfig, directory: Path) -> None:
+    def __init__(self, cfg: DictConfig, directory: Path, leads: bool = True) -> None:
         self.run: Any = None
-        if not cfg.logger.wandb:
+        if not cfg.logger.wandb or not leads:
             return
         import wandb
 
@@ -28,17 +34,30 @@ class Tracker:
         if mode == "auto":
             mode = "online" if wandb.api.api_key else "offline"
         log.info("Logging to W&B, %s.", mode)
-        self.run = wandb.init(
-            project=cfg.logger.project,
-            entity=cfg.logger.entity,
-            group=cfg.group.replace("/", "-"),
-            name=directory.name,
-            id=hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12],
-            resume="allow",
-            mode=mode,
-            dir=directory,
-            config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
-        )
+        options: dict[str, Any] = {
+            "project": cfg.logger.project,
+            "entity": cfg.logger.entity,
+            "group": cfg.group.replace("/", "-"),
+            "name": directory.name,
+            "id": hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12],
+            "resume": "allow",
+            "dir": directory,
+            "config": OmegaConf.to_container(cfg, resolve=True),
+        }
+        try:
+            self.run = wandb.init(mode=mode, **options)
+        except wandb.errors.Error as error:
+            if cfg.logger.mode != "auto":
+                raise UserError(f"W&B cannot be used: {error} (logger.mode={mode})") from error
+            log.warning("W&B cannot be reached (%s): logging offline.", error)
+            self.run = wandb.init(mode="offline", **options)
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self.run:
+            self.run.finish(exit_code=int(error is not None))
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         if self.run:
@@ -58,7 +77,3 @@ class Tracker:
                 for picture, p in zip(pictures, levels, strict=True)
             ]
             self.run.log({"validation/reconstructions": images, "step": step})
-
-    def close(self) -> None:
-        if self.run:
-            self.run.finish()

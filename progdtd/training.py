@@ -4,11 +4,11 @@ Every random number of a step is a function of (seed, step, rank), so a run that
 moment and started again computes what the uninterrupted run would have, bit for bit on a CPU.
 """
 
+import copy
 import logging
 import math
 import os
 import time
-from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -32,6 +31,8 @@ from progdtd.models.progressive import STRIDE
 from progdtd.tracking import Tracker
 
 log = logging.getLogger(__name__)
+logging.getLogger("lightning").handlers.clear()  # it would say everything a second time
+logging.getLogger("lightning.fabric").handlers.clear()
 
 VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 VALIDATION_SIDE = 256
@@ -55,11 +56,14 @@ def train(cfg: DictConfig) -> Path:
     keep_freed_memory()
     directory = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     check(cfg)
-    run.claim(directory, cfg)
+    run.compare(directory, cfg)
     if (directory / checkpoint.WEIGHTS).exists():
         log.info("%s is finished: nothing to do. Delete it to train again.", directory)
     else:
-        Trainer(cfg, directory).fit()
+        trainer = Trainer(copy.deepcopy(cfg), directory)  # which settles what is `auto`
+        if trainer.leads:
+            run.claim(directory, cfg)
+        trainer.fit()
     return directory
 
 
@@ -70,20 +74,43 @@ def check(cfg: DictConfig) -> None:
         UserError: names the option and what it may be.
     """
     lmbda, options = cfg["lambda"], cfg.trainer
-    if not isinstance(lmbda, (int, float)) or not 0 < lmbda < math.inf:
+    if not number(lmbda) or not lmbda > 0:
         raise UserError(f"lambda={lmbda} must be a number above 0; the paper's: 0.01, 0.1, 1.0.")
-    for name in ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every"):
-        if not isinstance(options[name], int) or options[name] < 1:
-            raise UserError(f"trainer.{name}={options[name]} must be a whole number above 0.")
-    if not min(options.lr, options.aux_lr) >= 0:
-        raise UserError(
-            f"trainer.lr={options.lr} and aux_lr={options.aux_lr} must not be negative."
-        )
+    for key, least in WHOLE.items():
+        value = OmegaConf.select(cfg, key)
+        if not (isinstance(value, int) and number(value) and value >= least):
+            raise UserError(f"{key}={value} must be a whole number, at least {least}.")
+    for key in NUMBERS:
+        value = OmegaConf.select(cfg, key)
+        if not number(value) or value < 0:
+            raise UserError(f"{key}={value} must be a number and must not be negative.")
+    for key in OPTIONAL:
+        value = OmegaConf.select(cfg, key)
+        if value is not None and (not number(value) or value < 0):
+            raise UserError(f"{key}={value} must be a number, not negative, or null.")
+    if cfg.logger.get("mode", "auto") not in ("auto", "online", "offline"):
+        raise UserError(f"logger.mode={cfg.logger.mode} must be auto, online or offline.")
     if options.crop < STRIDE or options.crop % STRIDE:
         raise UserError(f"trainer.crop={options.crop} must be a multiple of {STRIDE}.")
     if options.resize is not None and options.resize < options.crop:
         raise UserError(f"trainer.resize={options.resize} is below trainer.crop={options.crop}.")
     checkpoint.build_drop(cfg.drop)
+
+
+WHOLE = {
+    "seed": 0, "dataset.validation": 0, "trainer.steps": 1, "trainer.batch_size": 1,
+    "trainer.crop": 1, "trainer.warmup": 0, "trainer.log_every": 1, "trainer.validate_every": 1,
+    "trainer.checkpoint_every": 1,
+}  # fmt: skip
+"""Options that are whole numbers, with the least of each."""
+
+NUMBERS = ("trainer.lr", "trainer.aux_lr", "trainer.final_lr", "dataset.cache_gib")
+OPTIONAL = ("trainer.clip", "trainer.resize", "dataset.workers")
+
+
+def number(value: Any) -> bool:
+    """Whether a value is a finite number, and not merely a truth value that counts as one."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class Trainer:
@@ -92,37 +119,49 @@ class Trainer:
     def __init__(self, cfg: DictConfig, directory: Path) -> None:
         self.cfg, self.options, self.directory = cfg, cfg.trainer, directory
         self.fabric = make_fabric(self.options)
+        self.leads = self.fabric.is_global_zero
+        if not self.leads:
+            logging.getLogger().setLevel(logging.ERROR)
         self.drop = checkpoint.build_drop(cfg.drop)
-        paths, held = data.split(instantiate(cfg.dataset.paths), cfg.dataset.validation)
+        paths, held = data.split_dataset(cfg.dataset)
         self.batches = data.Batches(
             paths, self.options.batch_size, self.options.crop, self.options.resize,
             self.options.flip, cfg.seed, cfg.dataset.cache_gib,
             self.fabric.global_rank, self.fabric.world_size,
         )  # fmt: skip
-        self.held = held_out(held)
+        self.held = held_out(held) if self.leads else []
 
         torch.manual_seed(cfg.seed)
         self.model = checkpoint.build_model(cfg.model)
         if cfg.init_from and not (directory / checkpoint.LAST).exists():
-            weights, _ = checkpoint.read_weights(cfg.init_from)
-            checkpoint.load_state(self.model, checkpoint.parameters(weights), cfg.init_from)
+            checkpoint.warm_start(self.model, cfg.model, cfg.init_from)
         channels_last = self.options.channels_last
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.layout)
-        optimizers = make_optimizers(self.model, self.options)
-        state = resume(directory, self.model, optimizers)
-        self.first, self.lowest, self.seconds = state["step"], state["lowest"], state["seconds"]
+        state = resume(directory, self.model)
+        self.first, self.since, self.sums = state["step"], state["since"], state["sums"]
+        self.lowest, self.seconds = state["lowest"], state["seconds"]
         if self.options.compile:
             self.model.g_a.compile()
             self.model.g_s.compile()
         objective = RateDistortion(self.model, cfg["lambda"])
-        self.module, self.optimizer, self.aux_optimizer = self.fabric.setup(objective, *optimizers)
+        self.module, self.optimizer, self.aux_optimizer = self.fabric.setup(
+            objective, *make_optimizers(self.model, self.options)
+        )
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=False):
+            optimizer.load_state_dict(saved)
 
         self.meta = describe(cfg, len(paths))
-        self.metrics = run.Table(directory / "metrics.csv", METRICS, self.first)
-        self.validation = run.Table(directory / "validation.csv", VALIDATION, self.first)
-        facts = {"device": device_name(self.fabric.device), "precision": self.options.precision}
-        run.record(directory, **run.provenance(), **facts, state="running")
+        if self.leads:
+            self.metrics = run.Table(directory / "metrics.csv", METRICS, self.first)
+            self.validation = run.Table(directory / "validation.csv", VALIDATION, self.first)
+            facts = {"device": device_name(self.fabric.device), "precision": self.options.precision}
+            run.record(directory, **run.provenance(), **facts, held_out=[*map(str, held)],
+                       state="running")  # fmt: skip
+
+    @property
+    def optimizers(self) -> tuple[Any, Any]:
+        return self.optimizer, self.aux_optimizer
 
     def fit(self) -> None:
         """Train to the last step, with a report, a checkpoint and a validation every so often."""
@@ -130,28 +169,30 @@ class Trainer:
         steps = range(self.first, options.steps)
         loader = data.loader(self.batches, steps, self.cfg.dataset.workers)
         with (
-            closing(Tracker(self.cfg, self.directory)) as tracker,
-            closing(Progress(self.first, options.steps)) as progress,
+            Tracker(self.cfg, self.directory, self.leads) as tracker,
+            closing(Progress(self.first, options.steps, self.leads)) as progress,
         ):
-            sums, since, mark = torch.zeros(len(SUMS)), self.first, time.monotonic()
+            begun, mark = self.first, time.monotonic()
             for step, images in zip(steps, loader, strict=True):
-                sums = sums.to(self.fabric.device) + self.step(step, images)
+                self.sums = self.sums.to(self.fabric.device) + self.step(step, images)
                 progress.advance()
                 done = step + 1
                 last = done == options.steps
                 if last or done % options.log_every == 0:
-                    elapsed = time.monotonic() - mark
-                    self.report(
-                        done, sums / (done - since), (done - since) / elapsed, tracker, progress
-                    )
-                    sums, since, mark = torch.zeros(len(SUMS)), done, time.monotonic()
+                    pace = (done - begun) / (time.monotonic() - mark)
+                    self.report(done, pace, tracker, progress)
+                    self.sums, self.since = torch.zeros(len(SUMS)), done
+                    begun, mark = done, time.monotonic()
                 if last or done % options.validate_every == 0:
-                    progress.say(f"step {done}: {self.validate(done, tracker)}")
-                    mark = time.monotonic()
+                    if self.leads:
+                        progress.say(f"step {done}: {self.validate(done, tracker)}")
+                    self.fabric.barrier()
+                    begun, mark = done, time.monotonic()
                 if last or done % options.checkpoint_every == 0:  # its rows are all written
                     self.seconds = time.monotonic() - started
                     self.save(done)
-        self.finish()
+        if self.leads:
+            self.finish()
 
     def step(self, step: int, images: Tensor) -> Tensor:
         """One update from a batch (B, 3, S, S) uint8; returns the values that `SUMS` names."""
@@ -171,17 +212,24 @@ class Trainer:
             optimizer.zero_grad()
         return torch.stack([out[name].detach() for name in SUMS])
 
-    def report(
-        self, done: int, means: Tensor, pace: float, tracker: Tracker, progress: "Progress"
-    ) -> None:
-        """Record the means since the last report and stop if the loss has diverged.
+    def means(self, done: int) -> list[float]:
+        """Means of the values that `SUMS` names since the last report, over all processes; stops
+        the run if the loss has diverged."""
+        means = self.fabric.all_reduce(self.sums / (done - self.since), reduce_op="mean")
+        assert isinstance(means, Tensor)
+        check_loss(means[0].item(), self.lowest, done, self.directory)
+        return means.tolist()
+
+    def report(self, done: int, pace: float, tracker: Tracker, progress: "Progress") -> None:
+        """Record the means since the last report.
 
         Args:
-            means: of the values that `SUMS` names.
             pace: steps per second.
         """
-        loss, bpp, mse, aux = means.tolist()
-        self.lowest = check_loss(loss, self.lowest, done, self.directory)
+        loss, bpp, mse, aux = self.means(done)
+        self.lowest = min(self.lowest, loss)
+        if not self.leads:
+            return
         psnr, rate = -10 * math.log10(mse), pace * self.options.batch_size * self.fabric.world_size
         values = (done, loss, bpp, psnr, aux, learning_rate(done - 1, self.options), rate)
         row = dict(zip(METRICS, values, strict=True))
@@ -190,14 +238,20 @@ class Trainer:
         progress.show(f"loss {loss:.3f} bpp {bpp:.3f} psnr {psnr:.2f} {rate:.1f} img/s")
 
     def save(self, done: int) -> None:
-        """Write the checkpoint that `resume` reads, unless the weights are not finite."""
-        optimizers = [o.state_dict() for o in (self.optimizer, self.aux_optimizer)]
+        """Write the checkpoint that `resume` reads, unless the run has diverged by now."""
         weights = self.model.state_dict()
         if not all(value.isfinite().all() for value in weights.values()):
             check_loss(math.nan, self.lowest, done, self.directory)
-        state = {"model": weights, "optimizers": optimizers, "meta": self.meta}
-        progress = {"step": done, "lowest": self.lowest, "seconds": self.seconds}
-        checkpoint.save_checkpoint(self.directory / checkpoint.LAST, state | progress)
+        if done > self.since:
+            self.means(done)
+        if not self.leads:
+            return
+        state = {
+            "model": weights, "optimizers": [o.state_dict() for o in self.optimizers],
+            "meta": self.meta, "step": done, "since": self.since, "sums": self.sums,
+            "lowest": self.lowest, "seconds": self.seconds,
+        }  # fmt: skip
+        checkpoint.save_checkpoint(self.directory / checkpoint.LAST, state)
 
     @torch.no_grad()
     def validate(self, done: int, tracker: Tracker) -> str:
@@ -288,23 +342,20 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
 
 
-def resume(
-    directory: Path, model: Progressive, optimizers: Iterable[torch.optim.Optimizer]
-) -> dict[str, Any]:
-    """Load the run's last checkpoint, if there is one, into the model and optimizers."""
+def resume(directory: Path, model: Progressive) -> dict[str, Any]:
+    """The state of the run's last checkpoint, with its weights in the model, or that of a start."""
     path = directory / checkpoint.LAST
     if not path.exists():
-        return {"step": 0, "seconds": 0.0, "lowest": math.inf}
+        start = {"step": 0, "since": 0, "sums": torch.zeros(len(SUMS)), "optimizers": []}
+        return start | {"seconds": 0.0, "lowest": math.inf}
     state = checkpoint.load_checkpoint(path)
     checkpoint.load_state(model, state["model"], path)
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
     log.info("Resuming %s at step %d.", directory, state["step"])
     return state
 
 
-def check_loss(loss: float, lowest: float, done: int, directory: Path) -> float:
-    """The lowest loss so far.
+def check_loss(loss: float, lowest: float, done: int, directory: Path) -> None:
+    """Stop a run whose loss is lost.
 
     Raises:
         UserError: the loss is not finite or has exploded.
@@ -316,14 +367,16 @@ def check_loss(loss: float, lowest: float, done: int, directory: Path) -> float:
             f"The loss became {loss:.4g} at step {done} (lowest so far {lowest:.4g}): training "
             f"diverged; {where}. Try a smaller trainer.lr, trainer.clip=1.0 or precision 32-true."
         )
-    return min(loss, lowest)
 
 
 def held_out(paths: list[Path]) -> list[np.ndarray]:
-    """The central 256x256 pixels (or less) of each held-out image."""
+    """The central 256x256 pixels of each held-out image that has as many."""
     crops = []
-    for _, picture in data.pictures(paths):
-        top, left = (max(0, (side - VALIDATION_SIDE) // 2) for side in picture.shape[:2])
+    for path, picture in data.pictures(paths):
+        if min(picture.shape[:2]) < VALIDATION_SIDE:
+            log.warning("%s is too small to validate on.", path)
+            continue
+        top, left = ((side - VALIDATION_SIDE) // 2 for side in picture.shape[:2])
         crops.append(picture[top:, left:][:VALIDATION_SIDE, :VALIDATION_SIDE])
     return crops
 
@@ -342,9 +395,10 @@ def device_name(device: torch.device) -> str:
 class Progress:
     """A bar with loss, bpp, PSNR, images/s and ETA; without a terminal, a line now and then."""
 
-    def __init__(self, step: int, steps: int) -> None:
+    def __init__(self, step: int, steps: int, leads: bool) -> None:
         self.bar = tqdm(
-            total=steps, initial=step, unit="step", desc="training", disable=None,
+            total=steps, initial=step, unit="step", desc="training",
+            disable=None if leads else True,
             dynamic_ncols=True, smoothing=0.05,
         )  # fmt: skip
         self.step, self.steps, self.first = step, steps, step

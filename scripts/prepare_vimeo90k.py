@@ -8,6 +8,7 @@ import argparse
 import shutil
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 from tqdm import tqdm
@@ -64,8 +65,13 @@ def unpack(archive: Path, root: Path) -> None:
                 with file.open(entry) as source, aside.open("wb") as copy:
                     shutil.copyfileobj(source, copy)
                 aside.rename(target)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{archive} cannot be unpacked ({error}): download it again.") from error
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{archive} is damaged ({error}): download it again.") from error
+    except OSError as error:
+        raise UserError(
+            f"{archive} cannot be unpacked to {root} ({error}). Mend that, then start the same "
+            "command again: it goes on where it stopped."
+        ) from error
 
 
 def check(root: Path) -> None:

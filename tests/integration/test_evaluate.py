@@ -37,7 +37,9 @@ def test_evaluates_a_run_with_both_protocols(command, trained, images) -> None:
     real_bpp = native.bytes * 8 / (native.width * native.height)
     assert native.bpp.tolist() == pytest.approx(real_bpp.tolist())
     sizes = {
-        path.stem: Image.open(path).size for path in images.rglob("*.*") if path.stem in "abcde"
+        path.relative_to(images).with_suffix("").as_posix(): Image.open(path).size
+        for path in images.rglob("*.*")
+        if path.stem in "abcde"
     }
     assert {row.image: (row.width, row.height) for row in native.itertuples()} == sizes
 
@@ -66,6 +68,9 @@ def test_held_out_images_are_those_not_trained_on(command, trained) -> None:
     [
         (["run=nowhere"], "run=nowhere matches nothing"),
         (["run=empty"], "without weights"),
+        ([], "Which run?"),
+        (["run=RUN", "images=images", "levels=2"], "p=2 is not within"),
+        (["run=RUN", "images=images", "protocols=mine"], "No protocol mine"),
         (["run=w.pt", "images=images"], "not a readable checkpoint"),
         (["run=RUN", "images=nowhere"], "nowhere is no directory"),
         (["run=RUN", "images=images", "protocols=[mine]"], "No protocol mine"),

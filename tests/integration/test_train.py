@@ -119,6 +119,10 @@ def test_warm_start_begins_from_the_given_weights(command) -> None:
     code, output = command("train", "experiment=smoke", f"init_from={RUN}", "model.N=16", "seed=6")
     assert code == 1
     assert "another architecture" in output
+    other = ("model.sigmoid=true", f"init_from={RUN}", "seed=6")
+    code, output = command("train", "experiment=smoke", *other)
+    assert code == 1
+    assert "model.sigmoid=false" in output
 
 
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(command) -> None:
@@ -133,6 +137,37 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(command) -> None:
         state = torch.load(f"{RUN}/last.pt", weights_only=True)
         assert all(value.isfinite().all() for value in state["model"].values())
     assert not Path(RUN, "weights.safetensors").exists()
+
+
+def test_two_processes_train_one_model_and_one_of_them_reports(command) -> None:
+    """The same images a step, so nearly the same weights as alone; every row once."""
+    ddp = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
+    process = shell("progdtd.train", "experiment=smoke", "trainer.batch_size=1", *ddp)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert [row["step"] for row in rows(f"{RUN}/metrics.csv")] == ["2", "4", "6"]
+    levels = [(row["step"], row["p"]) for row in rows(f"{RUN}/validation.csv")]
+    assert len(levels) == len(set(levels)) == 12
+    assert output.count("To evaluate it") == 1
+    code, output = command("train", "experiment=smoke", "trainer.batch_size=2", "group=alone")
+    assert code == 0, output
+    alone = rows(RUN.replace("smoke", "alone") + "/metrics.csv")
+    for one, other in zip(rows(f"{RUN}/metrics.csv"), alone, strict=True):
+        assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=0.2)
+
+
+def test_an_unfinished_run_is_said_to_be_one(command, images) -> None:
+    process = shell("progdtd.train", "experiment=smoke", "trainer.steps=100000")
+    while not Path(RUN, "last.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 130
+    assert "Interrupted. The same command resumes" in output
+    code, output = command("evaluate", f"run={RUN}", f"images={images}", "protocols=native")
+    assert code == 0
+    assert "not finished: step" in output
 
 
 def test_sweep_gives_each_run_a_directory_and_a_failure_costs_only_itself(command) -> None:
@@ -161,6 +196,13 @@ def wandb_records(path: Path) -> Iterator:
             message = b""
 
 
+def test_a_run_that_fails_is_closed_as_failed(command) -> None:
+    settings = ("trainer.lr=1e12", "trainer.clip=null", "trainer.warmup=0", "logger=wandb")
+    assert command("train", "experiment=smoke", "trainer.steps=50", *settings)[0] == 1
+    (path,) = Path(RUN).glob("wandb/offline-run-*/run-*.wandb")
+    assert [r.exit.exit_code for r in wandb_records(path) if r.HasField("exit")] == [1]
+
+
 def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
     pytest.importorskip("wandb")
     code, output = command("train", "-m", "experiment=smoke", "logger=wandb", "seed=0,1")
@@ -168,15 +210,15 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
     for seed in (0, 1):
         directory = Path(RUN.replace("seed-0", f"seed-{seed}"))
         (path,) = directory.glob("wandb/offline-run-*/run-*.wandb")
-        history, configs, group, exited = defaultdict(list), set(), "", False
+        history, configs, group, exited = defaultdict(list), set(), "", []
         for record in wandb_records(path):
             for item in record.history.item:
                 key = item.key or "/".join(item.nested_key)
                 history[key].append(json.loads(item.value_json))
             configs |= {update.key for update in record.run.config.update}
             group = record.run.run_group or group
-            exited |= record.HasField("exit")
-        assert exited, "each run of a sweep is closed"
+            exited += [record.exit.exit_code] if record.HasField("exit") else []
+        assert exited == [0], "each run of a sweep is closed"
         assert group == "smoke"
         assert {"lambda", "model", "drop", "trainer"} <= configs
         logged = [float(row["loss"]) for row in rows(directory / "metrics.csv")]
@@ -190,6 +232,17 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
     [
         (["lambda=0"], "must be a number above 0"),
         (["lambda=abc"], "must be a number above 0"),
+        (["lambda=true"], "must be a number above 0"),
+        (["drop.range=0.5"], "0 <= low <= high <= 1"),
+        (["drop.range=[0.5]"], "0 <= low <= high <= 1"),
+        (["drop.range=[a,b]"], "0 <= low <= high <= 1"),
+        (["drop.full=null"], "not a probability"),
+        (["seed=abc"], "seed=abc must be a whole number"),
+        (["trainer.crop=abc"], "trainer.crop=abc must be a whole number"),
+        (["trainer.clip=-1"], "must be a number, not negative, or null"),
+        (["dataset.workers=-1"], "dataset.workers=-1"),
+        (["model.N=0"], "N must be a whole number above 0"),
+        (["logger=wandb", "logger.mode=foo"], "auto, online or offline"),
         (["drop.range=[0.5,0.2]"], "0 <= low <= high <= 1"),
         (["drop.nonesuch=1"], "nonesuch"),
         (["model=nonesuch"], "mean_scale_hyperprior"),
@@ -197,7 +250,7 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["dataset=folder", "dataset.root=nowhere"], "nowhere is no directory"),
         (["dataset=vimeo90k"], "prepare_vimeo90k.py"),
         (["trainer.crop=100"], "multiple of 64"),
-        (["trainer.steps=0"], "above 0"),
+        (["trainer.steps=0"], "at least 1"),
         (["trainer.lr=-1"], "must not be negative"),
         (["trainer.precision=9-bit"], "9-bit"),
         (["trainer.accelerator=tpu"], "trainer.accelerator=tpu"),
@@ -209,3 +262,5 @@ def test_bad_input_gets_one_clear_message(command, arguments, said) -> None:
     assert code == 1
     assert said in output
     assert "Traceback" not in output
+    assert "Error in call to target" not in output
+    assert not list(Path("outputs").rglob("config.yaml")), "the directory is free for a right start"

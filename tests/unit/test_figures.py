@@ -95,6 +95,17 @@ def test_aggregated_results_are_enough_to_draw_again(command) -> None:
         pd.testing.assert_frame_equal(pd.read_csv(f"again/{table}"), pd.read_csv(f"first/{table}"))
 
 
+def test_only_the_named_images_are_drawn(command) -> None:
+    write_runs()
+    write_runs(dataset="kodak_small")
+    code, output = command("figures", "images=kodak")
+    assert code == 0, output
+    assert set(pd.read_csv("outputs/figures/results.csv").dataset) == {"kodak"}
+    code, output = command("figures", "codecs=[nonesuch]")
+    assert code == 1
+    assert "DPICT" in output
+
+
 def test_no_results_says_how_to_make_some(command) -> None:
     code, output = command("figures", "runs=nowhere/*")
     assert code == 1

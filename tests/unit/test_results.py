@@ -33,6 +33,13 @@ def test_codecs_without_a_model_are_aggregated_too(tmp_path) -> None:
     assert results.aggregate(results.read([tmp_path / "t.csv"])).bpp.tolist() == [2]
 
 
+def test_two_models_of_one_name_are_not_averaged(tmp_path) -> None:
+    for name in ("one", "two"):
+        results.write([RUN | {"image": "a", "p": 0.1, "bpp": 1}], tmp_path / f"{name}.csv")
+    with pytest.raises(UserError, match=r"one.csv and .*two.csv .* same name"):
+        results.read([tmp_path / "one.csv", tmp_path / "two.csv"])
+
+
 def test_nothing_to_read_is_an_empty_table() -> None:
     assert list(results.read([]).columns) == results.COLUMNS
     assert results.aggregate(results.read([])).empty

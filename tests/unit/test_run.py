@@ -9,14 +9,19 @@ from progdtd.errors import UserError
 
 def test_another_configuration_is_refused_and_shown(tmp_path) -> None:
     cfg = OmegaConf.create({"lambda": 0.1, "trainer": {"steps": 5}, "logger": {"wandb": False}})
+    run.compare(tmp_path, cfg)
     run.claim(tmp_path, cfg)
-    run.claim(tmp_path, cfg)
+    run.compare(tmp_path, cfg)
     cfg.logger.wandb = True
-    run.claim(tmp_path, cfg)
+    run.compare(tmp_path, cfg)
     cfg.trainer.steps = 6
     with pytest.raises(UserError, match=r"trainer.steps: 5 there, 6 now(.|\n)*run_name="):
-        run.claim(tmp_path, cfg)
+        run.compare(tmp_path, cfg)
+    run.claim(tmp_path, cfg)
     assert OmegaConf.load(tmp_path / run.CONFIG).trainer.steps == 5
+    (tmp_path / run.CONFIG).write_text("lambda: [")
+    with pytest.raises(UserError, match="is damaged"):
+        run.compare(tmp_path, cfg)
 
 
 def test_a_table_is_cut_back_to_the_checkpoint(tmp_path) -> None:
