@@ -41,7 +41,7 @@ class Tracker:
             "name": directory.name,
             "id": hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12],
             "resume": "allow",
-            "dir": directory,
+            "dir": directory.resolve(),
             "config": OmegaConf.to_container(cfg, resolve=True),
         }
         try:
