@@ -19,7 +19,7 @@ from progdtd.metrics import psnr
 from progdtd.models.progressive import LATENT_STRIDE, STRIDE
 from progdtd.tail_drop import P_LEVELS
 
-TILE = 1024
+TILE = 640
 """Side of a tile in pixels: images of more pixels than a tile are coded in tiles."""
 
 MAX_PIXELS = 1 << 27
@@ -196,7 +196,7 @@ class Codec:
             return self.model.g_a(x.contiguous(memory_format=torch.channels_last)).cpu()
 
         pixels = torch.from_numpy(padded).permute(2, 0, 1)[None]
-        y = tiled(g_a, pixels, Fraction(1, LATENT_STRIDE), TILE, 64, title)
+        y = tiled(g_a, pixels, Fraction(1, LATENT_STRIDE), TILE, 32, title)
         z = tiled(lambda part: self.model.hyper_analyse(part.to(self.device)).cpu(),
                   y, Fraction(1, 4), TILE // 4, 8)  # fmt: skip
         return y, z
@@ -210,7 +210,7 @@ class Codec:
             x_hat = self.model.g_s(x).float().nan_to_num_(0.0)
             return x_hat.clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
 
-        pixels = tiled(g_s, y_hat, Fraction(LATENT_STRIDE), TILE // LATENT_STRIDE, 4, title)
+        pixels = tiled(g_s, y_hat, Fraction(LATENT_STRIDE), TILE // LATENT_STRIDE, 2, title)
         return np.ascontiguousarray(pixels[0, :, :height, :width].permute(1, 2, 0).numpy())
 
     def _cut_at(self, target: float, stream: bytes, picture: np.ndarray) -> bytes:

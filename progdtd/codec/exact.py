@@ -23,8 +23,8 @@ UNIT = 1 << 12
 LIMIT = 1 << 24
 """Activations are clamped to +-4096 of their own unit."""
 
-TILE, HALO = 64, 4
-"""Of the activations after the first layer, in samples."""
+TILE = 32
+"""Side of a tile of the activations after the first layer, in samples."""
 
 
 class Layer:
@@ -105,6 +105,11 @@ class ExactSynthesis:
         for layer in self.layers:
             layer.weight, layer.bias = layer.weight.to(device), layer.bias.to(device)
         self.up = math.prod(layer.stride for layer in self.layers if layer.transposed)
+        self.reach = 0  # of a sample after the last layer, in samples after the first
+        for layer in reversed(self.layers[1:]):
+            half = layer.weight.shape[-1] // 2
+            self.reach = (math.ceil((self.reach + half) / layer.stride) if layer.transposed
+                          else self.reach * layer.stride + half)  # fmt: skip
         self.device = device
 
     def begin(self, height: int, width: int) -> Tensor:
@@ -136,7 +141,7 @@ class ExactSynthesis:
 
         x = self.layers[0].finish(sums)
         ratio = Fraction(self.up, self.layers[0].stride if self.layers[0].transposed else 1)
-        return tiled(rest, x, ratio, TILE, HALO).long().cpu()
+        return tiled(rest, x, ratio, TILE, self.reach).long().cpu()
 
 
 def _slope(module: nn.Module) -> float:
