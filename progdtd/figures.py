@@ -144,8 +144,8 @@ def rate_distortion(
         figure = Figure(figsize=(7.0, 3.6), layout="constrained")
         axes = figure.subplots(1, 2)
         for axis, (metric, name) in zip(axes, PANELS.items(), strict=True):
-            for (codec, quality), curve in _curves(baselines, others):
-                labels[codec] = _line(axis, curve, metric, color=GREY, linestyle=quality, lw=0.9)
+            for codec, style, curve in _curves(baselines, others):
+                labels[codec] = _line(axis, curve, metric, **style, lw=0.9)
             for key, curve in published.groupby(["lambda", "range_low", "range_high"]):
                 curve = curve[curve.p >= key[1]]
                 style = {
@@ -172,15 +172,18 @@ def rate_distortion(
     return figure
 
 
-GREY, OURS = "#777777", "λ"
+GREY, DARK, OURS = "#999999", "#222222", "λ"
 LINESTYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
 
 
-def _curves(baselines: pd.DataFrame, others: pd.DataFrame) -> Iterator:
-    named = [(str(codec), curve) for codec, curve in baselines.groupby("codec")]
-    named += [(f"{codec} (published)", curve) for codec, curve in others.groupby("codec")]
-    for i, (codec, curve) in enumerate(named):
-        yield (codec, LINESTYLES[i % len(LINESTYLES)]), curve
+def _curves(
+    baselines: pd.DataFrame, others: pd.DataFrame
+) -> Iterator[tuple[str, dict[str, Any], pd.DataFrame]]:
+    """Measured codecs in grey and published ones in nearly black, each with its line style."""
+    for table, colour, remark in ((baselines, GREY, ""), (others, DARK, " (published)")):
+        for i, (codec, curve) in enumerate(table.groupby("codec")):
+            style = {"color": colour, "linestyle": LINESTYLES[i % len(LINESTYLES)]}
+            yield f"{codec}{remark}", style, curve
 
 
 def _line(axis: Axes, curve: pd.DataFrame, metric: str, **style) -> Line2D:
