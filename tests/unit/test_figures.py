@@ -95,6 +95,17 @@ def test_aggregated_results_are_enough_to_draw_again(command) -> None:
         pd.testing.assert_frame_equal(pd.read_csv(f"again/{table}"), pd.read_csv(f"first/{table}"))
 
 
+def test_the_projects_own_results_draw_again(command) -> None:
+    kept = Path(__file__).parents[2] / "outputs" / "published"
+    code, output = command("figures", f"results={kept}/results.csv")
+    assert code == 0, output
+    for table in ("results.csv", "bd.csv"):
+        again = pd.read_csv(Path("outputs/figures", table))
+        pd.testing.assert_frame_equal(again, pd.read_csv(kept / table))
+    ours = again[again.protocol == "native"].groupby(["lambda", "range_low"])
+    assert ours.ngroups == 6
+
+
 def test_only_the_named_images_are_drawn(command) -> None:
     write_runs()
     write_runs(dataset="kodak_small")
