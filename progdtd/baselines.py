@@ -175,10 +175,11 @@ def available(names: list[str]) -> list[Codec]:
 def measure(codec: Codec, picture: np.ndarray) -> Iterator[dict]:
     """A row of results for each setting of a codec on one image, (H, W, 3) uint8."""
     from progdtd.data import to_tensor
-    from progdtd.metrics import quality
+    from progdtd.metrics import Quality
 
     height, width = picture.shape[:2]
     image, x = Image.fromarray(picture), to_tensor(picture).contiguous()
+    quality = Quality(x)
     started = time.perf_counter()
     for p, stream in codec.streams(image):
         encoded = time.perf_counter()
@@ -188,7 +189,7 @@ def measure(codec: Codec, picture: np.ndarray) -> Iterator[dict]:
             "codec": codec.name, "protocol": "native", "p": p, "width": width, "height": height,
             "bytes": len(stream), "bpp": 8 * len(stream) / (width * height),
             "encode_s": encoded - started, "decode_s": decode_s,
-        } | quality(x, to_tensor(decoded).contiguous())  # fmt: skip
+        } | quality(to_tensor(decoded).contiguous())  # fmt: skip
         started = time.perf_counter()
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from progdtd import data
 from progdtd.codec.codec import Codec, StreamDecoder
-from progdtd.metrics import eight_bit, quality
+from progdtd.metrics import Quality, eight_bit
 from progdtd.models import Progressive
 from progdtd.models.progressive import STRIDE
 from progdtd.tail_drop import TailDrop, kept
@@ -55,6 +55,7 @@ def native(codec: Codec, picture: np.ndarray, levels: Sequence[float]) -> Iterat
 def _prefixes(decoder: StreamDecoder, stream: bytes, x: Tensor) -> Iterator[Row]:
     """What each level of a stream costs and brings."""
     clock = time.perf_counter
+    quality = Quality(x)
     symbols_s, start = 0.0, clock()
     for level in decoder.levels_of(stream):
         symbols_s += clock() - start
@@ -62,7 +63,7 @@ def _prefixes(decoder: StreamDecoder, stream: bytes, x: Tensor) -> Iterator[Row]
             start = clock()
             x_hat = data.to_tensor(decoder.picture())
             synthesis_s = clock() - start
-            scores = quality(x, x_hat.contiguous())
+            scores = quality(x_hat.contiguous())
         size = decoder.reader.position
         yield scores | {
             "latent_channels": decoder.plan[level - 1][0],
@@ -97,11 +98,12 @@ def estimate(
     height, width = x.shape[-2:]
     padded = functional.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
     y, z = model.analyse(padded.contiguous(memory_format=torch.channels_last))
+    quality = Quality(x)
     for p in levels:
         y_hat, likelihoods = model.quantise(y, z, *drop.fractions(p))
         x_hat = eight_bit(model.g_s(y_hat)[..., :height, :width].float()).contiguous()
         bpp = bits(likelihoods).item() / (height * width)
-        row = {"p": p, "bpp": bpp, "bpp_estimated": bpp} | quality(x, x_hat)
+        row = {"p": p, "bpp": bpp, "bpp_estimated": bpp} | quality(x_hat)
         yield row, x_hat[0].cpu()
 
 
@@ -128,12 +130,13 @@ def reference(
     x = data.to_tensor(squashed).to(device).contiguous()
     patches = _patches(x).contiguous(memory_format=torch.channels_last)
     y, z = model.analyse(patches)
+    quality = Quality(x)
     known, scores = None, {}
     for p in levels:
         y_hat, likelihoods = model.quantise(y, z, *drop.fractions(p))
         if known is None or not torch.equal(y_hat, known):
             x_hat = _whole(model.g_s(y_hat).float().clamp(0, 1).contiguous())
-            known, scores = y_hat, quality(x, x_hat)
+            known, scores = y_hat, quality(x_hat)
         bpp = bits(likelihoods) / 256**2
         row = _level(drop, p, y, z) | {"width": 512, "height": 512} | scores
         for protocol, rate in (

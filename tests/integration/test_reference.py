@@ -19,7 +19,7 @@ from torch import nn
 from progdtd import checkpoint, published
 from progdtd.data import to_tensor
 from progdtd.errors import UserError
-from progdtd.metrics import quality
+from progdtd.metrics import psnr
 from progdtd.reference import ProgDTD
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_published.py"
@@ -222,7 +222,7 @@ def test_the_script_converts(address, trained, photograph, tmp_path, monkeypatch
     direct, converted = checkpoint.load_model(address), checkpoint.load_model(destination)
     assert converted.meta == direct.meta
     x = to_tensor(photograph[:64, :64])
-    assert quality(direct.model(x, 0.5)["x_hat"], converted.model(x, 0.5)["x_hat"])["psnr"] > 200
+    assert psnr(direct.model(x, 0.5)["x_hat"], converted.model(x, 0.5)["x_hat"]) > 200
 
     convert(monkeypatch, address, destination, "--lambda", 1, "--range", 0, 0.5)
     changed = checkpoint.load_model(destination)

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pytorch_msssim import ms_ssim
+from pytorch_msssim import ms_ssim, ssim
 
 from progdtd import Codec, data, protocols
 from progdtd.checkpoint import Loaded
-from progdtd.metrics import psnr, quality, to_db
+from progdtd.metrics import Quality, psnr, to_db
 from progdtd.tail_drop import P_LEVELS, TailDrop
 
 DTD = TailDrop(latent=True, hyper=True)
@@ -88,10 +88,24 @@ def test_results_do_not_depend_on_threads(model, photograph) -> None:
 
 def test_quality_of_small_and_identical_pictures() -> None:
     x = torch.rand(1, 3, 40, 40)
-    same = quality(x, x)
+    same = Quality(x)(x)
     assert same["psnr"] == float("inf")
     assert same["ssim"] == pytest.approx(1)
     assert np.isnan(same["ms_ssim"])
     assert np.isnan(same["ms_ssim_db"])
     assert to_db(0.99) == pytest.approx(20)
-    assert quality(x, (x + 0.1))["psnr"] == pytest.approx(20, abs=1e-3)
+    assert Quality(x)(x + 0.1)["psnr"] == pytest.approx(20, abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [(300, 451), (161, 200), (163, 162), (100, 300), (11, 12)])
+def test_similarities_are_those_of_pytorch_msssim(photograph, size) -> None:
+    x = data.to_tensor(photograph[: size[0], : size[1]]).contiguous()
+    for strength in (0.01, 0.1, 1.0):
+        y = (x + strength * torch.randn(x.shape)).clamp(0, 1)
+        ours = Quality(x)(y)
+        assert ours["ssim"] == pytest.approx(ssim(x, y, data_range=1.0).item(), abs=2e-5)
+        if min(size) > 160:
+            expected = ms_ssim(x, y, data_range=1.0).item()
+            assert ours["ms_ssim"] == pytest.approx(expected, abs=2e-5)
+        else:
+            assert np.isnan(ours["ms_ssim"])
