@@ -3,8 +3,9 @@
 import importlib
 import json
 import logging
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,10 @@ from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.fingerprint import build_tables, fingerprint
 from progdtd.models import Progressive
-from progdtd.tail_drop import TailDrop
+from progdtd.run import LAST, PREVIOUS, WEIGHTS
+from progdtd.tail_drop import TailDrop, build_drop
 
 log = logging.getLogger(__name__)
-
-LAST = "last.pt"
-"""Within a run: everything needed to go on training."""
-
-WEIGHTS = "weights.safetensors"
-"""Within a run: the finished model; its presence means that the run is finished."""
 
 METADATA = "progdtd"
 
@@ -46,8 +42,8 @@ class Loaded:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a training checkpoint that `load_checkpoint` reads."""
-    write_aside(path, lambda aside: torch.save(state, aside))
+    """Write a training checkpoint that `load_checkpoint` reads; the one before is kept beside."""
+    write_aside(path, lambda aside: torch.save(state, aside), path.with_name(PREVIOUS))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -57,6 +53,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UserError: the file is damaged or is not a checkpoint.
     """
     try:
+        if zipfile.is_zipfile(path):  # torch does not look at the checksums that it writes
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip():
+                    raise ValueError("a checksum is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
@@ -118,20 +118,6 @@ def build_model(config: Mapping[Any, Any]) -> Progressive:
         return model_class(**arguments)
     except (ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"Cannot build the model {dict(config)}: {_first_line(error)}.") from error
-
-
-def build_drop(config: Mapping[Any, Any]) -> TailDrop:
-    """Build the tail drop that a `drop:` config or the metadata of weights describes."""
-    known = {field.name for field in fields(TailDrop)}
-    unknown = set(config) - known
-    if unknown:
-        raise UserError(
-            f"drop has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}."
-        )
-    try:
-        return TailDrop(**config)
-    except TypeError as error:
-        raise UserError(f"drop: {_first_line(error)}.") from error
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
@@ -196,7 +182,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a state dict in CompressAI's names and its metadata from any file `load_model` takes."""
     path = Path(path)
     if path.is_dir():
-        path = next((path / name for name in (WEIGHTS, LAST) if (path / name).exists()), path)
+        path = next(
+            (path / name for name in (WEIGHTS, LAST, PREVIOUS) if (path / name).exists()), path
+        )
     if not path.is_file():
         raise UserError(
             f"{path} holds no model: give a run directory, a .safetensors or .pt file. "

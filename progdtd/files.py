@@ -10,8 +10,11 @@ import safetensors
 from progdtd.errors import UserError
 
 
-def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+def write_aside(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
     """Call `write(temporary path)`, flush it to disk and rename it to `path`.
+
+    Args:
+        previous: what was at `path` before goes there.
 
     Raises:
         UserError: the disk is full or not writable; what was at `path` before is still there.
@@ -22,6 +25,8 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
         write(aside)
         with aside.open("rb") as file:
             os.fsync(file.fileno())
+        if previous and path.exists():
+            os.replace(path, previous)
         os.replace(aside, path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         with contextlib.suppress(OSError):

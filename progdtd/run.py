@@ -1,15 +1,19 @@
 """A run's directory: its config, where it came from, and what was measured on the way."""
 
+import contextlib
 import csv
 import json
 import os
 import platform
 import subprocess
+import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,9 +22,90 @@ from progdtd.files import write_aside
 
 CONFIG = "config.yaml"
 RECORD = "run.json"
+LOCK = ".lock"
 
-IRRELEVANT = ("logger", "group", "run_name")
+LAST = "last.pt"
+"""Within a run: everything needed to go on training."""
+
+PREVIOUS = "previous.pt"
+"""Within a run: the checkpoint before, in case the last is damaged."""
+
+WEIGHTS = "weights.safetensors"
+"""Within a run: the finished model; its presence means that the run is finished."""
+
+IRRELEVANT = ("logger", "group", "run_name", "launcher")
 """Options that do not change what a run computes; it may be resumed with others."""
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keep a run's directory to this process; a crash of any kind lets it go.
+
+    Raises:
+        UserError: another process holds it; the message names that one.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / LOCK)
+    try:
+        lock.acquire(timeout=15 if _is_gone(holder(directory)) else 1)
+    except Timeout:
+        who = holder(directory)
+        named = "process {pid} on {host} since {since}".format_map(who) if who else "a process"
+        raise UserError(
+            f"{directory} is being trained by {named}. Wait for it or stop it "
+            "(a SIGTERM makes it save a checkpoint), or give this run another name (run_name=...)."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(directory: Path) -> bool:
+    """Whether some process, on any machine that shares the directory, is training there."""
+    if not (directory / LOCK).exists():
+        return False
+    try:
+        with FileLock(directory / LOCK, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
+def holder(directory: Path) -> dict[str, Any]:
+    """Who trains or last trained in a directory: `pid`, `host`, `since`; empty if nobody did."""
+    return dict(recorded(directory).get("holder") or {})
+
+
+def _is_gone(who: dict[str, Any]) -> bool:
+    """Whether the last holder is a dead process of this machine: a worker of it may still be about
+    to notice, and until then it shares the lock."""
+    if who.get("host") != platform.node():
+        return False
+    try:
+        os.kill(int(who["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return False
+
+
+@contextlib.contextmanager
+def recording(directory: Path) -> Iterator[None]:
+    """Record who works in a directory that this process holds, and how that ends."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    job = os.environ.get("SLURM_JOB_ID")
+    who = {"pid": os.getpid(), "host": platform.node(), "since": since, "slurm_job": job}
+    record(directory, state="running", error=None, holder=who)
+    try:
+        yield
+    except BaseException as error:
+        told = isinstance(error, KeyboardInterrupt | SystemExit)
+        text = str(error).strip() or type(error).__name__
+        with contextlib.suppress(UserError):  # a full disk, which is the error already
+            record(directory, state="interrupted" if told else "failed", error=text)
+        raise
 
 
 def claim(directory: Path, cfg: DictConfig) -> None:

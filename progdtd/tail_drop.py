@@ -8,16 +8,20 @@ Source: Hojjat, Haberer, Landsiedel, "ProgDTD: Progressive Learned Image Compres
 Double-Tail-Drop Training", CVPR Workshops 2023, section 3.
 """
 
-import math
-from dataclasses import dataclass
-from typing import TypeVar
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from progdtd.errors import UserError
 
-P = TypeVar("P", float, Tensor)
+if TYPE_CHECKING:  # imported where it is used: a config is checked without waiting for it
+    import torch
+    from torch import Tensor
+
+P = TypeVar("P", float, "Tensor")
 
 P_LEVELS = (
     0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.40,
@@ -44,7 +48,9 @@ def mask(p: float | Tensor, channels: int, device: torch.device | None = None) -
         channels: total number of channels, C.
         device: where the mask is made; that of `p` if `p` is a tensor.
     """
-    if not isinstance(p, Tensor):
+    import torch
+
+    if not isinstance(p, torch.Tensor):
         p = torch.tensor([p], dtype=torch.float64, device=device)
     count = torch.floor(p.double() * channels) + 1
     index = torch.arange(channels, device=p.device)
@@ -98,6 +104,8 @@ class TailDrop:
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """One fraction p for each image of a batch, of shape (batch,), float64, on the CPU."""
+        import torch
+
         low, high = self.range
         u = torch.rand(batch, generator=generator, dtype=torch.float64)
         keeps_all = torch.rand(batch, generator=generator, dtype=torch.float64) < self.full
@@ -107,3 +115,21 @@ class TailDrop:
         """The fractions of `y` and of `z` to keep at p: p where the tail is dropped, else 1."""
         everything = p * 0 + 1
         return (p if self.latent else everything), (p if self.hyper else everything)
+
+
+def build_drop(config: Mapping[Any, Any]) -> TailDrop:
+    """Build the tail drop that a `drop:` config or the metadata of weights describes.
+
+    Raises:
+        UserError: an option that it does not have, lacks or cannot have.
+    """
+    known = {field.name for field in fields(TailDrop)}
+    unknown = set(config) - known
+    if unknown:
+        raise UserError(
+            f"drop has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}."
+        )
+    try:
+        return TailDrop(**config)
+    except TypeError as error:
+        raise UserError(f"drop: {error}.") from error

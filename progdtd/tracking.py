@@ -50,6 +50,7 @@ class Tracker:
             if cfg.logger.mode != "auto":
                 raise UserError(f"W&B cannot be used: {error} (logger.mode={mode})") from error
             log.warning("W&B cannot be reached (%s): logging offline.", error)
+            wandb.teardown()  # it would go on waiting, and keep the run's id
             self.run = wandb.init(mode="offline", **options)
 
     def __enter__(self) -> "Tracker":

@@ -1,32 +1,73 @@
 """Train a model: `python -m progdtd.train model=hyperprior drop=dtd lambda=0.01`; see `--help`."""
 
 import logging
+import os
 import sys
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from progdtd import run, sweep
+from progdtd.check import check
 from progdtd.errors import UserError
 from progdtd.paths import CONF
 
 log = logging.getLogger(__name__)
 
 
-@hydra.main(config_path=CONF, config_name="train", version_base="1.3")
-def main(cfg: DictConfig) -> None:
-    from progdtd.training import train
-
+def main() -> None:
+    """The command: one training, or with `-m` a sweep of them that ends in a table."""
+    sweep.check_launcher(sys.argv[1:])
     try:
-        train(cfg)
+        with sweep.reported():
+            task()
+    except KeyboardInterrupt:
+        log.error("Interrupted. The same command resumes.")
+        sys.exit(130)
+
+
+@hydra.main(config_path=CONF, config_name="train", version_base="1.3")
+def task(cfg: DictConfig) -> None:
+    """Train as configured; torch is loaded once it is clear that there is something to do."""
+    directory = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    try:
+        if follows():
+            logging.getLogger().setLevel(logging.ERROR)
+            train(cfg, directory)
+        else:
+            with run.held(directory):
+                lead(cfg, directory)
     except UserError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra shows only the first, at the end
             log.error("%s", error)
         raise
-    except KeyboardInterrupt:
-        log.error("Interrupted. The same command resumes at the last checkpoint.")
-        sys.exit(130)
+
+
+def lead(cfg: DictConfig, directory: Path) -> None:
+    """Train in a directory that this process holds, unless it holds another or a finished run."""
+    run.compare(directory, cfg)
+    if (directory / run.WEIGHTS).exists():
+        log.info("%s is finished: nothing to do. Delete it to train again.", directory)
+        return
+    with run.recording(directory):
+        check(cfg)
+        sweep.check_mode(cfg)
+        train(cfg, directory)
+
+
+def train(cfg: DictConfig, directory: Path) -> None:
+    from progdtd import training
+
+    training.train(cfg, directory)
+
+
+def follows() -> bool:
+    """Whether this is a process of a run that another one leads."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return int(next((rank for rank in ranks if rank), 0)) > 0
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ moment and started again computes what the uninterrupted run would have, bit for
 import copy
 import logging
 import math
-import os
 import time
+import warnings
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -28,11 +27,15 @@ from progdtd.losses import RateDistortion
 from progdtd.memory import keep_freed_memory
 from progdtd.models import Progressive
 from progdtd.models.progressive import STRIDE
+from progdtd.requeue import CODE, StopSignals
+from progdtd.run import LAST, PREVIOUS, WEIGHTS
+from progdtd.tail_drop import build_drop
 from progdtd.tracking import Tracker
 
 log = logging.getLogger(__name__)
 logging.getLogger("lightning").handlers.clear()  # it would say everything a second time
 logging.getLogger("lightning.fabric").handlers.clear()
+warnings.filterwarnings("ignore", message="The `srun` command is available")  # nor need it be used
 
 VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 VALIDATION_SIDE = 256
@@ -44,73 +47,25 @@ METRICS = ["step", "loss", "bpp", "psnr", "aux", "lr", "images_per_s"]
 VALIDATION = ["step", "p", "loss", "bpp", "psnr", "ms_ssim_db"]
 
 
-def train(cfg: DictConfig) -> Path:
+def train(cfg: DictConfig, directory: Path) -> None:
     """Train one model as configured, resuming where an earlier start of the same run ended.
 
-    Returns:
-        the run's directory, with the finished weights in it.
+    Args:
+        cfg: a configuration that `check` has passed.
+        directory: the run's, held by this process; the finished weights end up in it.
 
     Raises:
-        UserError: bad configuration or data, a directory with another run in it, a diverging loss.
+        UserError: options or data that cannot be, a diverging loss, a disk that is full.
+        Requeue: a signal asked for the end; a checkpoint was saved.
     """
     keep_freed_memory()
-    directory = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    check(cfg)
-    run.compare(directory, cfg)
-    if (directory / checkpoint.WEIGHTS).exists():
-        log.info("%s is finished: nothing to do. Delete it to train again.", directory)
-    else:
-        trainer = Trainer(copy.deepcopy(cfg), directory)  # which settles what is `auto`
-        if trainer.leads:
-            run.claim(directory, cfg)
-        trainer.fit()
-    return directory
-
-
-def check(cfg: DictConfig) -> None:
-    """Refuse values that no run can have, before anything is written.
-
-    Raises:
-        UserError: names the option and what it may be.
-    """
-    lmbda, options = cfg["lambda"], cfg.trainer
-    if not number(lmbda) or not lmbda > 0:
-        raise UserError(f"lambda={lmbda} must be a number above 0; the paper's: 0.01, 0.1, 1.0.")
-    for key, least in WHOLE.items():
-        value = OmegaConf.select(cfg, key)
-        if not (isinstance(value, int) and number(value) and value >= least):
-            raise UserError(f"{key}={value} must be a whole number, at least {least}.")
-    for key in NUMBERS:
-        value = OmegaConf.select(cfg, key)
-        if not number(value) or value < 0:
-            raise UserError(f"{key}={value} must be a number and must not be negative.")
-    for key in OPTIONAL:
-        value = OmegaConf.select(cfg, key)
-        if value is not None and (not number(value) or value < 0):
-            raise UserError(f"{key}={value} must be a number, not negative, or null.")
-    if cfg.logger.get("mode", "auto") not in ("auto", "online", "offline"):
-        raise UserError(f"logger.mode={cfg.logger.mode} must be auto, online or offline.")
-    if options.crop < STRIDE or options.crop % STRIDE:
-        raise UserError(f"trainer.crop={options.crop} must be a multiple of {STRIDE}.")
-    if options.resize is not None and options.resize < options.crop:
-        raise UserError(f"trainer.resize={options.resize} is below trainer.crop={options.crop}.")
-    checkpoint.build_drop(cfg.drop)
-
-
-WHOLE = {
-    "seed": 0, "dataset.validation": 0, "trainer.steps": 1, "trainer.batch_size": 1,
-    "trainer.crop": 1, "trainer.warmup": 0, "trainer.log_every": 1, "trainer.validate_every": 1,
-    "trainer.checkpoint_every": 1,
-}  # fmt: skip
-"""Options that are whole numbers, with the least of each."""
-
-NUMBERS = ("trainer.lr", "trainer.aux_lr", "trainer.final_lr", "dataset.cache_gib")
-OPTIONAL = ("trainer.clip", "trainer.resize", "dataset.workers")
-
-
-def number(value: Any) -> bool:
-    """Whether a value is a finite number, and not merely a truth value that counts as one."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    crop = cfg.trainer.crop
+    if crop % STRIDE:
+        raise UserError(f"trainer.crop={crop} must be a multiple of {STRIDE}.")
+    trainer = Trainer(copy.deepcopy(cfg), directory)  # which settles what is `auto`
+    if trainer.leads:
+        run.claim(directory, cfg)
+    trainer.fit()
 
 
 class Trainer:
@@ -120,9 +75,7 @@ class Trainer:
         self.cfg, self.options, self.directory = cfg, cfg.trainer, directory
         self.fabric = make_fabric(self.options)
         self.leads = self.fabric.is_global_zero
-        if not self.leads:
-            logging.getLogger().setLevel(logging.ERROR)
-        self.drop = checkpoint.build_drop(cfg.drop)
+        self.drop = build_drop(cfg.drop)
         paths, held = data.split_dataset(cfg.dataset)
         self.batches = data.Batches(
             paths, self.options.batch_size, self.options.crop, self.options.resize,
@@ -133,7 +86,7 @@ class Trainer:
 
         torch.manual_seed(cfg.seed)
         self.model = checkpoint.build_model(cfg.model)
-        if cfg.init_from and not (directory / checkpoint.LAST).exists():
+        if cfg.init_from and not checkpoints(directory):
             checkpoint.warm_start(self.model, cfg.model, cfg.init_from)
         channels_last = self.options.channels_last
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -156,8 +109,7 @@ class Trainer:
             self.metrics = run.Table(directory / "metrics.csv", METRICS, self.first)
             self.validation = run.Table(directory / "validation.csv", VALIDATION, self.first)
             facts = {"device": device_name(self.fabric.device), "precision": self.options.precision}
-            run.record(directory, **run.provenance(), **facts, held_out=[*map(str, held)],
-                       state="running")  # fmt: skip
+            run.record(directory, **run.provenance(), **facts, held_out=[*map(str, held)])
 
     @property
     def optimizers(self) -> tuple[Any, Any]:
@@ -169,6 +121,7 @@ class Trainer:
         steps = range(self.first, options.steps)
         loader = data.loader(self.batches, steps, self.cfg.dataset.workers)
         with (
+            StopSignals() as stop,
             Tracker(self.cfg, self.directory, self.leads) as tracker,
             closing(Progress(self.first, options.steps, self.leads)) as progress,
         ):
@@ -188,9 +141,14 @@ class Trainer:
                         progress.say(f"step {done}: {self.validate(done, tracker)}")
                     self.fabric.barrier()
                     begun, mark = done, time.monotonic()
-                if last or done % options.checkpoint_every == 0:  # its rows are all written
+                stopping = not last and self.told_to_stop(stop, done)
+                if last or stopping or done % options.checkpoint_every == 0:
                     self.seconds = time.monotonic() - started
-                    self.save(done)
+                    self.save(done)  # after its rows are all written
+                if stopping:
+                    self.fabric.barrier()
+                    progress.say(f"Told to stop at step {done}: the same command resumes there.")
+                    stop.obey(CODE if self.leads else 0)
         if self.leads:
             self.finish()
 
@@ -198,7 +156,7 @@ class Trainer:
         """One update from a batch (B, 3, S, S) uint8; returns the values that `SUMS` names."""
         seed_step(self.cfg.seed, step, self.fabric.global_rank)
         x = self.fabric.to_device(images).contiguous(memory_format=self.layout).float() / 255
-        p, p_hyper = self.drop.fractions(self.drop.draw(len(x), torch.default_generator))
+        p, p_hyper = self.drop.fractions(self.draw(step, len(x)))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.options)
         out = self.module(x, self.fabric.to_device(p), self.fabric.to_device(p_hyper))
@@ -211,6 +169,22 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         return torch.stack([out[name].detach() for name in SUMS])
+
+    def draw(self, step: int, images: int) -> Tensor:
+        """This process's share, (images,), of the step's draw of p for the images of all."""
+        seed = np.random.SeedSequence([self.cfg.seed, step]).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(seed))
+        p = self.drop.draw(images * self.fabric.world_size, generator)
+        return p[self.fabric.global_rank * images :][:images]
+
+    def told_to_stop(self, stop: StopSignals, done: int) -> bool:
+        """Whether any process is asked to end. Several agree where they meet, at a report."""
+        if self.fabric.world_size == 1:
+            return stop.asked
+        if done % self.options.log_every:
+            return False
+        asked = torch.tensor(float(stop.asked), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(asked, reduce_op="max"))
 
     def means(self, done: int) -> list[float]:
         """Means of the values that `SUMS` names since the last report, over all processes; stops
@@ -251,7 +225,7 @@ class Trainer:
             "meta": self.meta, "step": done, "since": self.since, "sums": self.sums,
             "lowest": self.lowest, "seconds": self.seconds,
         }  # fmt: skip
-        checkpoint.save_checkpoint(self.directory / checkpoint.LAST, state)
+        checkpoint.save_checkpoint(self.directory / LAST, state)
 
     @torch.no_grad()
     def validate(self, done: int, tracker: Tracker) -> str:
@@ -286,15 +260,31 @@ class Trainer:
             "wall_time_s": round(self.seconds, 1),
         }
         self.model.update(force=True)
-        path = self.directory / checkpoint.WEIGHTS
+        path = self.directory / WEIGHTS
         checkpoint.save_weights(path, self.model, self.meta | made)
+        (self.directory / PREVIOUS).unlink(missing_ok=True)
         run.record(self.directory, **made, state="finished")
         log.info("Finished %s after %d steps. To evaluate it:", path, steps)
         log.info("  python -m progdtd.evaluate run=%s", self.directory)
 
 
 def make_fabric(options: DictConfig) -> Fabric:
-    """Devices, strategy and precision, with what is `auto` resolved for the device."""
+    """Devices, strategy and precision, with what is `auto` resolved for the device.
+
+    Raises:
+        UserError: more devices than there are, or options that do not go together.
+    """
+    there = torch.cuda.device_count()
+    if options.accelerator == "cuda" and not there:
+        raise UserError(
+            "trainer.accelerator=cuda: there is no GPU here that torch can use. "
+            "Use trainer.accelerator=cpu (or auto)."
+        )
+    if there and options.accelerator != "cpu" and options.devices in range(there + 1, 1 << 20):
+        raise UserError(
+            f"trainer.devices={options.devices}: there are only {there} GPUs here. "
+            f"Use trainer.devices={there}."
+        )
     where = {key: options[key] for key in ("accelerator", "strategy", "devices")}
     try:
         device = Fabric(**where).device
@@ -338,20 +328,42 @@ def learning_rate(step: int, options: DictConfig) -> float:
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Make everything random in a step (the draw of p, the noise) a function of its number."""
+    """Make the noise of a step a function of its number."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
 
 
+def checkpoints(directory: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first."""
+    return [path for path in (directory / LAST, directory / PREVIOUS) if path.exists()]
+
+
 def resume(directory: Path, model: Progressive) -> dict[str, Any]:
-    """The state of the run's last checkpoint, with its weights in the model, or that of a start."""
-    path = directory / checkpoint.LAST
-    if not path.exists():
-        start = {"step": 0, "since": 0, "sums": torch.zeros(len(SUMS)), "optimizers": []}
-        return start | {"seconds": 0.0, "lowest": math.inf}
-    state = checkpoint.load_checkpoint(path)
-    checkpoint.load_state(model, state["model"], path)
-    log.info("Resuming %s at step %d.", directory, state["step"])
-    return state
+    """The state of the run's newest sound checkpoint, with its weights in the model, or that of a
+    start.
+
+    Raises:
+        UserError: there are checkpoints, and none of them can be read.
+    """
+    damage = []
+    for path in checkpoints(directory):
+        try:
+            state = checkpoint.load_checkpoint(path)
+            checkpoint.load_state(model, state["model"], path)
+        except UserError as error:
+            log.warning("%s", error)
+            damage.append(path.name)
+            continue
+        if damage:
+            log.warning("Falling back to %s.", path)
+        log.info("Resuming %s at step %d.", directory, state["step"])
+        return state
+    if damage:
+        raise UserError(
+            f"No checkpoint in {directory} can be read ({', '.join(damage)}). "
+            "Delete the directory to start over."
+        )
+    start = {"step": 0, "since": 0, "sums": torch.zeros(len(SUMS)), "optimizers": []}
+    return start | {"seconds": 0.0, "lowest": math.inf}
 
 
 def check_loss(loss: float, lowest: float, done: int, directory: Path) -> None:
@@ -361,7 +373,7 @@ def check_loss(loss: float, lowest: float, done: int, directory: Path) -> None:
         UserError: the loss is not finite or has exploded.
     """
     if not math.isfinite(loss) or loss > EXPLODED * lowest:
-        kept = directory / checkpoint.LAST
+        kept = directory / LAST
         where = f"{kept} is from before and is kept" if kept.exists() else "nothing was saved yet"
         raise UserError(
             f"The loss became {loss:.4g} at step {done} (lowest so far {lowest:.4g}): training "

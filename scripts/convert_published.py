@@ -7,7 +7,7 @@ published code. Evaluating needs no conversion; every command takes published ch
 import argparse
 from pathlib import Path
 
-from progdtd import checkpoint, published
+from progdtd import checkpoint, published, tail_drop
 from progdtd.errors import UserError
 
 
@@ -49,7 +49,7 @@ def convert(
         meta["lambda"] = lmbda
     if bounds is not None:
         meta["drop"]["range"] = bounds
-    checkpoint.build_drop(meta["drop"])  # refuses what is no range
+    tail_drop.build_drop(meta["drop"])  # refuses what is no range
     model = checkpoint.build_model(meta["model"])
     checkpoint.load_state(model, state, source)
     checkpoint.save_weights(destination, model, meta)

@@ -39,7 +39,9 @@ def command(
         try:
             importlib.import_module(f"progdtd.{name}").main()
         except SystemExit as stop:
-            code = int(stop.code or 0)
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+            if isinstance(stop.code, str):
+                print(stop.code, file=sys.stderr)
         return code, "".join(capfd.readouterr())
 
     return run

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import safetensors
 
-from progdtd.checkpoint import WEIGHTS
 from progdtd.codec.errors import OtherModelError
 from progdtd.errors import UserError
 from progdtd.paths import PACKAGE
+from progdtd.run import WEIGHTS
 
 DEFAULT = "hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
 """The run that codes when no model is named: the paper's middle lambda over the whole range."""

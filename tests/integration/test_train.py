@@ -30,7 +30,7 @@ def test_smoke_run_leaves_everything(command) -> None:
     assert code == 0, output
     run = Path(RUN)
     assert {path.name for path in run.iterdir()} == {
-        "config.yaml", "last.pt", "metrics.csv", "run.json", "train.log", "validation.csv",
+        ".lock", "config.yaml", "last.pt", "metrics.csv", "run.json", "train.log", "validation.csv",
         "weights.safetensors",
     }  # fmt: skip
     assert [row["step"] for row in rows(run / "metrics.csv")] == ["2", "4", "6"]

@@ -7,9 +7,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 from hydra.utils import instantiate
 
-from progdtd import checkpoint
+from progdtd import checkpoint, tail_drop
+from progdtd.check import check
 from progdtd.paths import CONF
-from progdtd.training import check
 
 GROUPS = ("model", "drop", "dataset", "trainer", "logger", "quality", "experiment")
 CHOICES = [(g, path.stem) for g in GROUPS for path in sorted(Path(CONF, g).glob("*.yaml"))]
@@ -45,7 +45,7 @@ def test_lambda_is_a_scalar_and_never_a_group() -> None:
 def test_range_names_the_run() -> None:
     cfg = composed("drop.range=[0.3,1.0]", "lambda=1.0")
     assert cfg.run_name == "hyperprior_dtd_lambda-1.0_range-0.3-1.0_seed-0"
-    assert checkpoint.build_drop(cfg.drop).range == (0.3, 1.0)
+    assert tail_drop.build_drop(cfg.drop).range == (0.3, 1.0)
 
 
 def test_reference_recipe_is_the_papers() -> None:

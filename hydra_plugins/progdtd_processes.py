@@ -1,0 +1,66 @@
+"""The Hydra launcher behind `launcher=local` and `launcher=gpus`; see `progdtd.processes`."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus, configure_log
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class ProcessesConf:
+    """Options, as `progdtd.processes.slots` describes them."""
+
+    _target_: str = "hydra_plugins.progdtd_processes.Processes"
+    workers: int | None = None
+    threads: int | None = None
+    per_gpu: bool = False
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="processes", node=ProcessesConf)
+
+
+class Processes(Launcher):
+    """Runs the jobs of a sweep as processes of their own on this machine."""
+
+    def __init__(self, workers: int | None, threads: int | None, per_gpu: bool) -> None:
+        self.options = (workers, threads, per_gpu)
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.loader, self.config = hydra_context.config_loader, config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        from progdtd import processes, status
+        from progdtd.errors import UserError
+
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        slots = processes.slots(*self.options)
+        jobs = []
+        for overrides in job_overrides:
+            sweep = self.loader.load_sweep_config(self.config, list(overrides)).hydra.sweep
+            jobs.append(processes.Job(Path(sweep.dir) / sweep.subdir, tuple(overrides)))
+        threads = slots[0]["OMP_NUM_THREADS"]
+        log.info("%d jobs, %d at a time, %s threads each", len(jobs), len(slots), threads)
+        with status.Live([job.directory for job in jobs]) as live:
+            failed = processes.run_jobs(jobs, slots, live.refresh)
+        return [returned(job, failed.get(job), UserError) for job in jobs]
+
+
+def returned(job, why, error) -> JobReturn:
+    """What Hydra takes for the outcome of a job."""
+    if why is None:
+        return JobReturn(overrides=list(job.overrides), status=JobStatus.COMPLETED)
+    failure = JobReturn(overrides=list(job.overrides), status=JobStatus.FAILED)
+    failure.return_value = error(f"{job.directory}: {why}")
+    return failure

@@ -1,0 +1,173 @@
+"""A sweep on one machine: every job in a process of its own, some at a time.
+
+A pool of long-lived workers would be less code, but a worker that dies there (out of memory, a
+crash in a driver) takes the whole sweep with it. Here it costs the sweep that one job's progress
+since its last checkpoint.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from progdtd import run
+from progdtd.errors import UserError
+from progdtd.requeue import CODE, LAUNCHER, StopSignals
+
+log = logging.getLogger(__name__)
+
+STDERR = "stderr.log"
+"""Within a run: what its process printed to standard error, kept if it failed."""
+
+GRACE = 120
+"""Seconds that jobs have to save a checkpoint when the sweep is told to end."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a sweep: its directory and the overrides that `progdtd.train` gets."""
+
+    directory: Path
+    overrides: tuple[str, ...]
+
+    @property
+    def command(self) -> list[str]:
+        where = str(self.directory).replace("\\", "\\\\").replace("'", "\\'")
+        fixed = ("hydra.mode=RUN", f"hydra.run.dir='{where}'")
+        return [sys.executable, "-m", "progdtd.train", *self.overrides, *fixed]
+
+
+def run_jobs(
+    jobs: Sequence[Job], slots: Sequence[dict[str, str]], tick: Callable[[], object]
+) -> dict[Job, str]:
+    """Run all jobs, as many at a time as there are slots.
+
+    Args:
+        slots: the environment variables of a job that runs in each.
+        tick: called several times a second.
+
+    Returns:
+        the jobs that failed, and why.
+
+    Raises:
+        Requeue, KeyboardInterrupt: the sweep was told to end; its jobs saved checkpoints.
+    """
+    waiting, free, failed = deque(jobs), deque(slots), dict[Job, str]()
+    running: dict[Job, tuple[subprocess.Popen, dict[str, str]]] = {}
+    with StopSignals() as stop:
+        try:
+            while waiting or running:
+                while waiting and free:
+                    job, slot = waiting.popleft(), free.popleft()
+                    running[job] = (start(job, slot), slot)
+                for job, (process, slot) in list(running.items()):
+                    if process.poll() is not None:
+                        del running[job]
+                        free.append(slot)
+                        if process.returncode:
+                            failed[job] = conclude(job, process.returncode)
+                        else:
+                            (job.directory / STDERR).unlink(missing_ok=True)
+                tick()
+                if stop.asked:
+                    stop.obey()
+                time.sleep(0.1)
+        finally:
+            end([process for process, _ in running.values()])
+    return failed
+
+
+def start(job: Job, slot: dict[str, str]) -> subprocess.Popen:
+    """Start a job, out of reach of the terminal's Ctrl-C, which is the sweep's to answer."""
+    job.directory.mkdir(parents=True, exist_ok=True)
+    with (job.directory / STDERR).open("wb") as stderr:
+        return subprocess.Popen(
+            job.command,
+            env=os.environ | slot | {LAUNCHER: str(os.getpid())},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # train.log has it
+            stderr=stderr,
+            start_new_session=True,
+        )
+
+
+def end(processes: Sequence[subprocess.Popen]) -> None:
+    """Have jobs save a checkpoint and end."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + GRACE
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.warning("Process %d did not end in %d s: killed.", process.pid, GRACE)
+            process.kill()
+            process.wait()
+
+
+def conclude(job: Job, code: int) -> str:
+    """Why a job failed; recorded in its directory if it could not do so itself."""
+    record = run.recorded(job.directory)
+    if code == CODE:
+        return "stopped by a signal, with a checkpoint"
+    if record.get("state") == "failed" and record.get("error"):
+        return str(record["error"])
+    if code < 0:
+        why = f"killed by {signal.Signals(-code).name}"
+        if -code == signal.SIGKILL:
+            why += " (out of memory?)"
+    else:
+        said = (job.directory / STDERR).read_text(errors="replace").strip().splitlines()
+        said = [line for line in said if line and "HYDRA_FULL_ERROR" not in line]
+        why = said[-1] if said else f"exit code {code}"
+    with contextlib.suppress(UserError):
+        run.record(job.directory, state="interrupted" if code < 0 else "failed", error=why)
+    return why
+
+
+def gpus() -> list[str]:
+    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        try:
+            visible = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.SubprocessError):
+            return []
+    return visible.replace(",", " ").split()
+
+
+def slots(workers: int | None, threads: int | None, per_gpu: bool) -> list[dict[str, str]]:
+    """The environments of the jobs that run at the same time.
+
+    Args:
+        workers: how many; None: one for each GPU with `per_gpu`, else one.
+        threads: CPU threads of each; None: an equal share of the cores.
+        per_gpu: whether each has a GPU to itself.
+
+    Raises:
+        UserError: numbers that cannot be, or fewer GPUs than workers.
+    """
+    for key, value in (("workers", workers), ("threads", threads)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UserError(f"launcher.{key}={value} must be a whole number above 0, or null.")
+    devices = gpus() if per_gpu else []
+    if per_gpu and len(devices) < (workers or 1):
+        raise UserError(
+            f"launcher=gpus has {workers or 'no'} workers for {len(devices)} GPUs: "
+            f"give launcher.workers={len(devices)} or less."
+            if devices
+            else "launcher=gpus: there is no GPU here (`nvidia-smi` finds none, or "
+            "CUDA_VISIBLE_DEVICES is empty). Use launcher=local."
+        )
+    count = workers or len(devices) or 1
+    share = threads or max(1, len(os.sched_getaffinity(0)) // count)
+    each = {"OMP_NUM_THREADS": str(share), "MKL_NUM_THREADS": str(share)}
+    return [each | ({"CUDA_VISIBLE_DEVICES": devices[i]} if per_gpu else {}) for i in range(count)]

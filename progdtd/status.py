@@ -1,0 +1,199 @@
+"""What runs are doing: `python -m progdtd.status`, a live table in a terminal, text in a pipe."""
+
+import argparse
+import csv
+import glob
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.live import Live as RichLive
+from rich.table import Table
+
+from progdtd import run, sweep
+
+DEFAULT = ("outputs/*", "outputs/sweeps/*")
+
+COLOURS = {
+    "finished": "green", "running": "cyan", "waiting": "dim",
+    "interrupted": "yellow", "failed": "red",
+}  # fmt: skip
+"""States of a run, in the order in which a summary counts them."""
+
+REFRESH = 2.0
+"""Seconds between looks at the directories."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """One run, as its files tell.
+
+    `state` is one of `COLOURS`; `step` of `steps` (0: unknown); `loss` is the lowest of
+    metrics.csv (NaN: none yet); `eta` is in seconds (None: not running); `error` the last one.
+    """
+
+    name: str
+    state: str
+    step: int
+    steps: int
+    loss: float
+    eta: float | None
+    error: str
+
+
+def read(directory: Path) -> Status:
+    """The state of the run in a directory, which need not exist yet."""
+    record, rows = run.recorded(directory), metrics(directory)
+    config: dict[str, Any] = {}
+    with suppress(OSError, yaml.YAMLError, TypeError):
+        config = dict(yaml.safe_load((directory / run.CONFIG).read_text()))
+    trainer = config.get("trainer", {})
+    steps = int(trainer.get("steps", 0))
+    step = int(rows[-1]["step"]) if rows else 0
+    state = str(record.get("state", "waiting"))
+    if (directory / run.WEIGHTS).exists():
+        state, step = "finished", steps
+    elif state in ("running", "finished"):
+        state = "running" if run.is_held(directory) else "interrupted"
+    eta = None
+    if state == "running" and rows:
+        images = (steps - step) * trainer.get("batch_size", 1) * int(record.get("processes", 1))
+        eta = images / max(float(rows[-1]["images_per_s"]), 1e-9)
+    error = record.get("error") if state in ("failed", "interrupted") else None
+    if state == "interrupted" and not error:
+        error = "its process is gone"
+    loss = min((float(row["loss"]) for row in rows), default=math.nan)
+    lines = str(error or "").strip().splitlines()
+    return Status(directory.name, state, step, steps, loss, eta, lines[0] if lines else "")
+
+
+def metrics(directory: Path) -> list[dict[str, str]]:
+    """The complete rows of a run's metrics.csv."""
+    try:
+        whole = (directory / "metrics.csv").read_text().rpartition("\n")[0]
+    except OSError:
+        return []
+    return [row for row in csv.DictReader(whole.splitlines()) if None not in row.values()]
+
+
+def runs(places: Iterable[Path]) -> list[Path]:
+    """The run directories that places are or hold; those of a sweep in the order of its plan,
+    also before they exist."""
+    found: list[Path] = []
+    for place in places:
+        if (place / run.CONFIG).exists() or (place / run.RECORD).exists():
+            found.append(place)
+            continue
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            plan = json.loads((place / sweep.PLAN).read_text())
+            found += [place / str(name) for name in plan["runs"]]
+        found += sorted(path.parent for path in place.glob(f"*/{run.RECORD}"))
+    return list(dict.fromkeys(found))
+
+
+def table(directories: Sequence[Path]) -> Table:
+    """Run, state, step, best loss, time left and last error of each run."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("run", "state", "step", "best loss", "left", "last error"):
+        numeric = name in ("step", "best loss", "left")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    for status in map(read, directories):
+        colour = COLOURS.get(status.state, "white")
+        table.add_row(
+            status.name,
+            f"[{colour}]{status.state}[/]",
+            f"{status.step}/{status.steps or '?'}" if status.step or status.steps else "",
+            "" if math.isnan(status.loss) else f"{status.loss:.4g}",
+            "" if status.eta is None else duration(status.eta),
+            status.error.replace("[", r"\["),
+        )
+    return table
+
+
+def duration(seconds: float) -> str:
+    """1:02:03, or 2:03 below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def console() -> Console:
+    """The terminal; a pipe gets lines of whatever length they need."""
+    return Console() if sys.stdout.isatty() else Console(width=240, no_color=True)
+
+
+def show(places: Iterable[Path]) -> None:
+    """Print the table of the runs in some places once."""
+    directories = runs(places)
+    if directories:
+        console().print(table(directories))
+
+
+class Live:
+    """The table of some runs, kept up to date; without a terminal, a line when a state changes."""
+
+    def __init__(self, directories: Sequence[Path]) -> None:
+        self.directories, self.console = directories, console()
+        self.live = RichLive(console=self.console, auto_refresh=False, transient=True)
+        self.looked, self.states = 0.0, dict[Path, str]()
+
+    def __enter__(self) -> "Live":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def refresh(self) -> None:
+        """Look again, if the last look is some time ago."""
+        if time.monotonic() - self.looked < REFRESH:
+            return
+        self.looked = time.monotonic()
+        if self.console.is_terminal:
+            self.live.update(table(self.directories), refresh=True)
+            return
+        for directory in self.directories:
+            status = read(directory)
+            if status.state != self.states.get(directory, "waiting"):
+                self.states[directory] = status.state
+                self.console.print(f"{status.name}: {status.state} {status.error}".rstrip())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m progdtd.status",
+        description="Show runs: state, step, best loss, time left and last error. In a terminal "
+        "the table stays up to date while any run is under way; Ctrl-C leaves it.",
+    )
+    parser.add_argument(
+        "places", nargs="*", default=DEFAULT,
+        help=f"run or sweep directories, or globs of them (default: {' '.join(DEFAULT)})",
+    )  # fmt: skip
+    parser.add_argument("--once", action="store_true", help="print the table and end")
+    arguments = parser.parse_args()
+    places = [Path(path) for word in arguments.places for path in sorted(glob.glob(word))]
+    if not runs(places):
+        named = ", ".join(arguments.places)
+        parser.exit(1, f"No runs in {named}. Start one: python -m progdtd.train --help\n")
+    if not sys.stdout.isatty() or arguments.once:
+        show(places)
+        return
+    with suppress(KeyboardInterrupt), Live(runs(places)) as live:
+        while any(read(path).state == "running" for path in runs(places)):
+            live.directories = runs(places)
+            live.refresh()
+            time.sleep(0.2)
+    show(places)
+
+
+if __name__ == "__main__":
+    main()

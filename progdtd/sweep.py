@@ -1,0 +1,120 @@
+"""What a sweep needs beside its jobs: its plan, a table at its end, launchers that are there."""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from progdtd.errors import UserError
+from progdtd.files import write_aside
+from progdtd.paths import minutes
+from progdtd.requeue import LAUNCHER
+
+log = logging.getLogger(__name__)
+
+PLAN = "sweep.json"
+"""Within a sweep's directory: the names of its runs."""
+
+PLUGINS = {"slurm": "submitit", "ray": "ray"}
+"""The Hydra plugins behind launchers, where they are packages of their own."""
+
+
+def check_launcher(arguments: Sequence[str]) -> None:
+    """End with a sentence if the command asks for a launcher that is not installed."""
+    chosen = [word.partition("=")[2] for word in arguments if word.startswith("launcher=")]
+    for name in chosen:
+        plugin = PLUGINS.get(name)
+        if plugin and not find_spec(f"hydra_plugins.hydra_{plugin}_launcher"):
+            raise SystemExit(
+                f"launcher={name} needs a plugin that is not installed: "
+                f"pip install 'progdtd[{name}]'"
+            )
+
+
+def check_launch(launcher: DictConfig) -> None:
+    """Refuse what a launcher could only fail at.
+
+    Raises:
+        UserError: no Slurm here, a time limit that cannot be read.
+    """
+    if launcher.name == "slurm":
+        minutes(launcher.time)
+        if not shutil.which("sbatch"):
+            raise UserError(
+                "launcher=slurm: there is no sbatch here. Start the sweep on a machine that "
+                "submits to your cluster, or use launcher=local."
+            )
+
+
+def check_mode(cfg: DictConfig) -> None:
+    """Warn of a launcher without a sweep, refuse a sweep that would start itself again.
+
+    Raises:
+        UserError: several devices in a sweep that runs inside one process.
+    """
+    hydra = HydraConfig.get()
+    sweeps, basic = hydra.mode == RunMode.MULTIRUN, cfg.launcher.name == "basic"
+    if not sweeps and not basic and LAUNCHER not in os.environ:
+        log.warning("launcher=%s has no effect without -m.", cfg.launcher.name)
+    if sweeps and basic and cfg.trainer.devices not in (1, "1", "auto"):
+        raise UserError(
+            f"trainer.devices={cfg.trainer.devices} in a sweep needs a launcher that gives each "
+            "run a process: add launcher=local (or gpus, slurm, ray)."
+        )
+
+
+class Plan(Callback):
+    """Writes down which runs a sweep will have, before the first of them starts."""
+
+    directory: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        try:
+            check_launch(config.launcher)
+        except UserError as error:
+            raise SystemExit(str(error)) from error  # Hydra would make a warning of it
+        Plan.directory = Path(config.hydra.sweep.dir)
+        names = planned(config)
+        text = json.dumps({"started": time.time(), "runs": names}, indent=2) + "\n"
+        write_aside(Plan.directory / PLAN, lambda aside: aside.write_text(text))
+
+
+def planned(config: DictConfig) -> list[str]:
+    """The directories' names of the runs that a sweep's configuration expands to."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    sweeper = config.hydra.sweeper
+    if not str(sweeper._target_).endswith("BasicSweeper"):
+        return []
+    loader = GlobalHydra.instance().config_loader()
+    axes = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    words = [*axes, *config.hydra.overrides.task]
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
+    (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [loader.load_sweep_config(config, list(job)).hydra.sweep.subdir for job in jobs]
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Show what became of the runs of a sweep, however it ended."""
+    Plan.directory = None
+    try:
+        yield
+    finally:
+        if Plan.directory:
+            from progdtd import status
+
+            status.show([Plan.directory])

@@ -1,0 +1,84 @@
+"""What sweeping costs: `python scripts/benchmark_sweep.py [--readme]`.
+
+Six runs of a small model on the bundled photographs, swept with one worker and with two, and the
+time that a run takes beside its steps: to start, to resume, to be skipped when finished, to answer
+`--help` and a mistake. Nothing else should run on the machine meanwhile.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import readme
+
+TRAIN = [sys.executable, "-m", "progdtd.train"]
+QUIET = ["trainer.validate_every=100000", "trainer.checkpoint_every=100000", "dataset.validation=2"]
+SWEEP = ["-m", "experiment=quickstart", "lambda=0.01,0.1,1.0", "drop.range=[0.0,1.0],[0.3,1.0]"]
+
+
+def seconds(folder: str, *arguments: str, code: int = 0) -> float:
+    """Wall time of a training command, which must end with the given exit code."""
+    started = time.perf_counter()
+    done = subprocess.run([*TRAIN, *arguments], cwd=folder, capture_output=True, text=True)
+    taken = time.perf_counter() - started
+    if done.returncode != code:
+        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
+    return taken
+
+
+def swept(workers: int, steps: int) -> tuple[float, float]:
+    """Wall time of the six-run sweep, and of the same command again when all are finished."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = [f"trainer.steps={steps}", "launcher=local", f"launcher.workers={workers}"]
+        return tuple(seconds(folder, *SWEEP, *QUIET, *settings) for _ in range(2))  # type: ignore
+
+
+def single(rounds: int) -> dict[str, float]:
+    """Medians of what surrounds the steps of one run."""
+    times: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            run = ["experiment=quickstart", *QUIET, "trainer.steps=1", "run_name=run"]
+            times.setdefault("`--help`", []).append(seconds(folder, "--help"))
+            mistake = seconds(folder, "lambda=-1", code=1)
+            times.setdefault("a mistake in the configuration", []).append(mistake)
+            times.setdefault("a run of one step", []).append(seconds(folder, *run))
+            times.setdefault("a finished run, skipped", []).append(seconds(folder, *run))
+            weights = next(Path(folder).rglob("weights.safetensors"))
+            weights.unlink()
+            times.setdefault("the same, resumed at its end", []).append(seconds(folder, *run))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=150, help="of each of the six runs")
+    parser.add_argument("--rounds", type=int, default=3, help="of the single runs")
+    parser.add_argument("--readme", action="store_true", help="put the result into the README")
+    arguments = parser.parse_args()
+    one, again = swept(1, arguments.steps)
+    two, _ = swept(2, arguments.steps)
+    lines = [
+        "| | seconds |",
+        "|---|---:|",
+        f"| six runs of {arguments.steps} steps, one at a time | {one:.1f} |",
+        f"| the same, two at a time | {two:.1f} |",
+        f"| the finished sweep again | {again:.1f} |",
+        *(f"| {name} | {value:.1f} |" for name, value in single(arguments.rounds).items()),
+        "",
+        f"{len(os.sched_getaffinity(0))} cores; two workers take {two / one:.2f} of the time of "
+        f"one. Single runs: medians of {arguments.rounds}.",
+    ]
+    text = "\n".join(lines)
+    print(text)
+    if arguments.readme:
+        readme.put("benchmark_sweep", text)
+
+
+if __name__ == "__main__":
+    main()

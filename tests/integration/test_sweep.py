@@ -1,0 +1,422 @@
+"""Sweeps as the cluster misbehaves: launchers, kills, signals, locks, damage, full disks."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import shell
+from safetensors.torch import load_file
+
+from progdtd import run, status
+from progdtd.checkpoint import parameters
+
+GROUP = "outputs/smoke"
+RUN = f"{GROUP}/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
+LONG = ("trainer.steps=100000", "trainer.checkpoint_every=100000", "trainer.validate_every=100000")
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def of(lmbda: float, group: str = "smoke") -> Path:
+    return Path(RUN.replace("0.1_", f"{lmbda}_").replace("smoke", group))
+
+
+def wait_for(met: Callable[[], object], process: subprocess.Popen, seconds: float = 120) -> None:
+    """Until something is so, while a process runs."""
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.02)
+
+
+def steps(directory: Path) -> int:
+    return status.read(directory).step
+
+
+def pid(directory: Path) -> int:
+    return int(run.holder(directory).get("pid", 0))
+
+
+def equal(one: Path, other: Path) -> bool:
+    first, second = (load_file(directory / run.WEIGHTS) for directory in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+LAUNCHERS = [
+    "launcher=basic", "launcher=local", "launcher=ray", "hydra/launcher=joblib",
+    "hydra/launcher=submitit_local",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_failing_job_costs_the_others_nothing(launcher, monkeypatch) -> None:
+    """Every launcher: two runs finish, one fails, the table at the end says which and why."""
+    if launcher == "launcher=ray":
+        pytest.importorskip("ray")
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    process = shell("progdtd.train", "-m", "experiment=smoke", "lambda=0.01,-1,1.0", launcher)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert output.count("lambda=-1 must be a number above 0") >= 2
+    assert "Traceback" not in output
+    assert [status.read(of(x)).state for x in (0.01, -1, 1.0)] == ["finished", "failed", "finished"]
+    rows = re.findall(r"lambda-(\S+)_range\S+ +(finished|failed)", output.rpartition("best")[2])
+    assert rows == [("0.01", "finished"), ("-1", "failed"), ("1.0", "finished")]
+
+
+def test_a_killed_job_is_resumed_by_the_same_sweep(command) -> None:
+    """SIGKILL of one of two jobs: the other finishes; the sweep again finishes both."""
+    arguments = (
+        "-m", "experiment=smoke", "lambda=0.01,1.0", "launcher=local", "trainer.steps=150",
+        "trainer.checkpoint_every=5", "trainer.validate_every=1000",
+    )  # fmt: skip
+    process = shell("progdtd.train", *arguments)
+    wait_for(lambda: steps(of(0.01)) > 10, process)
+    os.kill(pid(of(0.01)), signal.SIGKILL)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "killed by SIGKILL (out of memory?)" in output
+    assert status.read(of(0.01)).state == "interrupted"
+    assert status.read(of(1.0)).state == "finished"
+    code, output = command("train", *arguments)
+    assert code == 0, output
+    assert "finished" in output
+    assert "Resuming" in (of(0.01) / "train.log").read_text()
+    assert status.read(of(0.01)).state == "finished"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_sweep_that_ends_has_its_jobs_save_and_end(how) -> None:
+    process = shell("progdtd.train", "-m", "experiment=smoke", *LONG, "seed=0,1", "launcher=local")
+    both = [Path(RUN), Path(RUN.replace("seed-0", "seed-1"))]
+    wait_for(lambda: all(steps(directory) > 3 for directory in both), process)
+    jobs = [pid(directory) for directory in both]
+    process.send_signal(how)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == {15: 75, 2: 130, 9: -9}[how], output
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{job}").exists() for job in jobs) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for directory in both:
+        assert (directory / run.LAST).exists()
+        assert status.read(directory).state == "interrupted"
+        assert not run.is_held(directory)
+
+
+def test_sigterm_saves_what_there_is_and_the_rest_is_the_same_to_the_bit(command) -> None:
+    settings = (
+        "experiment=smoke",
+        "trainer.steps=60",
+        "trainer.checkpoint_every=1000",
+        "trainer.validate_every=1000",
+    )
+    assert command("train", *settings, "group=whole")[0] == 0
+    process = shell("progdtd.train", *settings)
+    wait_for(lambda: steps(Path(RUN)) > 5, process)
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    assert re.search(r"Told to stop at step \d+: the same command resumes there", output)
+    state = torch.load(f"{RUN}/{run.LAST}", weights_only=True)
+    assert 5 < state["step"] < 60
+    assert command("train", *settings)[0] == 0
+    assert equal(Path(RUN), of(0.1, "whole"))
+
+
+def test_a_directory_is_one_process_s_until_it_dies(command) -> None:
+    process = shell("progdtd.train", "experiment=smoke", *LONG)
+    wait_for(lambda: steps(Path(RUN)) > 1, process)
+    before = (Path(RUN) / run.RECORD).read_text()
+    code, output = command("train", "experiment=smoke", *LONG)
+    assert code == 1
+    assert f"is being trained by process {process.pid} on " in output
+    assert (Path(RUN) / run.RECORD).read_text() == before
+    process.kill()
+    process.communicate()
+    assert not run.is_held(Path(RUN))
+    assert status.read(Path(RUN)).state == "interrupted"
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(command) -> None:
+    settings = (
+        "experiment=smoke",
+        "trainer.steps=40",
+        "trainer.checkpoint_every=4",
+        "trainer.validate_every=1000",
+    )
+    assert command("train", *settings, "group=whole")[0] == 0
+    process = shell("progdtd.train", *settings)
+    wait_for(lambda: (Path(RUN) / run.PREVIOUS).exists(), process)
+    process.kill()
+    process.communicate()
+    last = Path(RUN) / run.LAST
+    damaged = bytearray(last.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    last.write_bytes(damaged)
+    code, output = command("train", *settings)
+    assert code == 0, output
+    assert "last.pt is not a readable checkpoint" in output
+    assert "Falling back to" in output
+    assert equal(Path(RUN), of(0.1, "whole"))
+    assert not (Path(RUN) / run.PREVIOUS).exists()
+
+
+def test_when_every_checkpoint_is_damaged_the_run_says_so(command) -> None:
+    directory = Path(RUN)
+    assert command("train", "experiment=smoke")[0] == 0
+    (directory / run.WEIGHTS).unlink()
+    for name in (run.LAST, run.PREVIOUS):
+        (directory / name).write_bytes(b"PK nothing")
+    code, output = command("train", "experiment=smoke")
+    assert code == 1
+    assert "No checkpoint in" in output
+    assert "Delete the directory to start over" in output
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty file system of two megabytes, mounted as outputs/."""
+    place = tmp_path / "outputs"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a file system needs root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_costs_nothing_that_was_saved(command, small_disk) -> None:
+    settings = (
+        "experiment=smoke",
+        "trainer.steps=60",
+        "trainer.checkpoint_every=5",
+        "trainer.validate_every=1000",
+    )
+    assert command("train", *settings, "group=whole")[0] == 0
+    shutil.copytree(of(0.1, "whole"), "whole")
+    shutil.rmtree(of(0.1, "whole"))
+    process = shell("progdtd.train", *settings)
+    wait_for(lambda: steps(Path(RUN)) > 12, process)
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "filler").write_bytes(bytes(max(0, free - 20_000)))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "could not be written" in output
+    assert "make room" in output.lower()
+    (small_disk / "filler").unlink()
+    code, output = command("train", *settings)
+    assert code == 0, output
+    assert "Resuming" in output
+    assert equal(Path(RUN), Path("whole"))
+
+
+def test_an_image_that_breaks_during_the_run_is_skipped(images) -> None:
+    """No image is kept in memory, so each is read again every epoch."""
+    data = ("dataset=folder", f"dataset.root={images}", "dataset.validation=1",
+            "dataset.cache_gib=0", "dataset.workers=1")  # fmt: skip
+    process = shell("progdtd.train", "experiment=smoke", *data, "trainer.steps=60",
+                    "trainer.validate_every=1000")  # fmt: skip
+    wait_for(lambda: steps(Path(RUN)) > 3, process)
+    (images / "a.png").write_bytes((images / "a.png").read_bytes()[:3000])
+    (images / "b.jpg").write_bytes(b"no image at all")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "Skipped" in output
+    assert status.read(Path(RUN)).state == "finished"
+
+
+def test_wandb_out_of_reach_costs_a_warning(command, monkeypatch) -> None:
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "4")
+    code, output = command("train", "experiment=smoke", "logger=wandb")
+    assert code == 0, output
+    assert "W&B cannot be reached" in output
+    assert "logging offline" in output
+    assert list(Path(RUN).glob("wandb/offline-run-*"))
+
+
+DDP = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
+
+
+@pytest.mark.parametrize("torchrun", [False, True])
+def test_two_processes_end_with_the_weights_of_one(torchrun) -> None:
+    """The same global batch; noise apart, which each process draws for itself."""
+    script = str(Path(__file__).with_name("without_noise.py"))
+    start = ["-m", "torch.distributed.run", "--nproc_per_node=2"] if torchrun else []
+    common = ("experiment=smoke", "trainer.precision=32-true", "trainer.steps=12")
+    for more in (("trainer.batch_size=1", *DDP), ("trainer.batch_size=2", "group=alone")):
+        words = [sys.executable, *(start if "group=alone" not in more else []), script]
+        done = subprocess.run([*words, *common, *more], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    first, second, alone = (
+        torch.load(path, weights_only=True)
+        for path in (f"{RUN}/rank0.pt", f"{RUN}/rank1.pt", of(0.1, "alone") / "rank0.pt")
+    )
+    for name in parameters(alone):
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], alone[name], rtol=1e-4, atol=1e-5)
+    assert sorted(path.name for path in Path(GROUP).iterdir()) == [Path(RUN).name]
+    assert not list(Path(RUN).glob("train_ddp*"))
+
+
+def test_two_processes_stop_together(command) -> None:
+    process = shell("progdtd.train", "experiment=smoke", *LONG, *DDP)
+    wait_for(lambda: steps(Path(RUN)) > 3, process)
+    os.kill(pid(Path(RUN)), signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    assert output.count("Told to stop") == 1
+    assert status.read(Path(RUN)).state == "interrupted"
+
+
+def test_a_sweep_of_runs_of_two_processes(command) -> None:
+    code, output = command("train", "-m", "experiment=smoke", *DDP)
+    assert code == 1
+    assert "add launcher=local" in output
+    one = ("launcher=local", "launcher.workers=1", "group=sweep")
+    code, output = command("train", "-m", "experiment=smoke", *DDP, *one)
+    assert code == 0, output
+    assert status.read(of(0.1, "sweep")).state == "finished"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["launcher=nonesuch"], "local"),
+        (["launcher=gpus"], "launcher=gpus: there is no GPU here"),
+        (["launcher=local", "launcher.workers=0"], "launcher.workers=0 must be a whole number"),
+        (["launcher=local", "launcher.threads=x"], "could not be converted to Integer"),
+        (["launcher=slurm", "launcher.time=soon"], "launcher.time=soon is no time limit"),
+        (["launcher=slurm", "launcher.time=10"], "there is no sbatch here"),
+        (["launcher=local", "trainer.accelerator=cuda"], "Use trainer.accelerator=cpu"),
+    ],
+)
+def test_bad_launchers_end_in_one_sentence(command, monkeypatch, arguments, said) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    code, output = command("train", "-m", "experiment=smoke", *arguments)
+    assert code != 0
+    assert said in output
+    assert "Traceback" not in output
+
+
+def test_a_plugin_that_is_missing_is_named_with_its_remedy(command, monkeypatch) -> None:
+    monkeypatch.setattr("progdtd.sweep.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"pip install 'progdtd\[ray\]'"):
+        command_main = __import__("progdtd.train", fromlist=["main"]).main
+        monkeypatch.setattr(sys, "argv", ["train", "-m", "launcher=ray"])
+        command_main()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["lambda=-1"], ["drop.range=[1,0]"], ["model=nonesuch"]]
+)
+def test_help_and_errors_do_not_wait_for_torch(arguments) -> None:
+    process = shell("progdtd.train", *arguments, PYTHONPROFILEIMPORTTIME="1")
+    output, _ = process.communicate()
+    assert "hydra" in output
+    assert not re.search(r"\| +(torch|compressai|lightning)$", output, re.MULTILINE)
+
+
+def test_finished_runs_are_skipped_without_torch(command) -> None:
+    assert command("train", "experiment=smoke")[0] == 0
+    process = shell("progdtd.train", "experiment=smoke", PYTHONPROFILEIMPORTTIME="1")
+    output, _ = process.communicate()
+    assert "finished: nothing to do" in output
+    assert not re.search(r"\| +torch$", output, re.MULTILINE)
+
+
+def test_status_shows_what_is_planned_running_and_done() -> None:
+    arguments = ("experiment=smoke", *LONG, "seed=0,1,2", "launcher=local", "launcher.workers=1")
+    process = shell("progdtd.train", "-m", *arguments)
+    wait_for(lambda: steps(Path(RUN)) > 1, process)
+    shown, _ = shell("progdtd.status").communicate()
+    states = re.findall(r"seed-(\d) +(\w+)", shown)
+    assert states == [("0", "running"), ("1", "waiting"), ("2", "waiting")]
+    assert re.search(r"\d+/100000 +\d\S* +\d+:\d\d", shown), "step, best loss and time left"
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert re.search(r"seed-0\S* +interrupted .*asked to stop", output)
+
+
+def test_status_of_nothing(command) -> None:
+    process = shell("progdtd.status")
+    output, _ = process.communicate()
+    assert process.returncode == 1
+    assert "No runs in outputs/*" in output
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Slurm on this machine, a node of its own."""
+    if os.getuid() or not all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch"))):
+        pytest.skip("needs root and Slurm: apt-get install slurm-wlm munge")
+    monkeypatch.setenv("SLURM_NODE", str(tmp_path / "slurm"))
+    monkeypatch.setenv("GRACE", "20")
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(0o755)
+    script = ["bash", str(SCRIPTS / "slurm_node.sh")]
+    started = subprocess.run([*script, "start"], capture_output=True, text=True, timeout=60)
+    if started.returncode:
+        subprocess.run([*script, "stop"], capture_output=True)
+        pytest.skip(f"Slurm cannot be started here: {started.stderr.strip()}")
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm" / "slurm.conf"))
+    yield
+    subprocess.run([*script, "stop"], check=True)
+
+
+NODE = ("launcher=slurm", "launcher.gpus=0", "launcher.cpus=1", "launcher.memory_gb=1",
+        "launcher.time=0:30:00")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_slurm_trains_a_sweep(slurm) -> None:
+    process = shell("progdtd.train", "-m", "experiment=smoke", "lambda=0.01,-1,1.0", *NODE)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, output
+    assert [status.read(of(x)).state for x in (0.01, -1, 1.0)] == ["finished", "failed", "finished"]
+
+
+@pytest.mark.slow
+def test_slurm_trains_one_model_with_two_tasks(slurm) -> None:
+    process = shell("progdtd.train", "-m", "experiment=smoke", *DDP, *NODE)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert json.loads((Path(RUN) / run.RECORD).read_text())["images_seen"] == 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["preempted", "cancelled", "signalled"])
+def test_slurm_requeues_what_is_preempted_and_that_resumes(slurm, command, how) -> None:
+    settings = ("experiment=smoke", "trainer.steps=400", "trainer.checkpoint_every=100000",
+                "trainer.validate_every=1000")  # fmt: skip
+    assert command("train", *settings, "group=whole")[0] == 0
+    process = shell("progdtd.train", "-m", *settings, *NODE, "launcher.cpus=2")
+    wait_for(lambda: steps(Path(RUN)) > 5, process)
+    job = run.recorded(Path(RUN))["holder"]["slurm_job"]
+    act = {
+        "preempted": ["sbatch", "-p", "high", "-c", "2", "-o", "/dev/null", "--wrap", "sleep 1"],
+        "cancelled": ["scancel", job],
+        "signalled": ["scancel", "--signal=USR2", job],
+    }[how]
+    subprocess.run(act, check=True, capture_output=True)
+    process.communicate(timeout=300)
+    log = (Path(RUN) / "train.log").read_text()
+    assert "Told to stop at step" in log
+    if how == "cancelled":
+        assert status.read(Path(RUN)).state == "interrupted"
+    else:
+        assert "Resuming" in log
+        assert equal(Path(RUN), of(0.1, "whole"))
