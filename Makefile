@@ -8,7 +8,7 @@ INSTALLED = $(VENV)/installed
 QUICK = outputs/quickstart
 QUICK_RUN = $(QUICK)/hyperprior_dtd_lambda-0.05_range-0.0-1.0_seed-0
 
-.PHONY: help install quickstart sweep evaluate baselines figures notebook test test-all lint benchmark clean
+.PHONY: help install quickstart sweep status evaluate baselines figures notebook test test-all lint benchmark clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +34,9 @@ quickstart: $(INSTALLED)  ## train, evaluate and draw on the bundled photographs
 
 sweep: $(INSTALLED)  ## train the six reference models; ARGS="dataset=folder dataset.root=DIR"
 	$(RUN) -m progdtd.train -m experiment=reference $(ARGS)
+
+status: $(INSTALLED)  ## what the runs under outputs/ are doing
+	$(RUN) -m progdtd.status $(ARGS)
 
 evaluate: $(INSTALLED)  ## evaluate the swept models on Kodak
 	$(RUN) -m progdtd.evaluate 'run=outputs/sweeps/reference/hyperprior*' $(ARGS)

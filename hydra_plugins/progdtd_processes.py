@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus, configure_log
@@ -19,8 +20,8 @@ class ProcessesConf:
     """Options, as `progdtd.processes.slots` describes them."""
 
     _target_: str = "hydra_plugins.progdtd_processes.Processes"
-    workers: int | None = None
-    threads: int | None = None
+    workers: Any = None
+    threads: Any = None
     per_gpu: bool = False
 
 

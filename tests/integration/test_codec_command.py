@@ -177,17 +177,24 @@ def test_help_is_quick_and_complete() -> None:
     assert "torch" not in done.stderr
 
 
-def test_released_weights_are_half_as_large_and_code_alike(model_file, photo, command) -> None:
-    script = Path(__file__).resolve().parents[2] / "scripts" / "release_weights.py"
-    arguments = [sys.executable, "-W", "ignore", str(script), str(model_file), "half.safetensors"]
-    (model_file.parents[3] / "shown").mkdir()
+def test_released_weights_are_half_as_large_and_code_alike(photo, command) -> None:
+    assert command("train", "experiment=smoke")[0] == 0
+    (trained,) = Path("outputs/smoke").glob("*/weights.safetensors")
+    script = Path(__file__).resolve().parents[2] / "scripts" / "release.py"
+    Path("shown").mkdir()
     shutil.copy(photo, "shown")
-    done = subprocess.run([*arguments, "--images", "shown"], capture_output=True, text=True)
+    options = [str(trained.parent), "--to", "released", "--images", "shown"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), *options], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    assert "half.safetensors" in done.stdout
-    assert Path("half.safetensors").stat().st_size < 0.7 * model_file.stat().st_size
+    released = Path("released", trained.parent.name)
+    half = released / "weights.safetensors"
+    assert f"{half}: " in done.stdout
+    assert half.stat().st_size < 0.9 * trained.stat().st_size
+    assert f"| {trained.parent.name} | 6 | 12 | " in (released / "README.md").read_text()
     pictures = []
-    for model in (str(model_file), "half.safetensors"):
+    for model in (str(trained), str(half)):
         assert command("codec.__main__", "encode", photo, "a.pdtd", "--model", model)[0] == 0
         assert command("codec.__main__", "decode", "a.pdtd", "a.png")[0] == 0
         pictures.append(pixels("a.png").astype(int))

@@ -64,18 +64,20 @@ def test_without_drop_compressai_loads_the_weights(command) -> None:
 
 
 KILLED = (
-    "trainer.steps=40", "trainer.checkpoint_every=3", "trainer.validate_every=7",
+    "trainer.checkpoint_every=3", "trainer.validate_every=7",
     "trainer.log_every=3", "trainer.devices=1", "trainer.accelerator=cpu",
 )  # fmt: skip
 
 
-def test_killed_and_resumed_equals_undisturbed(command) -> None:
-    """SIGKILL at three random moments; the final weights and tables are the same to the bit."""
-    assert command("train", "experiment=smoke", "group=whole", *KILLED)[0] == 0
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_and_resumed_equals_undisturbed(command, kills) -> None:
+    """SIGKILL at random moments; the final weights and tables are the same to the bit."""
+    settings = (*KILLED, f"trainer.steps={40 * kills}")
+    assert command("train", "experiment=smoke", "group=whole", *settings)[0] == 0
     whole, killed = (Path(RUN.replace("smoke", group)) for group in ("whole", "killed"))
     moments = random.Random(os.getpid())
-    for _ in range(3):
-        process = shell("progdtd.train", "experiment=smoke", "group=killed", *KILLED)
+    for _ in range(kills):
+        process = shell("progdtd.train", "experiment=smoke", "group=killed", *settings)
         before = (killed / "last.pt").stat().st_mtime_ns if (killed / "last.pt").exists() else 0
         while process.poll() is None:  # until this process has written a checkpoint of its own
             if (killed / "last.pt").exists() and (killed / "last.pt").stat().st_mtime_ns > before:
@@ -84,9 +86,8 @@ def test_killed_and_resumed_equals_undisturbed(command) -> None:
         time.sleep(moments.random() * 0.3)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        if (killed / "weights.safetensors").exists():
-            break
-    code, output = command("train", "experiment=smoke", "group=killed", *KILLED)
+        assert not (killed / "weights.safetensors").exists(), "it was never that fast"
+    code, output = command("train", "experiment=smoke", "group=killed", *settings)
     assert code == 0, output
     one, other = (load_file(run / "weights.safetensors") for run in (whole, killed))
     assert one.keys() == other.keys()

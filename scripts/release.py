@@ -1,0 +1,135 @@
+"""Weights to hand on, with a card: `python scripts/release.py RUN... --to outputs/reference`.
+
+For each run `<to>/<run>/` gets its weights at half the size, its config and a card that says how it
+was made. The transforms are rounded to half precision, the frequency tables are made anew, and
+nothing is written if any level of the images decodes to a picture that is worse by more than
+0.01 dB on average. The released model has a fingerprint of its own.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from progdtd import Codec, checkpoint, data, run
+from progdtd.errors import UserError
+from progdtd.files import write_aside
+from progdtd.fingerprint import build_tables
+from progdtd.metrics import psnr
+
+TOLERANCE_DB = 0.01
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="run directories")
+    parser.add_argument("--to", type=Path, required=True, help="the folder to write to")
+    parser.add_argument(
+        "--images", type=Path, help="a folder to compare on; default: the bundled photographs"
+    )
+    options = parser.parse_args()
+    try:
+        for directory in options.runs:
+            release(directory, options.to / directory.name, options.images)
+    except UserError as error:
+        sys.exit(str(error))
+
+
+def release(directory: Path, out: Path, images: Path | None) -> None:
+    """Write the rounded weights of a run, its config and its card.
+
+    Raises:
+        UserError: rounding costs too much, the run is not finished, or there is no such folder.
+    """
+    if not (directory / run.WEIGHTS).exists():
+        raise UserError(f"{directory} is no finished run: it has no {run.WEIGHTS}.")
+    exact, rounded = (checkpoint.load_model(directory) for _ in range(2))
+    checkpoint.round_transforms(rounded.model, torch.float16)
+    build_tables(rounded.model)
+    before, after = Codec(exact), Codec(rounded)
+    paths = data.folder(images) if images else data.photos()
+    losses = [
+        quality(before, picture) - quality(after, picture)
+        for _, picture in data.pictures(tqdm(paths, "comparing", unit="image", disable=None))
+    ]
+    worst = float(np.mean(losses, axis=0).max())
+    if not worst <= TOLERANCE_DB:
+        raise UserError(
+            f"Half precision costs {worst:.4f} dB at one level, more than {TOLERANCE_DB}: nothing "
+            f"was written. Use {directory} as it is."
+        )
+    weights = out / run.WEIGHTS
+    checkpoint.save_weights(weights, rounded.model, rounded.meta, torch.float16)
+    size = f"{weights.stat().st_size / 1e6:.1f} MB, fingerprint {after.fingerprint.hex()}"
+    cost = f"half precision costs {worst:+.4f} dB at the worst level"
+    config = OmegaConf.load(directory / run.CONFIG)
+    if "root" in config.dataset:  # where it was is of no use to others
+        config.dataset.root = Path(config.dataset.root).name
+    write_aside(out / run.CONFIG, lambda aside: OmegaConf.save(config, aside))
+    text = card(directory, config, f"{size}; {cost}")
+    write_aside(out / "README.md", lambda aside: aside.write_text(text))
+    print(f"{weights}: {size}; {cost}")
+
+
+def card(directory: Path, config: DictConfig, weights: str) -> str:
+    """How a model was made, as Markdown: its own training and those that it began from."""
+    made = run.recorded(directory)
+    facts = {
+        "model": f"{config.model.name}, N = {config.model.N}, M = {config.model.M}",
+        "tail drop": f"{config.drop.name}, p from {list(config.drop.range)}, all channels for "
+        f"{config.drop.full:.0%} of the images",
+        "lambda": f"{config['lambda']:g}",
+        "seed": config.seed,
+        "data": f"dataset={config.dataset.name}; {len(made.get('held_out', []))} images held out",
+        "batch": "{batch_size} crops of {crop}x{crop}".format_map(config.trainer),
+        "device": f"{made.get('device')}, {made.get('cores')} cores, {made.get('precision')}",
+        "torch": made.get("packages", {}).get("torch"),
+        "commit": made.get("git_commit"),
+        "weights": weights,
+    }
+    lines = [f"# {directory.name}", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in facts.items()]
+    lines += [
+        "",
+        "| training, the last first | steps | images seen | hours |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {name} | {done.get('steps')} | {done.get('images_seen')} | "
+        f"{done.get('wall_time_s', 0) / 3600:.2f} |"
+        for name, done in ancestry(directory)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def ancestry(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A run's name and record, then those of the runs that it began from, as far as they are
+    here."""
+    while True:
+        yield directory.name, run.recorded(directory)
+        began = OmegaConf.load(directory / run.CONFIG).init_from
+        if began is None:
+            return
+        directory = Path(began)
+        if not (directory / run.CONFIG).exists():
+            yield f"weights from elsewhere: {directory.name}", {}
+            return
+
+
+def quality(codec: Codec, picture: np.ndarray) -> np.ndarray:
+    """PSNR in dB of the picture at each level."""
+    decoder, x = codec.decoder(), data.to_tensor(picture)
+    levels = decoder.levels_of(codec.encode(picture))
+    return np.array([psnr(x, data.to_tensor(decoder.picture())) for _ in levels])
+
+
+if __name__ == "__main__":
+    main()
