@@ -178,7 +178,7 @@ def test_help_is_quick_and_complete() -> None:
 
 
 def test_released_weights_are_half_as_large_and_code_alike(photo, command) -> None:
-    assert command("train", "experiment=smoke")[0] == 0
+    assert command("train", "experiment=smoke", "model.N=32", "model.M=48")[0] == 0
     (trained,) = Path("outputs/smoke").glob("*/weights.safetensors")
     script = Path(__file__).resolve().parents[2] / "scripts" / "release.py"
     Path("shown").mkdir()
@@ -191,7 +191,7 @@ def test_released_weights_are_half_as_large_and_code_alike(photo, command) -> No
     released = Path("released", trained.parent.name)
     half = released / "weights.safetensors"
     assert f"{half}: " in done.stdout
-    assert half.stat().st_size < 0.9 * trained.stat().st_size
+    assert half.stat().st_size < 0.8 * trained.stat().st_size
     assert f"| {trained.parent.name} | 6 | 12 | " in (released / "README.md").read_text()
     pictures = []
     for model in (str(trained), str(half)):
