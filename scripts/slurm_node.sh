@@ -74,8 +74,19 @@ start() {
 
 stop() {
   scancel --me 2>/dev/null || true
+  for _ in $(seq 50); do
+    [ -n "$(squeue -h 2>/dev/null)" ] || break
+    sleep 0.2
+  done
   for pid in "$ROOT"/slurmd.pid "$ROOT"/slurmctld.pid "$ROOT"/munge/pid; do
-    [ ! -f "$pid" ] || kill "$(cat "$pid")" 2>/dev/null || true
+    [ -f "$pid" ] || continue
+    local process
+    process=$(cat "$pid")
+    kill "$process" 2>/dev/null || true
+    for _ in $(seq 100); do
+      [ -d "/proc/$process" ] || break
+      sleep 0.1
+    done
   done
   rm -rf "$ROOT"
 }
