@@ -24,7 +24,7 @@ for name in sys.argv[1:]:
     stream = codec.encode_latents(y, z, 250, 190)
     decoder = codec.decoder()
     decoder.feed(open(name + ".pdtd", "rb").read())
-    symbols = decoder._channels.y_hat.numpy().tobytes()
+    symbols = decoder.y_hat.numpy().tobytes()
     print(codec.fingerprint.hex(), hashlib.sha256(stream + symbols).hexdigest())
 """
 
