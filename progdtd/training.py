@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from progdtd import checkpoint, data, protocols, run
+from progdtd import checkpoint, data, gains, protocols, run
 from progdtd.errors import UserError
 from progdtd.losses import RateDistortion
 from progdtd.memory import keep_freed_memory
@@ -129,6 +129,7 @@ class Trainer:
             self.options.flip, cfg.seed, cfg.dataset.cache_gib,
             self.fabric.global_rank, self.fabric.world_size,
         )  # fmt: skip
+        self.paths = paths
         self.held = held_out(held) if self.leads else []
 
         torch.manual_seed(cfg.seed)
@@ -288,6 +289,10 @@ class Trainer:
         self.model.update(force=True)
         path = self.directory / checkpoint.WEIGHTS
         checkpoint.save_weights(path, self.model, self.meta | made)
+        try:
+            gains.record(path, self.paths, self.fabric.device)
+        except UserError as error:
+            log.warning("%s has no gains, and so no levels of planes: %s", path, error)
         run.record(self.directory, **made, state="finished")
         log.info("Finished %s after %d steps. To evaluate it:", path, steps)
         log.info("  python -m progdtd.evaluate run=%s", self.directory)
