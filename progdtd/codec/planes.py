@@ -43,10 +43,11 @@ from progdtd.codec.refinement import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinem
 
 CODING = container.PLANES
 
-LEVEL_BYTES = 400
-"""A level for so many expected bytes: its framing costs about 7."""
+LEVEL_BYTES, FEWEST_LEVELS, MOST_LEVELS = 400, 16, 128
+"""A level for so many expected bytes, within bounds: a level's framing costs about 7."""
 
-FEWEST_LEVELS, MOST_LEVELS = 16, 128
+USUAL_LEVEL_BYTES, USUAL_LEVELS = 280, 66
+"""Up to so many levels may be smaller than that, so that photographs of low rate have many too."""
 
 TRUST = 9
 """The tables' probabilities count as much as 2^9 digits that were seen."""
@@ -95,6 +96,13 @@ def expected_bits(classes: np.ndarray, gains: np.ndarray) -> np.ndarray:
     for spent, gain in zip(counts.astype(np.float64) @ tables.spent, gains, strict=True):
         bits[gain + LARGEST_GAIN :][: len(spent)] += spent
     return bits / 2**16
+
+
+def levels_for(size: float) -> int:
+    """How many levels a latent of so many expected bytes gets."""
+    many = min(size / LEVEL_BYTES, MOST_LEVELS)
+    usual = min(size / USUAL_LEVEL_BYTES, USUAL_LEVELS)
+    return int(max(many, usual, FEWEST_LEVELS))
 
 
 def thresholds(bits: np.ndarray, levels: int) -> list[int]:
@@ -191,7 +199,7 @@ def encode(prior: Prior, gains: np.ndarray, y: Tensor, z: Tensor) -> tuple[bytes
     predictor.extend(z_symbols, 0)
     classes, means = predictor.predict(0, y.shape[1])
     bits = expected_bits(classes, gains)
-    levels = int(min(max(bits.sum() / (8 * LEVEL_BYTES), FEWEST_LEVELS), MOST_LEVELS))
+    levels = levels_for(bits.sum() / 8)
     front = Front(classes, gains, thresholds(bits, levels))
     digits_of = _Digits(symbols_of(y[0] - means), classes)
     payloads = []
