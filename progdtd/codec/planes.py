@@ -24,8 +24,8 @@ its digits in all levels before, the new ones are the shares of the masses m_d +
 
 The parameters of the coding, in the container's header, are the number of levels as a varint and
 then 4 bytes of the BLAKE2b hash of the gains, each 2 bytes, little-endian. A gain is the logarithm,
-to base 2^(1/32), of the squared error of the image, in grey levels, for one of the latent's
-channel; `progdtd.gains` measures it.
+to base 2^(1/32), of the image's squared error, in grey levels, for each unit of squared error in
+the channel; `progdtd.gains` measures it.
 """
 
 import hashlib
