@@ -9,9 +9,11 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from bjontegaard import bd_psnr, bd_rate
 
+from progdtd import results
 from progdtd.files import write_aside
 
 EXPLANATION = (
@@ -20,7 +22,7 @@ EXPLANATION = (
     "are averages over what the two curves share; empty where they share nothing."
 )
 
-MODEL = ["model", "drop", "range_low", "range_high", "lambda", "seed"]
+MODEL = ["codec", "model", "drop", "range_low", "range_high", "lambda", "seed"]
 
 
 def compare(
@@ -38,10 +40,22 @@ def compare(
     rows = []
     for key, run in ours.groupby([*MODEL, "protocol"], dropna=False):
         named = dict(zip([*MODEL, "protocol"], key, strict=True))
-        curve = run[run.p >= named["range_low"]]
-        for against, anchor in _anchors(named, published, baselines, others):
+        curve = results.trained(run)
+        anchors = [*_same_weights(named, ours), *_anchors(named, published, baselines, others)]
+        for against, anchor in anchors:
             rows.append(named | {"against": against} | delta(anchor, curve))
     return pd.DataFrame(rows, columns=[*MODEL, "protocol", "against", "bd_rate", "bd_psnr"])
+
+
+def _same_weights(named: dict, ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """For levels of planes, the levels of channels of the same model."""
+    if named["codec"].endswith(results.PLANES):
+        key = named | {"codec": named["codec"].removesuffix(results.PLANES)}
+        same = [(ours[name] == value) | (ours[name].isna() & pd.isna(value))
+                for name, value in key.items()]  # fmt: skip
+        channels = results.trained(ours[np.logical_and.reduce(same)])
+        if len(channels):
+            yield f"{key['codec']}, channels", channels
 
 
 def _anchors(
@@ -106,12 +120,13 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
 
 def markdown(table: pd.DataFrame) -> str:
     lines = [
-        "| model | drop | range of p | lambda | against | BD-rate (%) | BD-PSNR (dB) |",
-        "|---|---|---|---:|---|---:|---:|",
+        "| codec | model | drop | range of p | lambda | against | BD-rate (%) | BD-PSNR (dB) |",
+        "|---|---|---|---|---:|---|---:|---:|",
     ]
     for row in table.to_dict("records"):
         cells = (
-            row["model"], row["drop"], f"{row['range_low']:g} to {row['range_high']:g}",
+            row["codec"], row["model"], row["drop"],
+            f"{row['range_low']:g} to {row['range_high']:g}",
             f"{row['lambda']:g}", row["against"], _number(row["bd_rate"], ".1f"),
             _number(row["bd_psnr"], ".2f"),
         )  # fmt: skip

@@ -85,6 +85,21 @@ def save_weights(
     write_aside(path, lambda aside: save_file(state, aside, metadata=metadata))
 
 
+def add_meta(path: Path, more: dict[str, Any]) -> None:
+    """Add to what a weights file of `save_weights` says of its model; the weights stay as they are.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    state, meta = _read_safetensors(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+    if METADATA not in metadata:
+        raise UserError(f"{path} does not say which model it holds.")
+    metadata[METADATA] = json.dumps(meta | more)
+    write_aside(path, lambda aside: save_file(state, aside, metadata=metadata))
+
+
 @torch.no_grad()
 def round_transforms(model: Progressive, dtype: torch.dtype) -> None:
     """Round the weights of the four transforms, in place, to what `dtype` can hold."""

@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
         if not isinstance(p, int | float) or not 0 <= p <= 1:
             raise UserError(f"levels: p={p} is not within [0, 1].")
     for path in find(listed(cfg.run)):
-        evaluate(path, cfg.images, listed(cfg.protocols), levels, cfg.device)
+        evaluate(path, cfg.images, listed(cfg.protocols), levels, cfg.device, listed(cfg.kinds))
 
 
 def listed(value: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,12 @@ HELD_OUT = "held_out"
 
 
 def evaluate(
-    path: Path, images: str, names: Sequence[str], levels: Sequence[float], device: str
+    path: Path,
+    images: str,
+    names: Sequence[str],
+    levels: Sequence[float],
+    device: str,
+    kinds: Sequence[str] = ("channels",),
 ) -> list[Path]:
     """Evaluate one model and write its tables beside it.
 
@@ -34,32 +39,42 @@ def evaluate(
         names: protocols, of `native` and `reference`.
         levels: fractions p.
         device: `auto`, `cpu` or `cuda`.
+        kinds: levels of the streams that `native` measures, of `channels` and `planes`.
 
     Returns:
-        the CSV files written, one for each protocol.
+        the CSV files written, one for each protocol and kind.
 
     Raises:
-        UserError: no model, no images, none readable, no such protocol or device.
+        UserError: no model, no images, none readable, no such protocol, kind or device.
     """
     keep_freed_memory()
-    unknown = set(names) - set(PROTOCOLS)
-    if unknown:
-        raise UserError(f"No protocol {', '.join(sorted(unknown))}; there are native, reference.")
+    for what, given, known in (("protocol", names, ("native", "reference")),
+                               ("kind of level", kinds, tuple(NATIVE))):  # fmt: skip
+        if unknown := set(given) - set(known):
+            raise UserError(
+                f"No {what} {', '.join(sorted(unknown))}; there are {', '.join(known)}."
+            )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device={device}: no GPU is available here; use device=cpu.")
-    if not names:
-        raise UserError("protocols=[] measures nothing; there are native, reference.")
+    if not names or not kinds:
+        raise UserError("protocols=[] or kinds=[] measures nothing; there are native, reference, "
+                        "and channels, planes.")  # fmt: skip
     loaded = checkpoint.load_model(path, device)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
-    rows = list(measure(Codec(loaded, device), names, paths, levels, str(path)))
+    ways = {name: NATIVE[name] for name in kinds} if "native" in names else {}
+    if "reference" in names:
+        ways["reference"] = _reference
+    rows = list(measure(Codec(loaded, device), ways, paths, levels, str(path)))
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
     table = pd.DataFrame(rows).assign(dataset=dataset, **identity(loaded))
+    planes = table.pop("way") == "planes"
+    table.loc[planes, "codec"] += results.PLANES
     written = []
-    for protocol, part in table.groupby("protocol"):
-        csv = directory_of(path) / f"{dataset}_{protocol}.csv"
+    for (protocol, of_planes), part in table.groupby(["protocol", planes]):
+        csv = directory_of(path) / f"{dataset}_{protocol}{'_planes' if of_planes else ''}.csv"
         results.write(part.to_dict("records"), csv)
         write_json(results.read([csv]), csv.with_suffix(".json"))
         written.append(csv)
@@ -67,16 +82,24 @@ def evaluate(
     return written
 
 
+Way = Callable[[Codec, np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]
+
+
 def measure(
-    codec: Codec, names: Sequence[str], paths: Sequence[Path], levels: Sequence[float], title: str
+    codec: Codec,
+    ways: Mapping[str, Way],
+    paths: Sequence[Path],
+    levels: Sequence[float],
+    title: str,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of every image, protocol and level; images that cannot be read are named and skipped."""
+    """Rows of every image, way to measure and level; images that cannot be read are named and
+    skipped."""
     bar = tqdm(paths, title, unit="image", disable=None, dynamic_ncols=True)
     called = dict(zip(paths, data.names(paths), strict=True))
     for path, picture in data.pictures(bar):
-        for name in names:
-            for row in PROTOCOLS[name](codec, picture, levels):
-                yield row | {"image": called[path]}
+        for name, way in ways.items():
+            for row in way(codec, picture, levels):
+                yield row | {"image": called[path], "way": name}
 
 
 def _reference(
@@ -85,7 +108,7 @@ def _reference(
     return protocols.reference(codec.model, codec.drop, picture, levels, codec.device)
 
 
-PROTOCOLS = {"native": protocols.native, "reference": _reference}
+NATIVE = {"channels": protocols.native, "planes": protocols.planes}
 
 
 def identity(loaded: checkpoint.Loaded) -> dict[str, Any]:

@@ -156,11 +156,14 @@ def rate_distortion(
                 line = _line(axis, curve, metric, **style, lw=0.7, ms=2.2, mfc="white", alpha=0.8)
                 labels.setdefault("ProgDTD, published (512×512, last patch)", line)
             for key, curve in ours.groupby(CURVE, dropna=False):
-                named = dict(zip(CURVE, key, strict=True))
+                named: dict[str, Any] = dict(zip(CURVE, key, strict=True))
                 bounds = (named["range_low"], named["range_high"])
-                curve = curve[curve.p >= bounds[0]]
                 style = {"color": colour.get(named["lambda"], "black"), "marker": marker[bounds]}
-                labels[_label(named, ours)] = _line(axis, curve, metric, **style, lw=1.3, ms=3.2)
+                if named["codec"].endswith(results.PLANES):
+                    style |= {"linestyle": (0, (4, 1)), "mfc": "white"}
+                labels[_label(named, ours)] = _line(
+                    axis, results.trained(curve), metric, **style, lw=1.3, ms=3.2
+                )
             axis.set(xlabel="Rate (bit per pixel)", ylabel=name)
             axis.set_xlim(0, 1.04 * pd.concat([ours.bpp, published.bpp]).max())
         order = sorted(labels, key=lambda label: (not label.startswith(OURS), label))
@@ -195,7 +198,8 @@ def _label(named: dict, ours: pd.DataFrame) -> str:
     """λ and range, and the model, drop and seed where more than one of them is in the figure."""
     more = [str(named[key]) for key in ("model", "drop", "seed") if ours[key].nunique() > 1]
     bounds = f"[{named['range_low']:g}, {named['range_high']:g}]"
-    return ", ".join([f"{OURS} = {named['lambda']:g}, p ∈ {bounds}", *more])
+    kind = ["planes"] if named["codec"].endswith(results.PLANES) else []
+    return ", ".join([f"{OURS} = {named['lambda']:g}, p ∈ {bounds}", *kind, *more])
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

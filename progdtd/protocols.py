@@ -1,7 +1,7 @@
 """Ways to evaluate an image at several levels: done right, as published, and in passing."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from progdtd import data
-from progdtd.codec.codec import Codec, StreamDecoder
+from progdtd.codec import container
+from progdtd.codec.codec import PLANES, Codec, StreamDecoder
 from progdtd.metrics import Quality, eight_bit
 from progdtd.models import Progressive
 from progdtd.models.progressive import STRIDE
@@ -41,7 +42,7 @@ def native(codec: Codec, picture: np.ndarray, levels: Sequence[float]) -> Iterat
     stream = codec.encode_latents(y, z, width, height, levels)
     encode_s = time.perf_counter() - start
     prefixes = {
-        prefix.pop("latent_channels"): prefix for prefix in _prefixes(codec.decoder(), stream, x)
+        prefix["latent_channels"]: prefix for prefix in _prefixes(codec.decoder(), stream, x)
     }
     y, z = y.to(codec.device), z.to(codec.device)
     for p in levels:
@@ -49,16 +50,50 @@ def native(codec: Codec, picture: np.ndarray, levels: Sequence[float]) -> Iterat
         _, likelihoods = codec.model.quantise(y, z, *codec.drop.fractions(p))
         estimated = bits(likelihoods).item() / (height * width)
         prefix = prefixes[row["latent_channels"]]
-        yield row | prefix | {"bpp_estimated": estimated, "encode_s": encode_s}
+        yield prefix | row | {"bpp_estimated": estimated, "encode_s": encode_s}
 
 
-def _prefixes(decoder: StreamDecoder, stream: bytes, x: Tensor) -> Iterator[Row]:
-    """What each level of a stream costs and brings."""
+@torch.inference_mode()
+def planes(codec: Codec, picture: np.ndarray, levels: Sequence[float]) -> Iterator[Row]:
+    """As `native`, of a stream whose levels are planes.
+
+    Args:
+        codec: of the model.
+        picture: (H, W, 3) uint8, any size.
+        levels: fractions p of the stream's bytes.
+
+    Yields:
+        for each fraction a row of results: of the last level that ends within it, or of the first.
+    """
+    height, width = picture.shape[:2]
+    x = data.to_tensor(picture).contiguous()
+    start = time.perf_counter()
+    y, z = codec.analyse(picture)
+    stream = codec.encode_latents(y, z, width, height, PLANES)
+    encode_s = time.perf_counter() - start
+    ends = container.ends(stream)
+    chosen = {p: max(1, sum(end <= p * len(stream) for end in ends)) for p in levels}
+    prefixes = {
+        prefix.pop("level"): prefix
+        for prefix in _prefixes(codec.decoder(), stream, x, set(chosen.values()))
+    }
+    for p, level in chosen.items():
+        row = {"p": p, "protocol": "native", "width": width, "height": height}
+        yield row | prefixes[level] | {"encode_s": encode_s}
+
+
+def _prefixes(
+    decoder: StreamDecoder, stream: bytes, x: Tensor, wanted: Container[int] = range(1, 1 << 16)
+) -> Iterator[Row]:
+    """What the wanted levels of a stream cost and bring."""
     clock = time.perf_counter
     quality = Quality(x)
     symbols_s, start = 0.0, clock()
     for level in decoder.levels_of(stream):
         symbols_s += clock() - start
+        if level not in wanted:
+            start = clock()
+            continue
         if decoder.changed:  # tails that carry nothing are common
             start = clock()
             x_hat = data.to_tensor(decoder.picture())
@@ -66,7 +101,9 @@ def _prefixes(decoder: StreamDecoder, stream: bytes, x: Tensor) -> Iterator[Row]
             scores = quality(x_hat.contiguous())
         size = decoder.reader.position
         yield scores | {
+            "level": level,
             "latent_channels": decoder.plan[level - 1][0],
+            "hyper_channels": decoder.plan[level - 1][1],
             "bytes": size,
             "bpp": 8 * size / (x.shape[-1] * x.shape[-2]),
             "decode_s": symbols_s + synthesis_s,

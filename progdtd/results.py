@@ -16,6 +16,9 @@ COLUMNS = [
 """`bytes` counts a real stream and is empty where there is none; `bpp` comes from `bytes` where
 there are any and from the estimate elsewhere; times are seconds; `ms_ssim_db` is in dB."""
 
+PLANES = " planes"
+"""Ends the codec's name where the levels are planes; p is a fraction of the stream's bytes then."""
+
 IDENTITY = COLUMNS[: COLUMNS.index("image")]
 """What names a rate-distortion curve."""
 
@@ -55,6 +58,11 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
                 )
         tables.append(table[COLUMNS])
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+
+
+def trained(curve: pd.DataFrame) -> pd.DataFrame:
+    """The points of models within the range of p that they were trained for; of planes all."""
+    return curve[(curve.p >= curve.range_low) | curve.codec.str.endswith(PLANES)]
 
 
 def aggregate(table: pd.DataFrame) -> pd.DataFrame:

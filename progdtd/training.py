@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from progdtd import checkpoint, data, protocols, run
+from progdtd import checkpoint, data, gains, protocols, run
 from progdtd.errors import UserError
 from progdtd.losses import RateDistortion
 from progdtd.memory import keep_freed_memory
@@ -82,6 +82,7 @@ class Trainer:
             self.options.flip, cfg.seed, cfg.dataset.cache_gib,
             self.fabric.global_rank, self.fabric.world_size,
         )  # fmt: skip
+        self.paths = paths
         self.held = held_out(held) if self.leads else []
 
         torch.manual_seed(cfg.seed)
@@ -260,8 +261,13 @@ class Trainer:
             "wall_time_s": round(self.seconds, 1),
         }
         self.model.update(force=True)
-        path = self.directory / WEIGHTS
-        checkpoint.save_weights(path, self.model, self.meta | made)
+        path, meta = self.directory / WEIGHTS, self.meta | made
+        loaded = checkpoint.Loaded(self.model.eval(), self.drop, meta)
+        try:
+            meta["gains"] = gains.of(loaded, self.paths, self.fabric.device)
+        except UserError as error:
+            log.warning("%s has no gains, and so no levels of planes: %s", path, error)
+        checkpoint.save_weights(path, self.model, meta)
         (self.directory / PREVIOUS).unlink(missing_ok=True)
         run.record(self.directory, **made, state="finished")
         log.info("Finished %s after %d steps. To evaluate it:", path, steps)

@@ -4,6 +4,10 @@ Bytes, means over the images at each level: the prefix that holds it, header and
 the bits that the model estimates for the same nested coding; those for coding this level alone
 (what nesting costs); PSNR of the decoded picture.
 
+Levels of channels and of planes, of the same model: how many, what the whole stream is longer than
+coding at once, time, PSNR at a quarter and at half of the bytes of coding at once, and the most
+that PSNR falls from one level to the next.
+
 Time, in turn and in one run, each codec in a process of its own: ours codes all levels,
 CompressAI's own class codes the same weights at one rate. Quote the ratios of the medians.
 """
@@ -26,7 +30,9 @@ from tqdm import tqdm
 
 from progdtd import Codec, data, protocols
 from progdtd.codec import channels
+from progdtd.codec.codec import PLANES, Levels
 from progdtd.memory import keep_freed_memory
+from progdtd.metrics import psnr
 from progdtd.tail_drop import P_LEVELS
 
 
@@ -44,12 +50,59 @@ def main() -> None:
     parts = [
         times(options.model, paths[0], options.rounds),
         *([large(options.model, paths[0], options.megapixels)] if options.megapixels else []),
+        kinds(codec, paths),
         sizes(codec, paths),
     ]
     report = "\n\n".join(parts)
     print(report)
     if options.readme:
         readme.put("benchmark_codec", report)
+
+
+def kinds(codec: Codec, paths: list[Path]) -> str:
+    """Levels of channels beside those of planes, as Markdown; every level is decoded and shown."""
+    columns = {"channels": P_LEVELS, "planes": PLANES}
+    rows = [
+        {"kind": kind} | measure_levels(codec, picture, levels)
+        for _, picture in data.pictures(tqdm(paths, "kinds", unit="image", disable=None))
+        for kind, levels in columns.items()
+    ]
+    table = pd.DataFrame(rows).groupby("kind")
+    mean, median, least, most = table.mean(), table.median(), table.min(), table.max()
+    lines = {
+        "levels": [f"{least.levels[k]:.0f} to {most.levels[k]:.0f}" for k in columns],
+        "whole stream over coding at once": [f"{mean.over[k]:+.2f} %" for k in columns],
+        "encode, without the analysis, s": [f"{median.encode_s[k]:.3f}" for k in columns],
+        "decode, without the synthesis, s": [f"{median.decode_s[k]:.3f}" for k in columns],
+        "PSNR at a quarter of the bytes, dB": [f"{mean.quarter[k]:.2f}" for k in columns],
+        "PSNR at half of the bytes, dB": [f"{mean.half[k]:.2f}" for k in columns],
+        "largest fall of PSNR at a level, dB": [f"{most.fall[k]:.3f}" for k in columns],
+    }
+    body = [f"| {name} | {' | '.join(cells)} |" for name, cells in lines.items()]
+    return "\n".join([f"| levels of | {' | '.join(columns)} |", "|---|---:|---:|", *body])
+
+
+def measure_levels(codec: Codec, picture: np.ndarray, levels: Levels) -> dict[str, float]:
+    """One image in one kind of level; seconds, bytes in percent, dB."""
+    height, width = picture.shape[:2]
+    latents, x = codec.analyse(picture), data.to_tensor(picture)
+    at_once = len(codec.encode_latents(*latents, width, height, [1.0]))
+    begin = time.perf_counter()
+    stream = codec.encode_latents(*latents, width, height, levels)
+    middle = time.perf_counter()
+    codec.decoder().feed(stream)
+    end = time.perf_counter()
+    decoder, sizes, psnrs = codec.decoder(), [], []
+    for _ in decoder.levels_of(stream):
+        sizes.append(decoder.reader.position)
+        psnrs.append(psnr(x, data.to_tensor(decoder.picture())))
+    return {
+        "levels": len(sizes), "over": 100 * (len(stream) / at_once - 1),
+        "encode_s": middle - begin, "decode_s": end - middle,
+        "quarter": float(np.interp(at_once / 4, sizes, psnrs)),
+        "half": float(np.interp(at_once / 2, sizes, psnrs)),
+        "fall": max(0.0, -float(np.diff(psnrs).min())),
+    }  # fmt: skip
 
 
 def sizes(codec: Codec, paths: list[Path]) -> str:

@@ -39,6 +39,7 @@ def main() -> None:
     pictures = np.random.default_rng(options.seed).integers(0, 256, (4, 20, 30, 3), dtype=np.uint8)
     streams = [codec.encode(picture, [0.3, 0.7, 1.0]) for picture in pictures]
     streams.append(codec.encode(pictures[0]))
+    streams += [codec.encode(picture, "planes") for picture in pictures]
     known = [{codec.decode(s, levels=k).tobytes() for k in range(1, 20)} for s in streams]
     outcomes: Counter[str] = Counter()
     for number in tqdm(range(options.count), unit="stream", disable=None):
@@ -61,7 +62,8 @@ def small_codec() -> Codec:
     with torch.no_grad():
         model.g_a[-1].weight *= 60
         model.h_a[-1].weight *= 60
-    return Codec(Loaded(model, TailDrop(latent=True, hyper=True), {"model": {}}))
+    meta = {"model": {}, "gains": [0, 30, 60, 90, 120, 150]}
+    return Codec(Loaded(model, TailDrop(latent=True, hyper=True), meta))
 
 
 def decode(codec: Codec, stream: bytes, known: set[bytes] | None) -> str:

@@ -6,9 +6,14 @@ python scripts/report.py outputs/published --readme
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import readme
 
+from progdtd import curves, results
+
+RATES = (0.1, 0.25, 0.5, 1.0)
+BESIDE = ("bmshj2018-hyperprior", "DPICT", "CTC(tri_planet_23)")
 SHOWN = (0.05, 0.1, 0.3, 0.5, 1.0)
 AGAINST = (
     "ProgDTD (published)", "JPEG progressive (prefix)", "JPEG 2000 (prefix)", "JPEG", "AVIF",
@@ -25,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     levels = pd.read_csv(options.folder / "results.csv")
     deltas = pd.read_csv(options.folder / "bd.csv")
-    report = f"{quality(levels)}\n\n{comparison(deltas)}"
+    report = "\n\n".join((quality(levels), at_rates(levels), comparison(deltas)))
     print(report)
     if options.readme:
         readme.put("results", report)
@@ -34,6 +39,7 @@ def main() -> None:
 def quality(levels: pd.DataFrame) -> str:
     """Rate, PSNR and MS-SSIM of every model at some levels, whole images and real bytes."""
     ours = levels[(levels.protocol == "native") & levels["lambda"].notna()]
+    ours = ours[~ours.codec.str.endswith(results.PLANES)]
     lines = [
         f"| λ | range of p | {' | '.join(f'p = {p:g}' for p in SHOWN)} |",
         f"|---:|---|{'---:|' * len(SHOWN)}",
@@ -51,17 +57,45 @@ def point(row: pd.Series) -> str:
     return f"{row.bpp:.3f}: {row.psnr:.2f}, {row.ms_ssim_db:.2f}"
 
 
+def at_rates(levels: pd.DataFrame) -> str:
+    """PSNR of every model and of other codecs at some rates, whole images."""
+    named, native = {}, levels[levels.protocol == "native"]
+    for (lmbda, low, high, codec), curve in native.groupby(
+        ["lambda", "range_low", "range_high", "codec"]
+    ):
+        kind = "planes" if codec.endswith(results.PLANES) else "channels"
+        named[f"λ = {lmbda:g}, [{low:g}, {high:g}], {kind}"] = results.trained(curve)
+    named |= dict(list(native[native.model.isna()].groupby("codec")))
+    others = curves.codecs()
+    others = others[(others.metric_optimised != "ms-ssim") & others.codec.isin(BESIDE)]
+    named |= {f"{codec} (published)": curve for codec, curve in others.groupby("codec")}
+    lines = [
+        f"| PSNR (dB) | {' | '.join(f'{rate:g} bpp' for rate in RATES)} |",
+        f"|---|{'---:|' * len(RATES)}",
+    ]
+    for name, curve in named.items():
+        points = curve.dropna(subset=["psnr"]).sort_values("bpp")
+        found = np.interp(RATES, points.bpp, points.psnr, left=np.nan, right=np.nan)
+        if not np.isnan(found).all():
+            cells = ["" if np.isnan(psnr) else f"{psnr:.2f}" for psnr in found]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "Interpolated between the points of each curve of means; empty "
+                      "outside of it."])  # fmt: skip
+
+
 def comparison(deltas: pd.DataFrame) -> str:
     """BD-rate of every model against other codecs."""
     columns = [name for name in AGAINST if name in set(deltas.against)]
     lines = [
-        f"| λ | range of p | {' | '.join(columns)} |",
-        f"|---:|---|{'---:|' * len(columns)}",
+        f"| λ | range of p | levels | {' | '.join(columns)} |",
+        f"|---:|---|---|{'---:|' * len(columns)}",
     ]
-    for (lmbda, low, high), rows in deltas.groupby(["lambda", "range_low", "range_high"]):
+    model = ["lambda", "range_low", "range_high", "codec"]
+    for (lmbda, low, high, codec), rows in deltas.groupby(model):
+        kind = "planes" if codec.endswith(results.PLANES) else "channels"
         rates = rows.set_index("against").bd_rate
         cells = ["" if pd.isna(rates.get(name)) else f"{rates[name]:+.0f} %" for name in columns]
-        lines.append(f"| {lmbda:g} | [{low:g}, {high:g}] | {' | '.join(cells)} |")
+        lines.append(f"| {lmbda:g} | [{low:g}, {high:g}] | {kind} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", "BD-rate: bits for the same PSNR, relative to the other codec; "
                       "negative is better. Against the published ProgDTD with its own protocol, "
                       "against the others on whole images."])  # fmt: skip

@@ -13,6 +13,7 @@ EXAMPLES = """
 examples:
   python -m progdtd.codec encode photo.png photo.pdtd --model outputs/train/RUN
   python -m progdtd.codec encode photos/ coded/ --max-bpp 0.3
+  python -m progdtd.codec encode photo.png photo.pdtd --levels planes
   python -m progdtd.codec decode photo.pdtd out.png
   head -c 4000 photo.pdtd | python -m progdtd.codec decode - out.png
   python -m progdtd.codec info photo.pdtd
@@ -65,8 +66,9 @@ def parser() -> argparse.ArgumentParser:
     encode.add_argument(
         "--levels",
         metavar="P,P,...",
-        type=_fractions,
-        help="fractions of the channels, one level each; default: the paper's 16",
+        type=_levels,
+        help="fractions of the channels, one level each (default: the paper's 16); or planes, many "
+        "levels that each refine what pays most",
     )
     limit = encode.add_mutually_exclusive_group()
     limit.add_argument("--max-bytes", metavar="N", type=_positive(int), help="stop before N bytes")
@@ -90,7 +92,12 @@ def parser() -> argparse.ArgumentParser:
     limit.add_argument(
         "--bpp", metavar="R", type=_positive(float), help="only the first R bits per pixel"
     )
-    limit.add_argument("--p", metavar="P", type=float, help="at most this fraction of the channels")
+    limit.add_argument(
+        "--p",
+        metavar="P",
+        type=float,
+        help="at most this fraction of the channels, or of the bytes of a stream of planes",
+    )
     decode.add_argument(
         "--salvage",
         action="store_true",
@@ -232,6 +239,7 @@ def describe(stream: bytes) -> dict:
         "bytes": len(stream),
         "bytes_whole": len(bytes(header)) + header.total,
         "levels_whole": header.levels,
+        "kind": {container.CHANNELS: "channels", container.PLANES: "planes"}.get(header.coding),
         "damage": damage,
         "levels": [
             {"level": level, "bytes": end, "bpp": 8 * end / pixels} | share
@@ -264,7 +272,8 @@ def as_text(name: str, facts: dict) -> str:
         f"  image    {facts['width']}x{facts['height']}",
         f"  model    {facts['fingerprint']}  {facts['model'] or 'not on this machine'}",
         f"  bytes    {facts['bytes']} here, {facts['bytes_whole']} whole ({bpp:.4f} bpp)",
-        f"  levels   {len(facts['levels'])} here, {facts['levels_whole']} whole",
+        f"  levels   {len(facts['levels'])} here, {facts['levels_whole']} whole, of "
+        f"{facts['kind'] or 'an unknown kind'}",
     ]
     for level in facts["levels"]:
         share = f"p = {level['p']:<6g}" if "p" in level else ""
@@ -439,13 +448,17 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     return parse
 
 
-def _fractions(text: str) -> list[float]:
+def _levels(text: str) -> list[float] | str:
+    if text == "planes":
+        return text
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         values = [-1.0]
     if not all(0 <= p <= 1 for p in values):
-        raise argparse.ArgumentTypeError(f"{text}: give fractions within [0, 1], as 0.1,0.5,1")
+        raise argparse.ArgumentTypeError(
+            f"{text}: give fractions within [0, 1], as 0.1,0.5,1, or planes"
+        )
     return values
 
 

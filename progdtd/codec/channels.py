@@ -37,7 +37,7 @@ from progdtd.codec.exact import UNIT, ExactSynthesis
 from progdtd.models import Progressive
 from progdtd.tail_drop import P_LEVELS, TailDrop, kept
 
-CODING = 1
+CODING = container.CHANNELS
 
 Level = tuple[int, int]
 """Channels of the latent and of the hyper-latent known at a level."""
@@ -138,6 +138,10 @@ class Prior:
         """Channels of the latent and of the hyper-latent."""
         return len(self.scale_rows), len(self.z_tables)
 
+    def hyper_symbols(self, z: Tensor) -> np.ndarray:
+        """Symbols (N, H, W), int64, of a hyper-latent (1, N, H, W)."""
+        return symbols_of(z[0] - torch.from_numpy(self.medians)[:, None, None] / UNIT)
+
 
 class Predictor:
     """What is known of the latent from the hyper-latent's channels so far."""
@@ -173,8 +177,7 @@ def encode(prior: Prior, y: Tensor, z: Tensor, levels: Sequence[Level]) -> Itera
         z: hyper-latent (1, N, H/4, W/4), not quantised, on the CPU.
         levels: from `plan`.
     """
-    medians = torch.from_numpy(prior.medians)[:, None, None] / UNIT
-    z_symbols = _symbols(z[0] - medians)
+    z_symbols = prior.hyper_symbols(z)
     predictor = Predictor(prior, *z.shape[-2:])
     y_from = z_from = 0
     for y_to, z_to in levels:
@@ -183,7 +186,7 @@ def encode(prior: Prior, y: Tensor, z: Tensor, levels: Sequence[Level]) -> Itera
         predictor.extend(z_symbols[z_from:z_to], z_from)
         classes, means = predictor.predict(y_from, y_to)
         order, counts = _by_class(classes)
-        symbols = _symbols(y[0, y_from:y_to] - means).ravel()[order]
+        symbols = symbols_of(y[0, y_from:y_to] - means).ravel()[order]
         encoder.put(np.split(symbols, np.cumsum(counts)[:-1]), prior.y_tables)
         yield encoder.to_bytes()
         y_from, z_from = y_to, z_to
@@ -237,7 +240,8 @@ class ChannelDecoder:
         self.level += 1
 
 
-def _symbols(values: Tensor) -> np.ndarray:
+def symbols_of(values: Tensor) -> np.ndarray:
+    """Differences to the means (or medians) as the integers that are coded, int64."""
     return values.nan_to_num(0.0).round().clamp(-LARGEST, LARGEST).long().numpy()
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from progdtd import checkpoint, data
-from progdtd.codec import channels, container, find
+from progdtd.codec import channels, container, find, planes
 from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, OtherModelError
 from progdtd.codec.tiles import tiled
 from progdtd.errors import UserError
@@ -27,6 +27,10 @@ MAX_PIXELS = 1 << 27
 can claim any size, costs no more than an image of 134 megapixels does."""
 
 Picture = Image.Image | np.ndarray | Tensor
+
+PLANES = "planes"
+Levels = Sequence[float] | str
+"""Fractions p of the channels, or "planes"."""
 
 
 class Codec:
@@ -48,6 +52,7 @@ class Codec:
             build_tables(self.model)
         self.fingerprint = fingerprint(self.model)
         """8 bytes that name the decoding half of the model; every stream carries them."""
+        self._gains = recorded_gains(loaded)
         try:
             if not all(w.isfinite().all() for w in self.model.parameters()):
                 raise ValueError("some of its weights are not finite")
@@ -75,22 +80,46 @@ class Codec:
         Raises:
             CodecError: this is no stream, or its model is not here.
         """
-        wanted = read_header(stream).fingerprint
-        reason: UserError = find.not_here(wanted)
-        for path in find.by_fingerprint(wanted):
+        header = read_header(stream)
+        reason: UserError = find.not_here(header.fingerprint)
+        for path in find.by_fingerprint(header.fingerprint):
             try:
                 codec = cls.load(path, device)
+                if codec.fingerprint == header.fingerprint:
+                    codec.check(header)
+                    return codec
             except UserError as error:
                 reason = error
-            else:
-                if codec.fingerprint == wanted:
-                    return codec
         raise reason
+
+    def check(self, header: container.Header) -> None:
+        """Check that this is the model that made a stream.
+
+        Raises:
+            OtherModelError: it is another, or has other gains.
+            NewerVersionError: the levels are of an unknown kind.
+        """
+        if header.coding not in (channels.CODING, planes.CODING):
+            raise NewerVersionError(
+                f"levels of kind {header.coding}", f"kinds {channels.CODING} and {planes.CODING}"
+            )
+        if header.fingerprint != self.fingerprint:
+            raise OtherModelError(
+                f"The stream was made by the model {header.fingerprint.hex()}; this one is "
+                f"{self.fingerprint.hex()}. Decode it with the model that made it."
+            )
+        if header.coding == planes.CODING:
+            made_with = planes.unpack(header.parameters)[1]
+            if self._gains is None or made_with != planes.digest(self._gains):
+                raise OtherModelError(
+                    "The stream was made by this model with other gains of its channels than the "
+                    "weights here have. Decode it with the weights file that made it."
+                )
 
     def encode(
         self,
         image: Picture,
-        levels: Sequence[float] = P_LEVELS,
+        levels: Levels = P_LEVELS,
         max_bytes: int | None = None,
         target_psnr: float | None = None,
         progress: bool = False,
@@ -101,16 +130,17 @@ class Codec:
             image: a PIL image of any mode, an array (H, W), (H, W, 3 or 4) of uint8 or uint16, or a
                 tensor (3, H, W) or (1, 3, H, W) in [0, 1]. The stream keeps 8-bit RGB: alpha is
                 shown on white, EXIF orientation is applied, colour profiles are not kept.
-            levels: fractions p of the channels, one level for each; the last level has all.
+            levels: fractions p of the channels, one level for each, the last of which has all; or
+                "planes": many levels, each of which refines what pays most.
             max_bytes: keep as many levels as fit into this many bytes.
             target_psnr: keep as few levels as reach this PSNR, in dB (all, if none does).
             progress: show a progress bar for images of several tiles.
 
         Raises:
-            UserError: not an image, too large, no such levels, or not even the first one fits.
+            UserError: not an image, too large, no such levels, or not even the first one fits; or
+                the model has no gains, which planes need.
         """
-        if not all(0 <= p <= 1 for p in levels):
-            raise UserError(f"levels={list(levels)}: fractions of the channels are within [0, 1].")
+        self._check_levels(levels)
         picture = to_rgb(image)
         height, width = picture.shape[:2]
         if not 0 < height * width <= MAX_PIXELS or max(height, width) > container.MAX_SIDE:
@@ -124,15 +154,36 @@ class Codec:
 
     @torch.inference_mode()
     def encode_latents(
-        self, y: Tensor, z: Tensor, width: int, height: int, levels: Sequence[float] = P_LEVELS
+        self, y: Tensor, z: Tensor, width: int, height: int, levels: Levels = P_LEVELS
     ) -> bytes:
         """Code what `analyse` made of an image of this size."""
+        self._check_levels(levels)
+        if isinstance(levels, str):
+            assert self._gains is not None
+            parameters, payloads = planes.encode(self._prior, self._gains, y, z)
+            return container.write(
+                width, height, self.fingerprint, payloads, planes.CODING, parameters
+            )
         planned = channels.plan(self.drop, levels, *self._prior.channels)
         parameters = channels.pack(planned, *self._prior.channels)
         payloads = list(channels.encode(self._prior, y, z, planned))
         return container.write(
             width, height, self.fingerprint, payloads, channels.CODING, parameters
         )
+
+    def _check_levels(self, levels: Levels) -> None:
+        if not isinstance(levels, str):
+            if not all(0 <= p <= 1 for p in levels):
+                raise UserError(
+                    f"levels={list(levels)}: fractions of the channels are within [0, 1]."
+                )
+        elif levels != PLANES:
+            raise UserError(f'levels={levels!r}: give fractions of the channels, or "planes".')
+        elif self._gains is None:
+            raise UserError(
+                "Planes need the gains of the model's channels, and none were measured: run "
+                "python scripts/measure_gains.py with the run or the weights file."
+            )
 
     def decode(
         self,
@@ -147,7 +198,8 @@ class Codec:
         Args:
             stream: bytes.
             levels: at most so many levels.
-            p: at most this fraction of the channels (at least the first level).
+            p: at most this fraction of the channels, or of a stream of planes this fraction of its
+                bytes (at least the first level).
             salvage: of a damaged stream, show the levels before the damage.
             progress: show a progress bar for images of several tiles.
 
@@ -232,13 +284,19 @@ class StreamDecoder:
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.reader = container.Reader()
-        self._channels: channels.ChannelDecoder | None = None
+        self._latent: channels.ChannelDecoder | planes.PlaneDecoder | None = None
         self._picture: np.ndarray | None = None
 
     @property
     def level(self) -> int:
         """How many levels are decoded."""
-        return self._channels.level if self._channels else 0
+        return self._latent.level if self._latent else 0
+
+    @property
+    def y_hat(self) -> Tensor:
+        """The latent (1, M, H, W) as it is known, once there is a level."""
+        assert self._latent
+        return self._latent.y_hat
 
     @property
     def changed(self) -> bool:
@@ -247,8 +305,12 @@ class StreamDecoder:
 
     @property
     def plan(self) -> list[channels.Level]:
-        """Channels of the latent and of the hyper-latent known at each level, once there is one."""
-        return list(self._channels.levels) if self._channels else []
+        """Channels of the latent and of the hyper-latent known at each level, once there is one;
+        with planes, all."""
+        if isinstance(self._latent, channels.ChannelDecoder):
+            return list(self._latent.levels)
+        levels = self.reader.require_header().levels if self._latent else 0
+        return [self.codec._prior.channels] * levels
 
     def levels_of(self, chunk: bytes) -> Iterator[int]:
         """Take bytes; yields the number of each level that they complete.
@@ -257,10 +319,10 @@ class StreamDecoder:
             CodecError: see `progdtd.codec.errors`.
         """
         for payload in self.reader.feed(chunk):
-            if self._channels is None:
-                self._channels = self._begin(self.reader.require_header())
-            self._channels.feed(payload)
-            if self._channels.changed:
+            if self._latent is None:
+                self._latent = self._begin(self.reader.require_header())
+            self._latent.feed(payload)
+            if self._latent.changed:
                 self._picture = None
             yield self.level
 
@@ -276,44 +338,47 @@ class StreamDecoder:
         if p is not None and not 0 <= p <= 1:
             raise UserError(f"p={p} is not within [0, 1].")
         most = levels or container.MAX_LEVELS
+        if p is not None:
+            most = min(most, self._level_at(p, stream))
         for level in self.levels_of(stream):
-            assert self._channels
-            if p is not None:
-                latent = self.codec._prior.channels[0]
-                most = min(most, channels.level_at(self._channels.levels, p, latent))
             if level >= most:
                 return
         if self.level == 0:
             self.reader.require_header()
             raise IncompleteError(f"level 1 is not complete in {len(stream)} bytes")
 
+    def _level_at(self, p: float, stream: bytes) -> int:
+        """How many levels of a stream hold no more than a fraction p, at least one."""
+        header = read_header(stream)
+        self.codec.check(header)
+        if header.coding == planes.CODING:
+            whole = len(bytes(header)) + header.total
+            return max(1, sum(end <= p * whole for end in container.ends(stream)))
+        size = self.codec._prior.channels
+        return channels.level_at(channels.unpack(header.parameters, *size), p, size[0])
+
     def picture(self, title: str = "") -> np.ndarray:
         """The picture (H, W, 3) uint8 of the levels known; synthesised when first asked for."""
         if self._picture is None:
             header = self.reader.require_header()
-            assert self._channels
-            self._picture = self.codec.synthesise(
-                self._channels.y_hat, header.height, header.width, title
-            )
+            self._picture = self.codec.synthesise(self.y_hat, header.height, header.width, title)
         return self._picture
 
-    def _begin(self, header: container.Header) -> channels.ChannelDecoder:
-        if header.coding != channels.CODING:
-            raise NewerVersionError(f"levels of kind {header.coding}", f"kind {channels.CODING}")
-        if header.fingerprint != self.codec.fingerprint:
-            raise OtherModelError(
-                f"The stream was made by the model {header.fingerprint.hex()}; this one is "
-                f"{self.codec.fingerprint.hex()}. Decode it with the model that made it."
-            )
+    def _begin(self, header: container.Header) -> channels.ChannelDecoder | planes.PlaneDecoder:
+        self.codec.check(header)
         if header.width * header.height > MAX_PIXELS:
             raise DamagedError(f"{header.width}x{header.height} pixels are more than can be")
         prior = self.codec._prior
-        levels = channels.unpack(header.parameters, *prior.channels)
-        if header.levels > len(levels):
-            raise DamagedError(f"the header has {header.levels} levels for {len(levels)} steps")
         height = -(-header.height // STRIDE) * STRIDE // LATENT_STRIDE
         width = -(-header.width // STRIDE) * STRIDE // LATENT_STRIDE
-        return channels.ChannelDecoder(prior, levels, height, width)
+        if header.coding == planes.CODING:
+            assert self.codec._gains is not None
+            levels, _ = planes.unpack(header.parameters)
+            return planes.PlaneDecoder(prior, self.codec._gains, levels, height, width)
+        steps = channels.unpack(header.parameters, *prior.channels)
+        if header.levels > len(steps):
+            raise DamagedError(f"the header has {header.levels} levels for {len(steps)} steps")
+        return channels.ChannelDecoder(prior, steps, height, width)
 
 
 def read_header(stream: bytes) -> container.Header:
@@ -326,6 +391,28 @@ def read_header(stream: bytes) -> container.Header:
         return container.read_header(stream)[0]
     except container.NotYetError as error:
         raise IncompleteError(f"the header is not complete in {len(stream)} bytes") from error
+
+
+def recorded_gains(loaded: checkpoint.Loaded) -> np.ndarray | None:
+    """The gains (M,) of the latent's channels that `progdtd.gains` measured, if it did.
+
+    Raises:
+        UserError: what is recorded are no such gains.
+    """
+    recorded = loaded.meta.get("gains")
+    if recorded is None:
+        return None
+    try:
+        gains = np.array(recorded, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError):
+        gains = np.empty(0, np.int64)
+    channels = loaded.model.M
+    if gains.shape != (channels,) or np.abs(gains).max() > planes.LARGEST_GAIN:
+        raise UserError(
+            "The gains recorded with this model are not those of its channels: measure them anew "
+            "with python scripts/measure_gains.py."
+        )
+    return gains
 
 
 def to_rgb(image: Picture) -> np.ndarray:

@@ -7,7 +7,7 @@ most 49 bits.
     bytes    field
     4        magic, 89 44 54 44 (\\x89 D T D)
     1        version of this format, 1
-    1        coding of the levels: 1 = channels (see `channels.py`)
+    1        coding of the levels: 1 = channels, 2 = planes (see `channels.py`, `planes.py`)
     varint   width in pixels, 1 to 2^20
     varint   height in pixels, 1 to 2^20
     8        fingerprint of the model (see `Codec.fingerprint`)
@@ -21,14 +21,16 @@ most 49 bits.
 and n times
 
     varint   size of the payload
-    4        CRC-32 of the payload, begun with the CRC of the level before (the header's at first)
+    4        CRC-32 of the payload, begun with the CRC of the level before (the header's at first);
+             of planes, of which there are many, its low 2 bytes only, but for the last level's
     ...      payload
 """
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, NotAStreamError
 from progdtd.errors import UserError
@@ -39,6 +41,8 @@ MAX_SIDE = 1 << 20
 MAX_LEVELS = MAX_PARAMETERS = 0xFFFF
 FINGERPRINT_SIZE = 8
 CRC_SIZE = 4
+SHORT_CRC_SIZE = 2
+CHANNELS, PLANES = 1, 2
 
 
 class NotYetError(Exception):
@@ -54,7 +58,7 @@ class Header:
         fingerprint: 8 bytes that name the decoding half of the model.
         levels: how many levels the whole stream has.
         total: bytes of all levels of the whole stream with their framing, without the header.
-        coding: what is inside a level; 1 = channels.
+        coding: what is inside a level.
         parameters: of the coding; empty for its defaults.
     """
 
@@ -63,7 +67,7 @@ class Header:
     fingerprint: bytes
     levels: int
     total: int
-    coding: int = 1
+    coding: int = CHANNELS
     parameters: bytes = b""
 
     def __bytes__(self) -> bytes:
@@ -73,6 +77,10 @@ class Header:
             varint(len(self.parameters)), self.parameters,
         ))  # fmt: skip
         return fields + struct.pack("<I", zlib.crc32(fields))
+
+    def crc_size(self, level: int) -> int:
+        """Bytes of the checksum of a level; levels count from 1."""
+        return SHORT_CRC_SIZE if self.coding == PLANES and level < self.levels else CRC_SIZE
 
 
 def write(
@@ -84,18 +92,20 @@ def write(
     parameters: bytes,
 ) -> bytes:
     """The stream of these levels; the arguments are `Header`'s."""
-    total = sum(framed_size(payload) for payload in payloads)
-    header = bytes(Header(width, height, fingerprint, len(payloads), total, coding, parameters))
-    pieces, crc = [header], crc_of(header)
-    for payload in payloads:
+    header = Header(width, height, fingerprint, len(payloads), 0, coding, parameters)
+    sizes = [header.crc_size(level) for level in range(1, len(payloads) + 1)]
+    total = sum(map(framed_size, payloads, sizes))
+    pieces = [bytes(replace(header, total=total))]
+    crc = crc_of(pieces[0])
+    for payload, size in zip(payloads, sizes, strict=True):
         crc = zlib.crc32(payload, crc)
-        pieces += [varint(len(payload)), struct.pack("<I", crc), payload]
+        pieces += [varint(len(payload)), struct.pack("<I", crc)[:size], payload]
     return b"".join(pieces)
 
 
-def framed_size(payload: bytes) -> int:
+def framed_size(payload: bytes, crc_size: int = CRC_SIZE) -> int:
     """Bytes that a level takes in the stream."""
-    return len(varint(len(payload))) + CRC_SIZE + len(payload)
+    return len(varint(len(payload))) + crc_size + len(payload)
 
 
 def cut(stream: bytes, most: int) -> bytes:
@@ -118,6 +128,15 @@ def cut(stream: bytes, most: int) -> bytes:
         f"The first level ends after {len(bytes(header)) + framed_size(payloads[0])} bytes, more "
         f"than the {most} allowed: allow more, or choose a model of lower rate."
     )
+
+
+def ends(stream: bytes) -> list[int]:
+    """Where in a stream each of its whole levels ends, in bytes, as far as it is not damaged."""
+    reader, positions = Reader(), []
+    with contextlib.suppress(DamagedError):
+        for _ in reader.feed(stream):
+            positions.append(reader.position)
+    return positions
 
 
 class Reader:
@@ -164,8 +183,10 @@ class Reader:
     def _next_level(self) -> bytes | None:
         level = len(self.sizes) + 1
         try:
+            assert self.header
             size, start = read_varint(self._rest, 0, f"level {level}")
-            start += CRC_SIZE
+            crc_size = self.header.crc_size(level)
+            start += crc_size
             if self.position + start + size > self._end:
                 raise DamagedError(
                     f"level {level} claims {size} bytes, more than there can be", level
@@ -176,7 +197,7 @@ class Reader:
             return None
         payload = bytes(self._rest[start : start + size])
         crc = zlib.crc32(payload, self._crc)
-        if crc != crc_of(self._rest[:start]):
+        if struct.pack("<I", crc)[:crc_size] != self._rest[start - crc_size : start]:
             raise DamagedError(f"level {level} does not match its checksum", level)
         self._crc = crc
         self._take(start + size)

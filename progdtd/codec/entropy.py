@@ -17,6 +17,8 @@ A symbol outside its table is coded as the escape. After all the groups of a `pu
 symbols' values, v = 2k + 1 for a symbol k >= 0 above the table's end and v = 2k for one k > 0 below
 its start: first each one's number of bits, less 1, uniform in 0 ... 22, then, of all those with 2
 bits, then with 3 and so on, the bits under the leading one, uniform.
+
+Ternary digits have each a table of its own, without an escape: three frequencies of sum 2^20.
 """
 
 import itertools
@@ -41,6 +43,10 @@ LARGEST = (1 << 21) - 1
 """Symbols are within +-LARGEST."""
 
 _BITS = Uniform(23)
+_ANY = Categorical(perfect=False)
+
+CHUNK = 1 << 19
+"""Digits whose probabilities are looked up at a time, to bound the memory."""
 
 
 class MismatchError(Exception):
@@ -109,7 +115,7 @@ class Encoder:
     """Collects symbols in the order in which they will be decoded."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[np.ndarray, object]] = []
+        self._steps: list[tuple[np.ndarray, object, Rows]] = []
 
     def put(self, groups: Sequence[np.ndarray], tables: Sequence[Table]) -> None:
         """Append groups of symbols (int64, any shape), each with its table."""
@@ -121,22 +127,38 @@ class Encoder:
                 outside.append(_fold(index[escaped], table.escape))
                 index = np.where(escaped, table.escape, index)
             self._push(index, table.model)
-        if outside:
-            values = np.concatenate(outside)
-            lengths = np.frexp(values)[1]
-            self._push(lengths - 1, _BITS)
-            for bits in range(2, 24):
-                self._push(values[lengths == bits] - (1 << (bits - 1)), Uniform(1 << (bits - 1)))
+        self.put_numbers(np.concatenate([np.empty(0, np.int64), *outside]))
 
-    def _push(self, values: np.ndarray, model: object) -> None:
+    def put_numbers(self, values: np.ndarray) -> None:
+        """Append integers within 1 ... 2^23 - 1, of which nothing is known."""
+        if not len(values):
+            return
+        lengths = np.frexp(values)[1]
+        self._push(lengths - 1, _BITS)
+        for bits in range(2, 24):
+            self._push(values[lengths == bits] - (1 << (bits - 1)), Uniform(1 << (bits - 1)))
+
+    def put_digits(self, digits: np.ndarray, odds: np.ndarray, rows: np.ndarray) -> None:
+        """Append digits 0, 1, 2 with their probabilities `odds[rows]`.
+
+        Args:
+            digits: (n,).
+            odds: (S, 3) float64, multiples of 2^-20.
+            rows: (n,), integers.
+        """
+        for start in range(0, len(digits), CHUNK):
+            part = slice(start, start + CHUNK)
+            self._push(digits[part], _ANY, (odds, rows[part]))
+
+    def _push(self, values: np.ndarray, model: object, rows: "Rows" = None) -> None:
         if len(values):
-            self._steps.append((values.astype(np.int32), model))
+            self._steps.append((values.astype(np.int32), model, rows))
 
     def to_bytes(self) -> bytes:
         """The code of everything put, without trailing zero bytes."""
         coder = AnsCoder()
-        for values, model in reversed(self._steps):
-            coder.encode_reverse(values, model)
+        for values, model, rows in reversed(self._steps):
+            coder.encode_reverse(values, model, *_looked_up(rows))
         return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
 
 
@@ -160,7 +182,7 @@ class Decoder:
         ]
         escaped = [group == table.escape for group, table in zip(groups, tables, strict=True)]
         number = sum(int(mask.sum()) for mask in escaped)
-        values = self._outside(number) if number else np.empty(0, np.int64)
+        values = self.take_numbers(number)
         for group, mask, table in zip(groups, escaped, tables, strict=True):
             count = int(mask.sum())
             if count:
@@ -168,14 +190,23 @@ class Decoder:
             group += table.low
         return groups
 
-    def _outside(self, number: int) -> np.ndarray:
-        lengths = self._pop(number, _BITS) + 1
+    def take_numbers(self, number: int) -> np.ndarray:
+        """Integers as `Encoder.put_numbers` takes them, int64."""
         values = np.ones(number, np.int64)
+        if not number:
+            return values
+        lengths = self._pop(number, _BITS) + 1
         for bits in range(2, 24):
             which = lengths == bits
             rest = self._pop(int(which.sum()), Uniform(1 << (bits - 1)))
             values[which] = rest + (1 << (bits - 1))
         return values
+
+    def take_digits(self, odds: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Digits as `Encoder.put_digits` takes them, int32."""
+        parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+        digits = [self._coder.decode(_ANY, odds[part]) for part in parts]
+        return np.concatenate([np.empty(0, np.int32), *digits])
 
     def _pop(self, count: int, model: object) -> np.ndarray:
         if not count:
@@ -190,6 +221,14 @@ class Decoder:
         """
         if not self._coder.is_empty():
             raise MismatchError
+
+
+Rows = tuple[np.ndarray, np.ndarray] | None
+"""A table and, for each symbol, the row of it that has the symbol's probabilities."""
+
+
+def _looked_up(rows: Rows) -> tuple[np.ndarray, ...]:
+    return () if rows is None else (rows[0][rows[1]],)
 
 
 def _fold(index: np.ndarray, escape: int) -> np.ndarray:

@@ -29,6 +29,7 @@ class Progressive(nn.Module):
     counts bits run in float32.
     """
 
+    M: int
     g_a: nn.Module
     g_s: nn.Module
     h_a: nn.Module

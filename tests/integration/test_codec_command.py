@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import lively
 from PIL import Image
 
+from progdtd import checkpoint, data, gains
 from progdtd.checkpoint import save_weights
 from progdtd.codec import find
 from progdtd.models import ProgressiveHyperprior
@@ -109,6 +111,26 @@ def test_limits_and_salvage(model_file, photo, command) -> None:
     assert code == 6
     assert "2 here, 3 whole" in output
     assert "damaged" in output
+
+
+def test_planes_need_gains(model_file, photo, command) -> None:
+    codec = ("codec.__main__",)
+    encode = (*codec, "encode", photo, "planes.pdtd", "--levels", "planes")
+    code, output = command(*encode)
+    assert (code, "measure_gains.py" in output) == (1, True)
+    before = checkpoint.load_model(model_file)
+    gains.record(model_file, data.photos()[1:2], "cpu")
+    after = checkpoint.load_model(model_file)
+    assert len(after.meta["gains"]) == 12
+    for name, value in before.model.state_dict().items():
+        assert torch.equal(value, after.model.state_dict()[name])
+    assert command(*encode)[0] == 0
+    assert command(*codec, "decode", "planes.pdtd", "planes.png", "--p", "0.5")[0] == 0
+    code, output = command(*codec, "info", "planes.pdtd")
+    assert (code, "whole, of planes" in output, "tiny" in output) == (0, True, True)
+    checkpoint.add_meta(model_file, {"gains": [0] * 12})
+    code, output = command(*codec, "decode", "planes.pdtd", "planes.png")
+    assert (code, "other gains" in output) == (5, True)
 
 
 def test_folders_and_their_failures(model_file, images, command) -> None:

@@ -22,10 +22,12 @@ for name in sys.argv[1:]:
     saved = np.load(name + ".npz")
     y, z = torch.from_numpy(saved["y"]), torch.from_numpy(saved["z"])
     stream = codec.encode_latents(y, z, 250, 190)
+    codec._gains = np.arange(96)
+    planes = codec.encode_latents(y, z, 250, 190, "planes")
     decoder = codec.decoder()
     decoder.feed(open(name + ".pdtd", "rb").read())
-    symbols = decoder._channels.y_hat.numpy().tobytes()
-    print(codec.fingerprint.hex(), hashlib.sha256(stream + symbols).hexdigest())
+    symbols = decoder.y_hat.numpy().tobytes()
+    print(codec.fingerprint.hex(), hashlib.sha256(stream + planes + symbols).hexdigest())
 """
 
 MACHINES = {

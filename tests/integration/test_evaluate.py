@@ -44,6 +44,22 @@ def test_evaluates_a_run_with_both_protocols(command, trained, images) -> None:
     assert {row.image: (row.width, row.height) for row in native.itertuples()} == sizes
 
 
+def test_planes_stand_beside_channels(command, trained, images) -> None:
+    arguments = (f"run={trained}", f"images={images}", "protocols=[native]")
+    assert command("evaluate", *arguments, "kinds=[channels,planes]", "levels=[0.3,1.0]")[0] == 0
+    tables = [
+        pd.read_csv(trained / f"evaluation/images_native{kind}.csv") for kind in ("", "_planes")
+    ]
+    assert [set(table.codec) for table in tables] == [{"ProgDTD"}, {"ProgDTD planes"}]
+    whole = [table[table.p == 1].psnr.tolist() for table in tables]
+    assert whole[0] == whole[1]
+    code, output = command("figures", f"runs={trained}", "images=images")
+    assert code == 0, output
+    assert "ProgDTD, channels" in set(pd.read_csv("outputs/figures/bd.csv").against)
+    code, output = command("evaluate", *arguments, "kinds=[mine]")
+    assert (code, "No kind of level mine" in output) == (1, True)
+
+
 def test_compressai_reads_the_json(command, trained, images) -> None:
     assert command("evaluate", f"run={trained}", f"images={images}", "protocols=[native]")[0] == 0
     from compressai.utils.plot.__main__ import parse_json_file

@@ -63,9 +63,9 @@ def test_the_whole_stream_decodes_to_the_models_own_reconstruction(model, photog
     decoder = codec.decoder()
     decoder.feed(codec.encode(photograph[:128, :192]))
     if isinstance(model, ProgressiveHyperprior):
-        assert torch.equal(decoder._channels.y_hat, symbols)
+        assert torch.equal(decoder.y_hat, symbols)
     elif drop in ("none", "hyper_only"):
-        torch.testing.assert_close(decoder._channels.y_hat, symbols, atol=2e-3, rtol=0)
+        torch.testing.assert_close(decoder.y_hat, symbols, atol=2e-3, rtol=0)
         expected = (x_hat[0].clamp(0, 1) * 255).permute(1, 2, 0).numpy()
         assert np.abs(decoder.picture() - expected).max() <= 1.5
 
@@ -214,7 +214,7 @@ def test_tiles_leave_no_seams(model, photograph, monkeypatch) -> None:
     y, z = codec.analyse(photograph)
     torch.testing.assert_close(y, whole_y, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(z, whole_z, atol=1e-3, rtol=1e-3)
-    tiles = codec.synthesise(decoder._channels.y_hat, *photograph.shape[:2])
+    tiles = codec.synthesise(decoder.y_hat, *photograph.shape[:2])
     assert np.abs(tiles.astype(int) - whole).max() <= 1
 
 
@@ -308,7 +308,7 @@ def test_streams_of_today_decode_for_ever() -> None:
     stream = codec.encode_latents(y, z, 100, 200)
     decoder = codec.decoder()
     decoder.feed(stream)
-    assert torch.equal(decoder._channels.y_hat, y.round())
+    assert torch.equal(decoder.y_hat, y.round())
     assert codec.fingerprint.hex() == "42cb85c6084fa523"
     assert (
         hashlib.sha256(stream).hexdigest()
@@ -326,7 +326,7 @@ def test_a_gpu_encodes_and_a_cpu_decodes(photograph, model_class) -> None:
     decoders = gpu.decoder(), cpu.decoder()
     for decoder in decoders:
         decoder.feed(stream)
-    assert torch.equal(decoders[0]._channels.y_hat, decoders[1]._channels.y_hat)
+    assert torch.equal(decoders[0].y_hat, decoders[1].y_hat)
     assert np.abs(decoders[0].picture().astype(int) - decoders[1].picture()).max() <= 1
 
 

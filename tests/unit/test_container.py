@@ -113,3 +113,18 @@ def test_cut_keeps_whole_levels() -> None:
     assert container.read_header(shorter)[0].levels == 2
     with pytest.raises(UserError, match="first level ends after"):
         container.cut(STREAM, 20)
+
+
+def test_checksums_of_planes_are_short_but_for_the_last() -> None:
+    payloads = [bytes(range(size)) for size in (30, 0, 5)]
+    channels = container.write(64, 64, bytes(8), payloads, container.CHANNELS, b"")
+    planes = container.write(64, 64, bytes(8), payloads, container.PLANES, b"")
+    assert len(channels) - len(planes) == 2 * 2
+    assert list(container.Reader().feed(planes)) == payloads
+    assert container.ends(planes)[-1] == len(planes)
+    cut = container.cut(planes, len(planes) - 1)
+    assert list(container.Reader().feed(cut)) == payloads[:2]
+    for end in container.ends(planes)[:1]:
+        damaged = bytearray(planes)
+        damaged[end - 1] ^= 1
+        assert container.ends(bytes(damaged)) == []

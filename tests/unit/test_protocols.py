@@ -6,6 +6,7 @@ from pytorch_msssim import ms_ssim, ssim
 
 from progdtd import Codec, data, protocols
 from progdtd.checkpoint import Loaded
+from progdtd.codec import container
 from progdtd.metrics import Quality, psnr, to_db
 from progdtd.tail_drop import P_LEVELS, TailDrop
 
@@ -35,6 +36,24 @@ def test_native_measures_what_decodes(model, photograph) -> None:
         decoded = data.to_tensor(np.asarray(codec(model).decode(stream[: row["bytes"]])))
         assert row["psnr"] == pytest.approx(psnr(x, decoded), rel=1e-9)
         assert row["decode_s"] > 0
+
+
+def test_planes_are_measured_at_fractions_of_the_bytes(model, photograph) -> None:
+    picture, p_levels = photograph[:192, :256], (0.01, 0.3, 0.31, 1.0)
+    planes = Codec(Loaded(model, DTD, {"model": {}, "gains": [0] * 12}))
+    stream = planes.encode(picture, "planes")
+    rows = list(protocols.planes(planes, picture, p_levels))
+    ends = container.ends(stream)
+    assert [row["p"] for row in rows] == list(p_levels)
+    assert [row["bytes"] for row in rows] == [
+        max(ends[0], *(end for end in ends if end <= p * len(stream)), 0) for p in p_levels
+    ]
+    for row in rows[:2]:
+        decoded = data.to_tensor(np.asarray(planes.decode(stream[: row["bytes"]])))
+        assert row["psnr"] == pytest.approx(psnr(data.to_tensor(picture), decoded), rel=1e-9)
+        assert (row["latent_channels"], row["hyper_channels"]) == (12, 8)
+    (whole,) = protocols.native(codec(model), picture, [1.0])
+    assert rows[-1]["psnr"] == whole["psnr"]
 
 
 def test_estimate_equals_a_full_forward_for_every_level(model, photograph) -> None:

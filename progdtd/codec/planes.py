@@ -1,0 +1,312 @@
+"""Levels of planes: each makes the symbols of the latent known more closely, where it pays most.
+
+The first level carries the hyper-latent whole, so everything is known of the latent's prior from
+then on. The latent's symbols, those of `channels.py`, are refined in ternary digits
+(`refinement.py`). The digits of all elements are sent in the order of their urgency, which is that
+of the digit in the state of its element plus the gain of the element's channel; an element in which
+little is known, or nothing, is shown as the mean of what it can be.
+
+Levels end at thresholds of the urgency that both sides derive from the classes of scale, once the
+hyper-latent is known. Let n be the number of levels in the header's parameters and E(u) the
+expected bits of all digits with an urgency of at least u. Level i of 1 ... n - 1 ends at the
+largest u with E(u) >= E(all) * ((8i + n) / (9n))^2, the last takes all that is left, and levels
+that would bring nothing are left out.
+
+A payload is one ANS code (`entropy.py`): in the first level of the hyper-latent's channels, each
+with its own table, then in every level of passes until no digit of the level is left. A pass takes,
+in the order channel, row, column, every element whose next digit has at least the level's urgency:
+one digit of each, then of those that it brought to a symbol that stands for all beyond it, by how
+much they exceed it, plus 1.
+
+Probabilities learn. Before each level, those of every state whose digits were seen are made anew:
+of its three masses m_d 2^20 / sum(m), rounded as `refinement.shares` does, and the counts c_d of
+its digits in all levels before, the new ones are the shares of the masses m_d + 2^11 c_d.
+
+The parameters of the coding, in the container's header, are the number of levels as a varint and
+then 4 bytes of the BLAKE2b hash of the gains, each 2 bytes, little-endian. A gain is the logarithm,
+to base 2^(1/32), of the image's squared error, in grey levels, for each unit of squared error in
+the channel; `progdtd.gains` measures it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from progdtd.codec import container
+from progdtd.codec.channels import Predictor, Prior, symbols_of
+from progdtd.codec.entropy import Decoder, Encoder, MismatchError
+from progdtd.codec.errors import DamagedError, UndecodableError
+from progdtd.codec.refinement import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinement, shares
+
+CODING = container.PLANES
+
+LEVEL_BYTES, FEWEST_LEVELS, MOST_LEVELS = 400, 16, 128
+"""A level for so many expected bytes, within bounds: a level's framing costs about 7."""
+
+USUAL_LEVEL_BYTES, USUAL_LEVELS = 280, 66
+"""Up to so many levels may be smaller than that, so that photographs of low rate have many too."""
+
+TRUST = 9
+"""The tables' probabilities count as much as 2^9 digits that were seen."""
+
+LARGEST_GAIN = 32 * OCTAVE
+"""Gains are within +-LARGEST_GAIN."""
+
+DIGEST_SIZE = 4
+
+
+def pack(levels: int, gains: np.ndarray) -> bytes:
+    """The container's parameters."""
+    return container.varint(levels) + digest(gains)
+
+
+def unpack(parameters: bytes) -> tuple[int, bytes]:
+    """The inverse of `pack`: number of levels, and the digest of the gains.
+
+    Raises:
+        DamagedError: these are no such parameters.
+    """
+    try:
+        levels, at = container.read_varint(parameters, 0)
+    except container.NotYetError as error:
+        raise DamagedError("the levels in the header end too soon") from error
+    if not 0 < levels <= container.MAX_LEVELS or len(parameters) != at + DIGEST_SIZE:
+        raise DamagedError("the levels in the header cannot be")
+    return levels, parameters[at:]
+
+
+def digest(gains: np.ndarray) -> bytes:
+    """4 bytes that name the gains."""
+    return hashlib.blake2b(gains.astype("<i2").tobytes(), digest_size=DIGEST_SIZE).digest()
+
+
+def expected_bits(classes: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """Expected bits of all digits at each urgency, from LOWEST - LARGEST_GAIN upwards.
+
+    Args:
+        classes: (C, H, W) of scale.
+        gains: (C,).
+    """
+    tables = refinement()
+    counts = np.stack([np.bincount(c.ravel(), minlength=len(tables.roots)) for c in classes])
+    bits = np.zeros(HIGHEST - LOWEST + 2 * LARGEST_GAIN)
+    for spent, gain in zip(counts.astype(np.float64) @ tables.spent, gains, strict=True):
+        bits[gain + LARGEST_GAIN :][: len(spent)] += spent
+    return bits / 2**16
+
+
+def levels_for(size: float) -> int:
+    """How many levels a latent of so many expected bytes gets."""
+    many = min(size / LEVEL_BYTES, MOST_LEVELS)
+    usual = min(size / USUAL_LEVEL_BYTES, USUAL_LEVELS)
+    return int(max(many, usual, FEWEST_LEVELS))
+
+
+def thresholds(bits: np.ndarray, levels: int) -> list[int]:
+    """The least urgency in each level, falling; the last level's is below all.
+
+    Args:
+        bits: from `expected_bits`.
+        levels: how many, if all of them bring anything.
+    """
+    lowest = LOWEST - LARGEST_GAIN
+    known = np.cumsum(bits[::-1])
+    share = np.square((8.0 * np.arange(1, levels) + levels) / (9.0 * levels))
+    ends = len(bits) - 1 - np.searchsorted(known, share * known[-1])
+    return [*sorted({int(end) + lowest for end in ends if end > 0}, reverse=True), lowest]
+
+
+class Front:
+    """How far the symbols of a latent are known, and which digits come next.
+
+    Args:
+        classes: (C, H, W) of scale.
+        gains: (C,).
+        thresholds: of the levels.
+
+    `state` has the state of each element, in the order channel, row, column.
+    """
+
+    def __init__(self, classes: np.ndarray, gains: np.ndarray, thresholds: Sequence[int]) -> None:
+        self.tables = refinement()
+        self.state = self.tables.roots[classes.ravel()]
+        self.odds = self.tables.odds.copy()
+        self._new = np.zeros(self.odds.size, np.int64)
+        self._seen = np.zeros(self.odds.shape, np.int64)
+        self._plane = classes[0].size
+        self._gains = gains.astype(np.int32)
+        steps = np.arange(LOWEST - LARGEST_GAIN, HIGHEST + LARGEST_GAIN)
+        falling = -np.array(thresholds)
+        self._level_of = np.searchsorted(falling, -steps).astype(np.int16)
+        self.levels = len(thresholds)
+        self._waiting: list[list[np.ndarray]] = [[] for _ in thresholds]
+        self._wait(np.arange(classes.size, dtype=np.int32), 0)
+
+    def passes(self, level: int) -> Iterator[np.ndarray]:
+        """The elements of each pass of a level; `advance` must be called for each."""
+        self._learn()
+        while self._waiting[level]:
+            elements = np.concatenate(self._waiting[level])
+            self._waiting[level] = []
+            elements.sort()
+            yield elements
+
+    def advance(self, elements: np.ndarray, digits: np.ndarray, level: int) -> np.ndarray:
+        """Take the digits of a pass; returns the states that they lead to."""
+        states = self.state[elements]
+        counts = np.bincount(3 * states + digits)
+        self._new[: len(counts)] += counts
+        reached = self.tables.first[states] + digits
+        self.state[elements] = reached
+        unknown = self.tables.width[reached] > 0
+        self._wait(elements[unknown], level)
+        return reached
+
+    def _learn(self) -> None:
+        """Let the digits seen so far count beside the tables' own."""
+        rows = np.flatnonzero(self._new.reshape(-1, 3).any(1))
+        self._seen[rows] += self._new.reshape(-1, 3)[rows]
+        self._new[:] = 0
+        masses = (self.tables.odds[rows] * (1 << ODDS_BITS)).astype(np.int64)
+        self.odds[rows] = shares(masses + (self._seen[rows] << (ODDS_BITS - TRUST)))
+
+    def _wait(self, elements: np.ndarray, level: int) -> None:
+        urgency = self.tables.urgency[self.state[elements]]
+        urgency += self._gains[elements // self._plane]
+        levels = self._level_of[urgency - (LOWEST - LARGEST_GAIN)]
+        np.maximum(levels, level, out=levels)
+        elements = elements[np.argsort(levels, kind="stable")]
+        counts = np.bincount(levels)
+        ends = np.cumsum(counts)
+        for number in np.flatnonzero(counts).tolist():
+            self._waiting[number].append(elements[ends[number] - counts[number] : ends[number]])
+
+
+def encode(prior: Prior, gains: np.ndarray, y: Tensor, z: Tensor) -> tuple[bytes, list[bytes]]:
+    """The parameters, and the payload of each level.
+
+    Args:
+        prior: of the model.
+        gains: (M,) of the latent's channels.
+        y: latent (1, M, H, W), not quantised, on the CPU.
+        z: hyper-latent (1, N, H/4, W/4), not quantised, on the CPU.
+    """
+    z_symbols = prior.hyper_symbols(z)
+    predictor = Predictor(prior, *z.shape[-2:])
+    predictor.extend(z_symbols, 0)
+    classes, means = predictor.predict(0, y.shape[1])
+    bits = expected_bits(classes, gains)
+    levels = levels_for(bits.sum() / 8)
+    front = Front(classes, gains, thresholds(bits, levels))
+    digits_of = _Digits(symbols_of(y[0] - means), classes)
+    payloads = []
+    for level in range(front.levels):
+        encoder = Encoder()
+        if level == 0:
+            encoder.put(list(z_symbols), prior.z_tables)
+        for elements in front.passes(level):
+            states = front.state[elements]
+            digits = digits_of.take(elements, states)
+            encoder.put_digits(digits, front.odds, states)
+            reached = front.advance(elements, digits, level)
+            encoder.put_numbers(digits_of.excess(elements[front.tables.escape[reached] != 0]))
+        payloads.append(encoder.to_bytes())
+    return pack(levels, gains), payloads
+
+
+class _Digits:
+    """The digits of known symbols (C, H, W) of these classes."""
+
+    def __init__(self, symbols: np.ndarray, classes: np.ndarray) -> None:
+        tables = refinement()
+        self._width = tables.width
+        reach = tables.reach[classes.ravel()]
+        symbols = symbols.ravel().astype(np.int32)
+        self._rest = np.clip(symbols, -reach, reach)
+        self._excess = np.abs(symbols) - reach + 1
+        self._rest += 3 * self._width[tables.roots[classes.ravel()]] // 2
+
+    def take(self, elements: np.ndarray, states: np.ndarray) -> np.ndarray:
+        digits, self._rest[elements] = np.divmod(self._rest[elements], self._width[states])
+        return digits
+
+    def excess(self, elements: np.ndarray) -> np.ndarray:
+        return self._excess[elements]
+
+
+class PlaneDecoder:
+    """Decodes level after level; nothing is decoded twice.
+
+    Args:
+        prior: of the model.
+        gains: (M,) of the latent's channels.
+        levels: in the header's parameters.
+        height, width: of the latent.
+
+    `y_hat` (1, M, H, W) is the mean of what each element can be; `changed` says whether the last
+    level changed any.
+    """
+
+    def __init__(
+        self, prior: Prior, gains: np.ndarray, levels: int, height: int, width: int
+    ) -> None:
+        self.prior, self.gains = prior, gains
+        self.level = 0
+        self.y_hat = torch.zeros(1, prior.channels[0], height, width)
+        self.changed = True
+        self._levels = levels
+        self._front: Front | None = None
+        self._means: np.ndarray | float = 0.0
+
+    def feed(self, payload: bytes) -> None:
+        """Decode the next level.
+
+        Raises:
+            UndecodableError: the payload is not one that this model's encoder makes.
+        """
+        try:
+            decoder = Decoder(payload)
+            if self._front is None:
+                self._front = self._begin(decoder)
+            self.changed = self.level == 0
+            if self.level >= self._front.levels:
+                raise MismatchError
+            for elements in self._front.passes(self.level):
+                self._take(self._front, elements, decoder)
+            decoder.finish()
+        except MismatchError as error:
+            raise UndecodableError(self.level + 1) from error
+        self.level += 1
+
+    def _begin(self, decoder: Decoder) -> Front:
+        """Decode the hyper-latent, and know all elements as their prior does."""
+        height, width = self.y_hat.shape[-2] // 4, self.y_hat.shape[-1] // 4
+        channels = self.prior.channels[1]
+        groups = decoder.take([height * width] * channels, self.prior.z_tables)
+        predictor = Predictor(self.prior, height, width)
+        predictor.extend(np.array(groups, np.int64).reshape(channels, height, width), 0)
+        classes, means = predictor.predict(0, self.prior.channels[0])
+        if isinstance(means, Tensor):
+            self.y_hat[0] = means
+            self._means = means.ravel().numpy()
+        bits = expected_bits(classes, self.gains)
+        return Front(classes, self.gains, thresholds(bits, self._levels))
+
+    def _take(self, front: Front, elements: np.ndarray, decoder: Decoder) -> None:
+        """Decode a pass."""
+        tables, states = front.tables, front.state[elements]
+        digits = decoder.take_digits(front.odds, states)
+        if (front.odds[states, digits] == 0).any():
+            raise MismatchError
+        reached = front.advance(elements, digits, self.level)
+        values, escapes = tables.value[reached], tables.escape[reached]
+        beyond = np.flatnonzero(escapes)
+        values[beyond] += escapes[beyond] * (decoder.take_numbers(len(beyond)) - 1)
+        if isinstance(self._means, np.ndarray):
+            values += self._means[elements]
+        y_hat = self.y_hat.view(-1).numpy()
+        self.changed = self.changed or bool((y_hat[elements] != values).any())
+        y_hat[elements] = values

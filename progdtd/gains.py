@@ -1,0 +1,127 @@
+"""What an error in each channel of the latent does to the image, measured on photographs.
+
+The codec's planes refine first what lowers the image's error most, so they need the gain of each
+channel: the fall of the image's squared error for a fall of the latent's. How the synthesis
+amplifies noise does not tell it: a channel that is rarely used has little effect then, and much
+where it is used. So the gains are measured along the way that planes themselves go, from the prior
+alone to the whole latent: gradients at points between two levels, times the step, attribute the
+fall of the image's error to the channels (integrated gradients; Sundararajan, Taly, Yan, "Axiomatic
+attribution for deep networks", ICML 2017).
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from progdtd import checkpoint, data
+from progdtd.checkpoint import Loaded
+from progdtd.codec import Codec
+from progdtd.codec.planes import LARGEST_GAIN
+from progdtd.codec.refinement import OCTAVE
+from progdtd.errors import UserError
+
+SIDE = 256
+"""Of each photograph, so many central pixels a side are looked at."""
+
+STEPS, POINTS = 4, 2
+"""Steps from the first level to the last, and points of each where the gradient is taken."""
+
+CERTAINTY = 20.0
+"""A channel takes the mean of all gains to the extent that its own errors fall by less than this,
+in squares of the quantisation step."""
+
+SMALLEST = 0.01
+"""Gains are not less than this part of their mean."""
+
+
+PHOTOGRAPHS = 16
+"""So many tell the gains well enough."""
+
+
+def record(path: Path, photographs: Sequence[Path], device: str | torch.device) -> None:
+    """Measure the gains of the model in a weights file and write them into it.
+
+    Args:
+        path: a file that `checkpoint.save_weights` wrote.
+        photographs, device: as `of` takes them.
+
+    Raises:
+        UserError: no such file, or what `of` raises.
+    """
+    gains = of(checkpoint.load_model(path, device), photographs, device)
+    checkpoint.add_meta(path, {"gains": gains})
+
+
+def of(loaded: Loaded, photographs: Sequence[Path], device: str | torch.device) -> list[int]:
+    """The gains of a model, as its weights record them, from PHOTOGRAPHS images, evenly spaced.
+
+    Raises:
+        UserError: none of the photographs can be read, or planes cannot code with this model.
+    """
+    used = photographs[:: max(1, len(photographs) // PHOTOGRAPHS)][:PHOTOGRAPHS]
+    pictures = [picture for _, picture in data.pictures(used)]
+    if not pictures:
+        raise UserError(f"None of the {len(used)} photographs can be read.")
+    return measure(loaded, pictures, device)
+
+
+def measure(
+    loaded: Loaded, pictures: Iterable[np.ndarray], device: str | torch.device
+) -> list[int]:
+    """The gain of each channel of a model's latent, as its weights record it under `gains`.
+
+    Args:
+        loaded: the model.
+        pictures: photographs (H, W, 3) uint8, none of those that the model is judged by.
+        device: where the model runs.
+
+    Returns:
+        logarithms, to base 2^(1/32), of squared grey levels for a squared quantisation step.
+    """
+    channels = loaded.model.M
+    alike = Loaded(loaded.model, loaded.drop, loaded.meta | {"gains": [0] * channels})
+    codec = Codec(alike, device)
+    falls = torch.zeros(2, channels, dtype=torch.float64)
+    for picture in pictures:
+        falls += _falls(codec, _centre(picture))
+    image, latent = falls.numpy()
+    mean = image.sum() / max(latent.sum(), 1e-9)
+    gains = (image + CERTAINTY * mean) / (latent + CERTAINTY)
+    logarithms = OCTAVE * np.log2(np.maximum(gains, max(SMALLEST * mean, 1e-9)))
+    return np.clip(np.round(logarithms), -LARGEST_GAIN, LARGEST_GAIN).astype(int).tolist()
+
+
+def _falls(codec: Codec, picture: np.ndarray) -> Tensor:
+    """By how much the squared errors of the image and of the latent fall, due to each channel:
+    (2, M)."""
+    height, width = picture.shape[:2]
+    known = [y_hat.to(codec.device) for y_hat in _way(codec, picture)]
+    x = data.to_tensor(picture).to(codec.device)
+    image = torch.zeros_like(known[0], dtype=torch.float64)
+    for before, after in itertools.pairwise(known):
+        for point in range(POINTS):
+            share = (point + 0.5) / POINTS
+            y_hat = torch.lerp(before, after, share).requires_grad_()
+            x_hat = codec.model.g_s(y_hat)[..., :height, :width]
+            error = (255 * (x_hat - x)).square().sum()
+            image -= torch.autograd.grad(error, y_hat)[0] * (after - before) / POINTS
+    latent = (known[0] - known[-1]).double().square()
+    return torch.stack([image.sum((0, 2, 3)), latent.sum((0, 2, 3))]).cpu()
+
+
+def _way(codec: Codec, picture: np.ndarray) -> list[Tensor]:
+    """The latent (1, M, H, W) as known at some levels, the first and the last among them."""
+    decoder = codec.decoder()
+    stream = codec.encode(picture, "planes")
+    known = [decoder.y_hat.clone() for _ in decoder.levels_of(stream)]
+    chosen = np.linspace(0, len(known) - 1, STEPS + 1).round().astype(int)
+    return [known[level] for level in sorted(set(chosen.tolist()))]
+
+
+def _centre(picture: np.ndarray) -> np.ndarray:
+    top, left = (max(0, side - SIDE) // 2 for side in picture.shape[:2])
+    return np.ascontiguousarray(picture[top : top + SIDE, left : left + SIDE])

@@ -1,0 +1,36 @@
+"""Gains for a model that has none yet: `python scripts/measure_gains.py RUN`.
+
+The codec's planes need them. A training measures those of its model when it finishes; for other
+weights this does it, and writes them into the weights file. The fingerprint stays as it is.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from progdtd import checkpoint, data, gains
+from progdtd.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path, nargs="+", help="run directories or .safetensors files")
+    parser.add_argument(
+        "--images", help="a folder of photographs, best of the training; default: the bundled ones"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    options = parser.parse_args()
+    try:
+        photographs = data.folder(options.images) if options.images else data.photos()
+        for path in options.model:
+            weights = path / checkpoint.WEIGHTS if path.is_dir() else path
+            gains.record(weights, photographs, options.device)
+            print(f"{weights}: gains recorded")
+    except UserError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

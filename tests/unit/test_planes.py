@@ -1,0 +1,295 @@
+import copy
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import lively
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from progdtd import Codec, gains
+from progdtd.checkpoint import Loaded
+from progdtd.codec import channels, container, entropy, planes, refinement
+from progdtd.codec import codec as codec_module
+from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError
+from progdtd.errors import UserError
+from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
+from progdtd.tail_drop import TailDrop
+
+TABLES = refinement.refinement()
+GAINS = [(37 * channel) % 101 for channel in range(12)]
+DROPS = {
+    "dtd": TailDrop(latent=True, hyper=True),
+    "none": TailDrop(latent=False, hyper=False),
+}
+
+
+def codec_of(
+    model: torch.nn.Module, drop: str = "dtd", measured: list[int] | None = GAINS
+) -> Codec:
+    meta = {"model": {}} if measured is None else {"model": {}, "gains": measured}
+    return Codec(Loaded(model, DROPS[drop], meta))
+
+
+CODECS = [
+    codec_of(lively(model_class(8, 12)))
+    for model_class in (ProgressiveHyperprior, ProgressiveMeanScaleHyperprior)
+]
+
+
+@pytest.fixture
+def codec(model) -> Codec:
+    return codec_of(model)
+
+
+def whole(codec: Codec, stream: bytes) -> torch.Tensor:
+    decoder = codec.decoder()
+    decoder.feed(stream)
+    return decoder.y_hat
+
+
+@pytest.mark.parametrize("drop", DROPS)
+def test_the_whole_stream_is_that_of_channels(model, photograph, drop) -> None:
+    codec = codec_of(model, drop)
+    picture = photograph[:130, :190]
+    stream, by_channels = codec.encode(picture, "planes"), codec.encode(picture, [1.0])
+    assert torch.equal(whole(codec, stream), whole(codec, by_channels))
+    assert codec.decode(stream).tobytes() == codec.decode(by_channels).tobytes()
+    assert len(container.ends(stream)) > planes.FEWEST_LEVELS / 2
+
+
+@given(st.integers(1, 150), st.integers(1, 150), st.integers(0, 2**32 - 1), st.sampled_from([0, 1]))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+def test_prefixes_of_any_picture_decode(height, width, seed, which) -> None:
+    codec, rng = CODECS[which], np.random.default_rng(seed)
+    picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    if not seed % 2:
+        picture[:] = seed % 256
+    stream = codec.encode(picture, "planes")
+    ends = container.ends(stream)
+    assert ends[-1] == len(stream)
+    assert torch.equal(whole(codec, stream), whole(codec, codec.encode(picture, [1.0])))
+    size = int(rng.integers(ends[0], len(stream) + 1))
+    level = sum(end <= size for end in ends)
+    shown = codec.decode(stream[:size])
+    assert shown.size == (width, height)
+    assert shown.tobytes() == codec.decode(stream, levels=level).tobytes()
+
+
+def test_every_level_is_that_of_the_prefix_that_holds_it(codec, photograph) -> None:
+    """Fed in any pieces; nothing is decoded twice, and the picture comes closer."""
+    picture = photograph[:128, :128]
+    stream = codec.encode(picture, "planes")
+    pieces = (stream[i : i + 97] for i in range(0, len(stream), 97))
+    decoder, piecewise = codec.decoder(), codec.decoder()
+    steps = (level for piece in pieces for level in piecewise.levels_of(piece))
+    truth, errors = whole(codec, stream), []
+    for _, _ in zip(decoder.levels_of(stream), steps, strict=True):
+        prefix = codec.decoder()
+        prefix.feed(stream[: decoder.reader.position])
+        assert torch.equal(prefix.y_hat, decoder.y_hat)
+        assert torch.equal(piecewise.y_hat, decoder.y_hat)
+        errors.append((decoder.y_hat - truth).square().sum().item())
+    assert errors[-1] == 0
+    assert all(later < 1.05 * earlier for earlier, later in itertools.pairwise(errors))
+    with pytest.raises(IncompleteError):
+        codec.decode(stream[:40])
+
+
+def test_the_cost_is_that_of_coding_at_once() -> None:
+    """By the chain rule; in one level, without learning's help."""
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 50, (12, 40, 40)).astype(np.uint8)
+    y = torch.from_numpy(rng.normal(0, np.array(entropy.scales())[classes]))[None].float()
+    symbols = channels.symbols_of(y[0])
+    digits = planes._Digits(symbols, classes)
+    front = planes.Front(classes, np.array(GAINS), [refinement.LOWEST - planes.LARGEST_GAIN])
+    at_once, encoder = entropy.Encoder(), entropy.Encoder()
+    by_class = [symbols[classes == c] for c in range(64)]
+    at_once.put(by_class, entropy.gaussian_tables())
+    for elements in front.passes(0):
+        states = front.state[elements]
+        taken = digits.take(elements, states)
+        encoder.put_digits(taken, front.odds, states)
+        reached = front.advance(elements, taken, 0)
+        encoder.put_numbers(digits.excess(elements[TABLES.escape[reached] != 0]))
+    assert abs(len(encoder.to_bytes()) / len(at_once.to_bytes()) - 1) < 1e-3
+
+
+def test_symbols_far_outside_the_tables_come_back() -> None:
+    codec = CODECS[0]
+    rng = np.random.default_rng(0)
+    y = torch.from_numpy(rng.integers(-40, 41, (1, 12, 8, 8))).float()
+    y[0, 0, 0, :4] = torch.tensor([entropy.LARGEST, -entropy.LARGEST, 3e9, torch.nan])
+    stream = codec.encode_latents(y, torch.zeros(1, 8, 2, 2), 128, 128, "planes")
+    y[0, 0, 0, 2:4] = torch.tensor([entropy.LARGEST, 0])
+    assert torch.equal(whole(codec, stream), y)
+
+
+def test_p_and_levels_choose_prefixes(codec, photograph) -> None:
+    picture = photograph[:128, :128]
+    stream = codec.encode(picture, "planes")
+    ends = container.ends(stream)
+    for p in (0.0, 0.1, 0.5, 1.0):
+        level = max(1, sum(end <= p * len(stream) for end in ends))
+        assert codec.decode(stream, p=p).tobytes() == codec.decode(stream, levels=level).tobytes()
+    for most in (ends[3], ends[9] + 1):
+        cut = codec.encode(picture, "planes", max_bytes=most)
+        level = len(container.ends(cut))
+        assert len(cut) <= most
+        assert codec.decode(cut).tobytes() == codec.decode(stream, levels=level).tobytes()
+    with pytest.raises(UserError, match="planes"):
+        codec.encode(picture, "plains")
+
+
+def test_damage_is_noticed(codec, photograph) -> None:
+    stream = codec.encode(photograph[:64, :64], "planes")
+    ends = container.ends(stream)
+    for level in (1, 2, 9, len(ends)):
+        damaged = bytearray(stream)
+        damaged[ends[level - 1] - 1] ^= 4
+        with pytest.raises(DamagedError, match=f"level {level} "):
+            codec.decode(bytes(damaged))
+        if level > 1:
+            shown = codec.decode(bytes(damaged), salvage=True)
+            assert shown.tobytes() == codec.decode(stream, levels=level - 1).tobytes()
+    header = container.read_header(stream)[0]
+    payloads = list(container.Reader().feed(stream))
+
+    def forged(contents: list[bytes], parameters: bytes) -> bytes:
+        return container.write(64, 64, header.fingerprint, contents, planes.CODING, parameters)
+
+    made_with = planes.digest(np.array(GAINS))
+    for parameters in (b"", b"\x10", b"\x00" + made_with, b"\x10" + made_with + b"\x00"):
+        with pytest.raises(DamagedError):
+            codec.decode(forged(payloads, parameters))
+    with pytest.raises(DamagedError, match="do not end"):
+        codec.decode(forged([*payloads, b""], header.parameters))
+    with pytest.raises(DamagedError, match="do not end"):
+        codec.decode(forged([payloads[0], payloads[2]], header.parameters))
+
+
+def test_other_gains_are_another_model(model, photograph) -> None:
+    codec, none = codec_of(model), codec_of(model, measured=None)
+    stream = codec.encode(photograph[:64, :64], "planes")
+    with pytest.raises(UserError, match=r"measure_gains\.py"):
+        none.encode(photograph[:64, :64], "planes")
+    for other in (none, codec_of(model, measured=[1, *GAINS[1:]])):
+        assert other.fingerprint == codec.fingerprint
+        with pytest.raises(OtherModelError, match="other gains"):
+            other.decode(stream)
+        by_channels = codec.encode(photograph[:64, :64])
+        assert other.decode(by_channels) == codec.decode(by_channels)
+    changed = copy.deepcopy(model)
+    changed.g_s[0].bias.data += 1
+    with pytest.raises(OtherModelError, match="made by the model"):
+        codec_of(changed).decode(stream)
+    for wrong in ([1, 2], ["a"] * 12, [10**6] * 12, 5):
+        with pytest.raises(UserError, match="gains"):
+            codec_of(model, measured=wrong)
+
+
+def test_tiles_bound_what_is_computed_at_once(codec, photograph, monkeypatch) -> None:
+    monkeypatch.setattr(entropy, "CHUNK", 1000)
+    stream = codec.encode(photograph, "planes")
+    monkeypatch.undo()
+    decoder = codec.decoder()
+    decoder.feed(stream)
+    shown = decoder.picture()
+    monkeypatch.setattr(codec_module, "TILE", 128)
+    assert (
+        np.abs(codec.synthesise(decoder.y_hat, *photograph.shape[:2]).astype(int) - shown).max()
+        <= 1
+    )
+
+
+def test_thresholds_fall_and_share_the_bits() -> None:
+    classes = np.random.default_rng(0).integers(0, 40, (12, 30, 30)).astype(np.uint8)
+    bits = planes.expected_bits(classes, np.array(GAINS))
+    ends = planes.thresholds(bits, 40)
+    assert all(a > b for a, b in itertools.pairwise(ends))
+    assert ends[-1] == refinement.LOWEST - planes.LARGEST_GAIN
+    at = np.array(ends) - ends[-1]
+    parts = np.array([bits[end:].sum() for end in at]) / bits.sum()
+    assert parts[0] < 0.05
+    assert np.diff(parts).max() < 0.12
+    counts = np.bincount(classes.ravel(), minlength=64)
+    at_once = [-(p * np.log2(p)).sum() for p in
+               (entropy.gaussian_frequencies(s) / 2**20 for s in entropy.scales())]  # fmt: skip
+    assert bits.sum() == pytest.approx(counts @ at_once, rel=0.02)
+
+
+@pytest.mark.parametrize("number", [8, 24])
+def test_urgency_is_what_the_best_way_on_brings(number) -> None:
+    """Against the definition: the largest ratio of expected fall to expected bits over all ways to
+    go on and to stop."""
+    frequencies = entropy.gaussian_frequencies(entropy.scales()[number])
+    reach = int(TABLES.reach[number])
+    symbols = np.arange(-reach, reach + 1)
+    mass = np.array([frequencies[-1], *2 * frequencies[:-1], frequencies[-1]]) / 2**21
+
+    def ways(low: int, width: int) -> list[tuple[float, float]]:
+        third = width // 3
+        parts = [inside(low + i * third, third) for i in range(3)]
+        whole = inside(low, width)
+        p = np.array([mass[part].sum() for part in parts])
+        if width == 1 or not p.any():
+            return [(0.0, 0.0)]
+        bits = -(p[p > 0] * np.log2(p[p > 0] / p.sum())).sum()
+        found = [(error(whole) - sum(map(error, parts)), bits)]
+        for i in range(3):
+            more = [(0.0, 0.0), *ways(low + i * third, third)]
+            found = best([(f + g, b + c) for f, b in found for g, c in more])
+        return found
+
+    def inside(low: int, width: int) -> np.ndarray:
+        return (symbols >= low) & (symbols < low + width)
+
+    def error(part: np.ndarray) -> float:
+        p, k = mass[part], symbols[part]
+        return float((p * k**2).sum() - (p * k).sum() ** 2 / max(p.sum(), 1e-300))
+
+    def best(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        slopes = 2.0 ** np.arange(-8, 8, 0.25)
+        return list({max(points, key=lambda q: q[0] - slope * q[1]) for slope in slopes})
+
+    width = 3 * int(TABLES.width[TABLES.roots[number]])
+    slope = max(fall / bits for fall, bits in ways(-(width // 2), width))
+    urgency = TABLES.urgency[TABLES.roots[number]] / refinement.OCTAVE
+    assert urgency == pytest.approx(np.log2(slope), abs=1 / refinement.OCTAVE)
+
+
+def test_tables_are_the_same_on_every_machine() -> None:
+    """No rounded logarithm or power lies near a boundary: an error of 1e-15 in it changes none."""
+    powers = 2 ** (np.arange(1, refinement.OCTAVE) / refinement.OCTAVE) * 2**30
+    assert abs(powers % 1 - 0.5).min() > 1e-4
+    for scale in entropy.scales():
+        frequencies = entropy.gaussian_frequencies(scale)
+        reach = len(frequencies) // 2
+        weights = np.array([frequencies[-1], *2 * frequencies[:-1], frequencies[-1]], np.float64)
+        for plane, finer in itertools.pairwise(refinement._planes(weights, reach)):
+            chance = finer.mass / np.repeat(np.maximum(plane.mass, 1), 3)
+            exact = -np.log2(chance[chance > 0]) * 2**20
+            assert abs(exact % 1 - 0.5).min() > 1e-7
+
+
+def test_tables_never_change() -> None:
+    """A stream written today has to decode for ever: everything it is decoded with is pinned."""
+    digest = hashlib.sha256()
+    for name in ("roots", "first", "width", "odds", "value", "urgency", "escape", "reach", "spent"):
+        digest.update(np.ascontiguousarray(getattr(TABLES, name)).astype("<f8").tobytes())
+    assert digest.hexdigest() == "623de6e6cbe44b7d516fa1eca21cc73348da894bc25a50af66dff381608f4aff"
+
+
+def test_gains_follow_the_synthesis(photograph) -> None:
+    """A channel that is shown ten times as strongly has a hundred times the gain."""
+    model = ProgressiveHyperprior(8, 12)
+    lively(model)
+    loaded = Loaded(model, DROPS["dtd"], {"model": {}})
+    before = gains.measure(loaded, [photograph[:64, :64]], "cpu")
+    assert len(before) == 12
+    assert before == gains.measure(loaded, [photograph[:64, :64]], "cpu")
+    codec = codec_of(model, measured=before)
+    assert codec.decode(codec.encode(photograph[:64, :64], "planes")).size == (64, 64)
