@@ -65,13 +65,15 @@ def main(cfg: DictConfig) -> None:
     pd.concat([t for t in (ours, baselines) if len(t)]).to_csv(out / "results.csv", index=False)
     written = [out / "results.csv"]
     for protocol, part in ours.groupby("protocol"):
+        native = protocol == "native"
         overlay = published if cfg.published else published.iloc[:0]
-        whole_images = slice(None if protocol == "native" else 0)
-        figure = rate_distortion(
-            part, overlay, baselines[whole_images], others[whole_images],
-            f"{cfg.images.capitalize()}, {TITLES[str(protocol)]}",
-        )  # fmt: skip
-        written += save(figure, out / f"rate_distortion_{protocol}")
+        whole_images = slice(None if native else 0)
+        for suffix, curves_of, beside in panels(part):
+            figure = rate_distortion(
+                curves_of, overlay if beside else overlay.iloc[:0], baselines[whole_images],
+                others[whole_images], f"{cfg.images.capitalize()}, {TITLES[str(protocol)]}",
+            )  # fmt: skip
+            written += save(figure, out / f"rate_distortion_{protocol}{suffix}")
     deltas = bd.compare(ours, published, baselines, others)
     written += bd.write(deltas, out)
     if cfg.strip.run:
@@ -103,6 +105,20 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
         )
     log.info("No run has results here: drawing those in %s.", kept)
     return table[table.model.notna()], table[table.model.isna()]
+
+
+def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
+    """The figures of one protocol: a suffix of the name, what is drawn, and whether the published
+    curves are drawn beside it. Levels of planes and other tail drops have figures of their own."""
+    planes, double = ours.codec.str.endswith(results.PLANES), ours["drop"] == "dtd"
+    main = double | ~double.any()
+    yield "", ours[main & ~planes], True
+    if planes.any():
+        yield "_planes", ours[main], False
+    if double.any() and not double.all():
+        lambdas = ours[~double]["lambda"].unique()
+        low = ours.range_low.where(ours["drop"] != "none", 0.0)
+        yield "_drops", ours[~planes & ours["lambda"].isin(lambdas) & (low == 0)], False
 
 
 TITLES = {

@@ -1,9 +1,10 @@
 """The README's tables of results, from those that `progdtd.figures` wrote.
 
-python scripts/report.py outputs/published --readme
+python scripts/report.py outputs/reference --readme
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,17 @@ def main() -> None:
     options = parser.parse_args()
     levels = pd.read_csv(options.folder / "results.csv")
     deltas = pd.read_csv(options.folder / "bd.csv")
-    report = "\n\n".join((quality(levels), at_rates(levels), comparison(deltas)))
-    print(report)
-    if options.readme:
-        readme.put("results", report)
+    double = levels[(levels["drop"] == "dtd") | levels.model.isna()]
+    report = {
+        "results": (quality(double), published(deltas[deltas["drop"] == "dtd"])),
+        "others": (at_rates(double), comparison(deltas[deltas["drop"] == "dtd"])),
+        "groups": (groups(double), falls(double)),
+        "drops": (drops(levels),),
+    }
+    for section, tables in report.items():
+        print(*tables, sep="\n\n", end="\n\n")
+        if options.readme:
+            readme.put(section, "\n\n".join(tables))
 
 
 def quality(levels: pd.DataFrame) -> str:
@@ -51,6 +59,79 @@ def quality(levels: pd.DataFrame) -> str:
     images = ours.images.unique().tolist()
     return "\n".join([*lines, "", f"Bits per pixel, PSNR and MS-SSIM (dB), means of {images[0]} "
                       "images; bits are those of the prefix of one file."])  # fmt: skip
+
+
+def published(deltas: pd.DataFrame) -> str:
+    """Every model beside the published curve of the same lambda and range, by its own protocol."""
+    lines = ["| λ | range of p | BD-rate | BD-PSNR |", "|---:|---|---:|---:|"]
+    same = deltas[(deltas.against == "ProgDTD (published)") & (deltas.protocol == "reference")]
+    for row in same.to_dict("records"):
+        values = f"{row['bd_rate']:+.1f} % | {row['bd_psnr']:+.2f} dB"
+        lines.append(
+            f"| {row['lambda']:g} | [{row['range_low']:g}, {row['range_high']:g}] | {values} |"
+        )
+    return "\n".join([*lines, "", "Against the published curve of the same model, with the "
+                      "published protocol: the rate of the last patch, estimated. Negative rates "
+                      "and positive PSNR are better."])  # fmt: skip
+
+
+GROUPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def groups(levels: pd.DataFrame) -> str:
+    """What each group of channels costs and brings: whether the tail is alive."""
+    ours = levels[(levels.protocol == "native") & levels["lambda"].notna()]
+    ours = ours[~ours.codec.str.endswith(results.PLANES)]
+    spans = list(itertools.pairwise(GROUPS))
+    lines = [
+        f"| λ | range of p | {' | '.join(f'{a:g} to {b:g}' for a, b in spans)} |",
+        f"|---:|---|{'---:|' * len(spans)}",
+    ]
+    for (lmbda, low, high), curve in ours.groupby(["lambda", "range_low", "range_high"]):
+        at = curve.set_index("p")
+        cells = [
+            f"{at.bpp[b] - at.bpp[a]:.3f}: {at.psnr[b] - at.psnr[a]:+.2f}" if a >= low else ""
+            for a, b in spans
+        ]
+        lines.append(f"| {lmbda:g} | [{low:g}, {high:g}] | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "Bits per pixel that the channels between two fractions p cost, "
+                      "and the PSNR (dB) that they bring."])  # fmt: skip
+
+
+def falls(levels: pd.DataFrame) -> str:
+    """The largest fall of PSNR and the smallest growth of rate from one level to the next."""
+    lines = []
+    ours = levels[(levels.protocol == "native") & levels["lambda"].notna()]
+    for planes, part in ours.groupby(ours.codec.str.endswith(results.PLANES)):
+        steps = [
+            results.trained(curve).sort_values("p")[["bpp", "psnr"]].diff().min()
+            for _, curve in part.groupby(["lambda", "range_low", "range_high"])
+        ]
+        rate, psnr = min(step.bpp for step in steps), min(step.psnr for step in steps)
+        kind = "planes" if planes else "channels"
+        lines.append(
+            f"From one level of {kind} to the next, the mean rate grows by at least {rate:.5f} bpp "
+            f"and the mean PSNR changes by at least {psnr:+.3f} dB, in all models."
+        )
+    return "\n".join(lines)
+
+
+def drops(levels: pd.DataFrame) -> str:
+    """The controls: the same network and budget with other tail drops."""
+    ours = levels[(levels.protocol == "native") & levels["lambda"].notna()]
+    ours = ours[~ours.codec.str.endswith(results.PLANES)]
+    lmbda = ours[ours["drop"] != "dtd"]["lambda"].min()
+    same = ours[(ours["lambda"] == lmbda) & ((ours.range_low == 0) | (ours["drop"] == "none"))]
+    lines = [
+        f"| λ = {lmbda:g} | {' | '.join(f'p = {p:g}' for p in SHOWN)} |",
+        f"|---|{'---:|' * len(SHOWN)}",
+    ]
+    for name, curve in same.groupby("drop"):
+        points = curve.set_index("p")
+        cells = [point(points.loc[p]) if p in points.index else "" for p in SHOWN]
+        lines.append(f"| `drop={name}` | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "Bits per pixel, PSNR and MS-SSIM (dB); all began from the same "
+                      "weights and took as many steps."])  # fmt: skip
 
 
 def point(row: pd.Series) -> str:
