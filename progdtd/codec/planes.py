@@ -167,7 +167,7 @@ class Front:
 
     def _learn(self) -> None:
         """Let the digits seen so far count beside the tables' own."""
-        rows = np.flatnonzero(self._new.reshape(-1, 3).any(1))
+        rows = np.unique(np.flatnonzero(self._new) // 3)
         self._seen[rows] += self._new.reshape(-1, 3)[rows]
         self._new[:] = 0
         masses = (self.tables.odds[rows] * (1 << ODDS_BITS)).astype(np.int64)
