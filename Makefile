@@ -39,7 +39,7 @@ status: $(INSTALLED)  ## what the runs under outputs/ are doing
 	$(RUN) -m progdtd.status $(ARGS)
 
 evaluate: $(INSTALLED)  ## evaluate the swept models on Kodak
-	$(RUN) -m progdtd.evaluate 'run=outputs/sweeps/reference/hyperprior*' $(ARGS)
+	$(RUN) -m progdtd.evaluate 'run=outputs/sweeps/reference/hyperprior*' 'kinds=[channels,planes]' $(ARGS)
 
 baselines: $(INSTALLED)  ## measure JPEG, JPEG 2000, WebP, AVIF and JPEG XL on Kodak
 	$(RUN) -m progdtd.baselines $(ARGS)

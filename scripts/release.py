@@ -118,7 +118,7 @@ def ancestry(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         began = OmegaConf.load(directory / run.CONFIG).init_from
         if began is None:
             return
-        directory = Path(began)
+        directory = Path(began) if Path(began).is_dir() else Path(began).parent
         if not (directory / run.CONFIG).exists():
             yield f"weights from elsewhere: {directory.name}", {}
             return

@@ -36,7 +36,6 @@ def main() -> None:
         "results": (quality(double), published(deltas[deltas["drop"] == "dtd"])),
         "others": (at_rates(double), comparison(deltas[deltas["drop"] == "dtd"])),
         "groups": (groups(double), falls(double)),
-        "drops": (drops(levels),),
     }
     for section, tables in report.items():
         print(*tables, sep="\n\n", end="\n\n")
@@ -114,24 +113,6 @@ def falls(levels: pd.DataFrame) -> str:
             f"and the mean PSNR changes by at least {psnr:+.3f} dB, in all models."
         )
     return "\n".join(lines)
-
-
-def drops(levels: pd.DataFrame) -> str:
-    """The controls: the same network and budget with other tail drops."""
-    ours = levels[(levels.protocol == "native") & levels["lambda"].notna()]
-    ours = ours[~ours.codec.str.endswith(results.PLANES)]
-    lmbda = ours[ours["drop"] != "dtd"]["lambda"].min()
-    same = ours[(ours["lambda"] == lmbda) & ((ours.range_low == 0) | (ours["drop"] == "none"))]
-    lines = [
-        f"| λ = {lmbda:g} | {' | '.join(f'p = {p:g}' for p in SHOWN)} |",
-        f"|---|{'---:|' * len(SHOWN)}",
-    ]
-    for name, curve in same.groupby("drop"):
-        points = curve.set_index("p")
-        cells = [point(points.loc[p]) if p in points.index else "" for p in SHOWN]
-        lines.append(f"| `drop={name}` | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "Bits per pixel, PSNR and MS-SSIM (dB); all began from the same "
-                      "weights and took as many steps."])  # fmt: skip
 
 
 def point(row: pd.Series) -> str:

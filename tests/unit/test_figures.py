@@ -96,7 +96,7 @@ def test_aggregated_results_are_enough_to_draw_again(command) -> None:
 
 
 def test_the_projects_own_results_draw_again(command) -> None:
-    kept = Path(__file__).parents[2] / "outputs" / "published"
+    kept = Path(__file__).parents[2] / "outputs" / "reference"
     code, output = command("figures", f"results={kept}/results.csv")
     assert code == 0, output
     for table in ("results.csv", "bd.csv"):
