@@ -33,6 +33,9 @@ PREVIOUS = "previous.pt"
 WEIGHTS = "weights.safetensors"
 """Within a run: the finished model; its presence means that the run is finished."""
 
+PLAN = "sweep.json"
+"""Within a sweep's directory: the names of its runs."""
+
 IRRELEVANT = ("logger", "group", "run_name", "launcher")
 """Options that do not change what a run computes; it may be resumed with others."""
 

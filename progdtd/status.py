@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.live import Live as RichLive
 from rich.table import Table
 
-from progdtd import run, sweep
+from progdtd import run
 
 DEFAULT = ("outputs/*", "outputs/sweeps/*")
 
@@ -93,7 +93,7 @@ def runs(places: Iterable[Path]) -> list[Path]:
             found.append(place)
             continue
         with suppress(OSError, ValueError, TypeError, KeyError):
-            plan = json.loads((place / sweep.PLAN).read_text())
+            plan = json.loads((place / run.PLAN).read_text())
             found += [place / str(name) for name in plan["runs"]]
         found += sorted(path.parent for path in place.glob(f"*/{run.RECORD}"))
     return list(dict.fromkeys(found))

@@ -20,11 +20,9 @@ from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.paths import minutes
 from progdtd.requeue import LAUNCHER
+from progdtd.run import PLAN
 
 log = logging.getLogger(__name__)
-
-PLAN = "sweep.json"
-"""Within a sweep's directory: the names of its runs."""
 
 PLUGINS = {"slurm": "submitit", "ray": "ray"}
 """The Hydra plugins behind launchers, where they are packages of their own."""
