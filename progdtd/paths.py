@@ -39,7 +39,7 @@ def minutes(time: Any) -> int:
         parts = ["0", *parts, "0"]
     elif dash:
         parts += ["0"] * (3 - len(parts))
-    if len(parts) != 3 or not all(part.isdecimal() for part in [days or "0", *parts]):
+    if len(parts) != 3 or not all(part.isdecimal() for part in [days if dash else "0", *parts]):
         raise UserError(
             f"launcher.time={time} is no time limit: give minutes (90), H:MM:SS (1:30:00) or "
             "D-HH:MM:SS (2-12:00:00)."

@@ -6,12 +6,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from progdtd import checkpoint, tail_drop
 from progdtd.check import check
-from progdtd.paths import CONF
+from progdtd.errors import UserError
+from progdtd.paths import CONF, minutes
 
-GROUPS = ("model", "drop", "dataset", "trainer", "logger", "quality", "experiment")
+GROUPS = ("model", "drop", "dataset", "trainer", "logger", "launcher", "quality", "experiment")
 CHOICES = [(g, path.stem) for g in GROUPS for path in sorted(Path(CONF, g).glob("*.yaml"))]
 
 
@@ -62,3 +64,26 @@ def test_default_dataset_is_on_this_machine() -> None:
 def test_unknown_model_names_the_choices() -> None:
     with pytest.raises(MissingConfigException, match="mean_scale_hyperprior"):
         composed("model=nonesuch")
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [(90, 90), ("90", 90), ("1:30:00", 90), ("0-1:30:00", 90), ("2-12", 3600), ("0:00:30", 1)],
+)
+def test_time_limits_are_read_as_slurm_reads_them(time, expected) -> None:
+    assert minutes(time) == expected
+
+
+@pytest.mark.parametrize("time", ["soon", "", "1:30", "-5", "1:2:3:4", "0", None])
+def test_what_is_no_time_limit_is_refused(time) -> None:
+    with pytest.raises(UserError, match="is no time"):
+        minutes(time)
+
+
+@pytest.mark.parametrize("launcher", ["basic", "local", "gpus", "ray"])
+def test_launchers_compose_with_the_options_of_hydra(launcher) -> None:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose("train", [f"launcher={launcher}"], return_hydra_config=True)
+    assert cfg.launcher.name == launcher
+    options = OmegaConf.to_container(cfg.hydra.launcher, resolve=True)
+    assert options["_target_"].startswith("hydra")
