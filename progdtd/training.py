@@ -109,7 +109,10 @@ class Trainer:
         if self.leads:
             self.metrics = run.Table(directory / "metrics.csv", METRICS, self.first)
             self.validation = run.Table(directory / "validation.csv", VALIDATION, self.first)
-            facts = {"device": device_name(self.fabric.device), "precision": self.options.precision}
+            facts = {
+                "device": device_name(self.fabric.device), "precision": self.options.precision,
+                "processes": self.fabric.world_size,
+            }  # fmt: skip
             run.record(directory, **run.provenance(), **facts, held_out=[*map(str, held)])
 
     @property
