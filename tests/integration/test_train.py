@@ -64,7 +64,7 @@ def test_without_drop_compressai_loads_the_weights(command) -> None:
 
 
 KILLED = (
-    "trainer.checkpoint_every=3", "trainer.validate_every=7",
+    "trainer.checkpoint_every=3", "trainer.validate_every=14",
     "trainer.log_every=3", "trainer.devices=1", "trainer.accelerator=cpu",
 )  # fmt: skip
 
@@ -72,7 +72,7 @@ KILLED = (
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_and_resumed_equals_undisturbed(command, kills) -> None:
     """SIGKILL at random moments; the final weights and tables are the same to the bit."""
-    settings = (*KILLED, f"trainer.steps={40 * kills}")
+    settings = (*KILLED, f"trainer.steps={20 * kills}")
     assert command("train", "experiment=smoke", "group=whole", *settings)[0] == 0
     whole, killed = (Path(RUN.replace("smoke", group)) for group in ("whole", "killed"))
     moments = random.Random(os.getpid())
