@@ -71,8 +71,9 @@ def release(directory: Path, out: Path, images: Path | None) -> None:
     size = f"{weights.stat().st_size / 1e6:.1f} MB, fingerprint {after.fingerprint.hex()}"
     cost = f"half precision costs {worst:+.4f} dB at the worst level"
     config = OmegaConf.load(directory / run.CONFIG)
-    if "root" in config.dataset:  # where it was is of no use to others
-        config.dataset.root = Path(config.dataset.root).name
+    for part in (config.dataset, config.dataset.paths):
+        if "root" in part:  # where it was is of no use to others
+            part.root = Path(part.root).name
     write_aside(out / run.CONFIG, lambda aside: OmegaConf.save(config, aside))
     text = card(directory, config, f"{size}; {cost}")
     write_aside(out / "README.md", lambda aside: aside.write_text(text))
@@ -103,8 +104,8 @@ def card(directory: Path, config: DictConfig, weights: str) -> str:
         "|---|---:|---:|---:|",
     ]
     lines += [
-        f"| {name} | {done.get('steps')} | {done.get('images_seen')} | "
-        f"{done.get('wall_time_s', 0) / 3600:.2f} |"
+        f"| {name} | {done.get('steps', '')} | {done.get('images_seen', '')} | "
+        + (f"{done['wall_time_s'] / 3600:.2f} |" if done else "|")
         for name, done in ancestry(directory)
     ]
     return "\n".join(lines) + "\n"

@@ -66,12 +66,14 @@ def published(deltas: pd.DataFrame) -> str:
     same = deltas[(deltas.against == "ProgDTD (published)") & (deltas.protocol == "reference")]
     for row in same.to_dict("records"):
         values = f"{row['bd_rate']:+.1f} % | {row['bd_psnr']:+.2f} dB"
+        values = " | " if pd.isna(row["bd_psnr"]) else values
         lines.append(
             f"| {row['lambda']:g} | [{row['range_low']:g}, {row['range_high']:g}] | {values} |"
         )
     return "\n".join([*lines, "", "Against the published curve of the same model, with the "
                       "published protocol: the rate of the last patch, estimated. Negative rates "
-                      "and positive PSNR are better."])  # fmt: skip
+                      "and positive PSNR are better; empty where the rates do not "
+                      "overlap."])  # fmt: skip
 
 
 GROUPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
