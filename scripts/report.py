@@ -34,7 +34,7 @@ def main() -> None:
     double = levels[(levels["drop"] == "dtd") | levels.model.isna()]
     report = {
         "results": (quality(double), published(deltas[deltas["drop"] == "dtd"])),
-        "others": (at_rates(double), comparison(deltas[deltas["drop"] == "dtd"])),
+        "others": (kinds(double), at_rates(double), comparison(deltas[deltas["drop"] == "dtd"])),
         "groups": (groups(double), falls(double)),
     }
     for section, tables in report.items():
@@ -145,6 +145,28 @@ def at_rates(levels: pd.DataFrame) -> str:
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", "Interpolated between the points of each curve of means; empty "
                       "outside of it."])  # fmt: skip
+
+
+def kinds(levels: pd.DataFrame) -> str:
+    """Levels of planes beside those of channels of the same weights, whole images."""
+    lines = [
+        "| λ | range of p | whole stream, planes over channels | at 1/4 | at 1/2 |",
+        "|---:|---|---:|---:|---:|",
+    ]
+    ours = levels[(levels.protocol == "native") & levels["lambda"].notna()].sort_values("bpp")
+    for (lmbda, low, high), both in ours.groupby(["lambda", "range_low", "range_high"]):
+        of_planes = both.codec.str.endswith(results.PLANES)
+        planes, channels = both[of_planes], both[~of_planes]
+        if planes.empty or channels.empty:
+            continue
+        full = channels.bpp.max()
+        cells = [f"{planes.bpp.max() / full - 1:+.2%}"]
+        for rate in (full / 4, full / 2):
+            there, here = (np.interp(rate, c.bpp, c.psnr) for c in (channels, planes))
+            cells.append(f"{here:.2f}, {here - there:+.2f}")
+        lines.append(f"| {lmbda:g} | [{low:g}, {high:g}] | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "PSNR (dB) of planes at a quarter and at half of the rate of the "
+                      "whole stream of channels, and how much more that is than that of channels."])  # fmt: skip
 
 
 def comparison(deltas: pd.DataFrame) -> str:
