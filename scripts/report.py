@@ -166,7 +166,7 @@ def kinds(levels: pd.DataFrame) -> str:
             cells.append(f"{here:.2f}, {here - there:+.2f}")
         lines.append(f"| {lmbda:g} | [{low:g}, {high:g}] | {' | '.join(cells)} |")
     return "\n".join([*lines, "", "PSNR (dB) of planes at a quarter and at half of the rate of the "
-                      "whole stream of channels, and how much more that is than that of channels."])  # fmt: skip
+                      "whole stream of channels, and how much more it is than theirs."])  # fmt: skip
 
 
 def comparison(deltas: pd.DataFrame) -> str:
