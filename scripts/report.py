@@ -165,8 +165,8 @@ def kinds(levels: pd.DataFrame) -> str:
             there, here = (np.interp(rate, c.bpp, c.psnr) for c in (channels, planes))
             cells.append(f"{here:.2f}, {here - there:+.2f}")
         lines.append(f"| {lmbda:g} | [{low:g}, {high:g}] | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "PSNR (dB) of planes at a quarter and at half of the rate of the "
-                      "whole stream of channels, and how much more it is than theirs."])  # fmt: skip
+    return "\n".join([*lines, "", "PSNR (dB) of planes at a quarter and at half of the rate of all "
+                      "channels, and how much more it is than theirs."])  # fmt: skip
 
 
 def comparison(deltas: pd.DataFrame) -> str:
