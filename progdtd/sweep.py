@@ -36,7 +36,7 @@ def check_launcher(arguments: Sequence[str]) -> None:
         if plugin and not find_spec(f"hydra_plugins.hydra_{plugin}_launcher"):
             raise SystemExit(
                 f"launcher={name} needs a plugin that is not installed: "
-                f"pip install 'progdtd[{name}]'"
+                f"pip install -e '.[{name}]'"
             )
 
 

@@ -327,7 +327,7 @@ def test_a_plugin_that_is_missing_is_named_with_its_remedy(command, monkeypatch)
     monkeypatch.setattr("progdtd.sweep.find_spec", lambda name: None)
     code, output = command("train", "-m", "experiment=smoke", "launcher=ray")
     assert code == 1
-    assert "pip install 'progdtd[ray]'" in output
+    assert "pip install -e '.[ray]'" in output
 
 
 @pytest.mark.parametrize(
