@@ -35,8 +35,7 @@ def check_launcher(arguments: Sequence[str]) -> None:
         plugin = PLUGINS.get(name)
         if plugin and not find_spec(f"hydra_plugins.hydra_{plugin}_launcher"):
             raise SystemExit(
-                f"launcher={name} needs a plugin that is not installed: "
-                f"pip install -e '.[{name}]'"
+                f"launcher={name} needs a plugin that is not installed: pip install -e '.[{name}]'"
             )
 
 
