@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from progdtd import data
 from progdtd.codec import container
-from progdtd.codec.codec import PLANES, Codec, StreamDecoder
+from progdtd.codec.codec import PLANES, Codec, Levels, StreamDecoder
 from progdtd.metrics import Quality, eight_bit
 from progdtd.models import Progressive
 from progdtd.models.progressive import STRIDE
@@ -36,11 +36,7 @@ def native(codec: Codec, picture: np.ndarray, levels: Sequence[float]) -> Iterat
         seconds to encode the whole stream and to decode the prefix.
     """
     height, width = picture.shape[:2]
-    x = data.to_tensor(picture).contiguous()
-    start = time.perf_counter()
-    y, z = codec.analyse(picture)
-    stream = codec.encode_latents(y, z, width, height, levels)
-    encode_s = time.perf_counter() - start
+    x, (y, z), stream, encode_s = _coded(codec, picture, levels)
     prefixes = {
         prefix["latent_channels"]: prefix for prefix in _prefixes(codec.decoder(), stream, x)
     }
@@ -66,11 +62,7 @@ def planes(codec: Codec, picture: np.ndarray, levels: Sequence[float]) -> Iterat
         for each fraction a row of results: of the last level that ends within it, or of the first.
     """
     height, width = picture.shape[:2]
-    x = data.to_tensor(picture).contiguous()
-    start = time.perf_counter()
-    y, z = codec.analyse(picture)
-    stream = codec.encode_latents(y, z, width, height, PLANES)
-    encode_s = time.perf_counter() - start
+    x, _, stream, encode_s = _coded(codec, picture, PLANES)
     ends = container.ends(stream)
     chosen = {p: max(1, sum(end <= p * len(stream) for end in ends)) for p in levels}
     prefixes = {
@@ -80,6 +72,18 @@ def planes(codec: Codec, picture: np.ndarray, levels: Sequence[float]) -> Iterat
     for p, level in chosen.items():
         row = {"p": p, "protocol": "native", "width": width, "height": height}
         yield row | prefixes[level] | {"encode_s": encode_s}
+
+
+def _coded(
+    codec: Codec, picture: np.ndarray, levels: Levels
+) -> tuple[Tensor, tuple[Tensor, Tensor], bytes, float]:
+    """The image (1, 3, H, W), its latents `(y, z)`, the whole stream and the seconds it took."""
+    height, width = picture.shape[:2]
+    start = time.perf_counter()
+    latents = codec.analyse(picture)
+    stream = codec.encode_latents(*latents, width, height, levels)
+    seconds = time.perf_counter() - start
+    return data.to_tensor(picture).contiguous(), latents, stream, seconds
 
 
 def _prefixes(
