@@ -36,6 +36,7 @@ def main() -> None:
         "results": (quality(double), published(deltas[deltas["drop"] == "dtd"])),
         "others": (kinds(double), at_rates(double), comparison(deltas[deltas["drop"] == "dtd"])),
         "groups": (groups(double), falls(double)),
+        "drops": drops(levels),
     }
     for section, tables in report.items():
         print(*tables, sep="\n\n", end="\n\n")
@@ -115,6 +116,34 @@ def falls(levels: pd.DataFrame) -> str:
             f"and the mean PSNR changes by at least {psnr:+.3f} dB, in all models."
         )
     return "\n".join(lines)
+
+
+def drops(levels: pd.DataFrame) -> tuple[str, str]:
+    """The controls beside the double drop: levels of channels, then of planes."""
+    ours = levels[(levels.protocol == "native") & levels["lambda"].notna()]
+    lmbda = ours[ours["drop"] != "dtd"]["lambda"].min()
+    whole_range = (ours.range_low == 0) | (ours["drop"] == "none")
+    same = ours[(ours["lambda"] == lmbda) & (ours.seed == 0) & whole_range]
+    of_planes = same.codec.str.endswith(results.PLANES)
+    lines = [
+        f"| λ = {lmbda:g}, channels | {' | '.join(f'p = {p:g}' for p in SHOWN)} |",
+        f"|---|{'---:|' * len(SHOWN)}",
+    ]
+    for (model, drop), curve in same[~of_planes].groupby(["model", "drop"]):
+        points = curve.set_index("p")
+        cells = [point(points.loc[p]) if p in points.index else "" for p in SHOWN]
+        lines.append(f"| {model}, `drop={drop}` | {' | '.join(cells)} |")
+    channels = "\n".join([*lines, "", "Bits per pixel, PSNR and MS-SSIM (dB)."])
+    lines = [
+        f"| λ = {lmbda:g}, planes | {' | '.join(f'{rate:g} bpp' for rate in RATES)} | whole |",
+        f"|---|{'---:|' * len(RATES)}---:|",
+    ]
+    for (model, drop), curve in same[of_planes].sort_values("bpp").groupby(["model", "drop"]):
+        found = np.interp(RATES, curve.bpp, curve.psnr, left=np.nan, right=np.nan)
+        cells = ["" if np.isnan(psnr) else f"{psnr:.2f}" for psnr in found]
+        last = f"{curve.bpp.max():.3f}: {curve.psnr.iloc[-1]:.2f}"
+        lines.append(f"| {model}, `drop={drop}` | {' | '.join(cells)} | {last} |")
+    return channels, "\n".join([*lines, "", "PSNR (dB) of the same weights' planes."])
 
 
 def point(row: pd.Series) -> str:

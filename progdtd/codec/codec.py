@@ -1,5 +1,6 @@
 """Images to streams and back: analysis, levels, container, synthesis."""
 
+import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -266,13 +267,17 @@ class Codec:
         return np.ascontiguousarray(pixels[0, :, :height, :width].permute(1, 2, 0).numpy())
 
     def _cut_at(self, target: float, stream: bytes, picture: np.ndarray) -> bytes:
-        """The fewest levels that reach a PSNR."""
+        """The fewest levels that reach a PSNR, which is taken to grow from level to level."""
         wanted = data.to_tensor(picture)
-        decoder = self.decoder()
-        for _ in decoder.levels_of(stream):
-            if psnr(wanted, data.to_tensor(decoder.picture())) >= target:
-                return container.cut(stream, decoder.reader.position)
-        return stream
+
+        def quality(levels: int) -> float:
+            decoder = self.decoder()
+            decoder.feed(stream, levels)
+            return psnr(wanted, data.to_tensor(decoder.picture()))
+
+        ends = container.ends(stream)
+        levels = bisect.bisect_left(range(1, len(ends)), target, key=quality) + 1
+        return container.cut(stream, ends[levels - 1])
 
 
 class StreamDecoder:
