@@ -142,7 +142,8 @@ def rate_distortion(
     others: pd.DataFrame,
     title: str,
 ) -> Figure:
-    """MS-SSIM and PSNR over the rate, a curve for each model; colour is lambda, marker the range.
+    """MS-SSIM and PSNR over the rate, a curve for each model; colour is lambda, or the drop where
+    there are several, marker the range.
 
     Args:
         ours: aggregated results of one protocol.
@@ -154,6 +155,9 @@ def rate_distortion(
     pairs = [zip(t.range_low, t.range_high, strict=True) for t in (ours, published)]
     ranges = sorted({pair for both in pairs for pair in both})
     colour = {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(lambdas)}
+    drops = sorted(set(ours["drop"]))
+    if len(drops) > 1:
+        colour |= {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(drops)}
     marker = {value: MARKERS[i % len(MARKERS)] for i, value in enumerate(ranges)}
     labels: dict[str, Line2D] = {}
     with matplotlib.rc_context(STYLE):
@@ -174,7 +178,8 @@ def rate_distortion(
             for key, curve in ours.groupby(CURVE, dropna=False):
                 named: dict[str, Any] = dict(zip(CURVE, key, strict=True))
                 bounds = (named["range_low"], named["range_high"])
-                style = {"color": colour.get(named["lambda"], "black"), "marker": marker[bounds]}
+                shade = named["drop" if len(drops) > 1 else "lambda"]
+                style = {"color": colour.get(shade, "black"), "marker": marker[bounds]}
                 if named["codec"].endswith(results.PLANES):
                     style |= {"linestyle": (0, (4, 1)), "mfc": "white"}
                 labels[_label(named, ours)] = _line(

@@ -102,8 +102,9 @@ def test_the_projects_own_results_draw_again(command) -> None:
     for table in ("results.csv", "bd.csv"):
         again = pd.read_csv(Path("outputs/figures", table))
         pd.testing.assert_frame_equal(again, pd.read_csv(kept / table), check_dtype=False)
-    ours = again[again.protocol == "native"].groupby(["lambda", "range_low"])
-    assert ours.ngroups == 6
+    native = again[again.protocol == "native"]
+    assert native[native["drop"] == "dtd"].groupby(["lambda", "range_low"]).ngroups == 6
+    assert {"none", "latent_only", "hyper_only"} < set(native["drop"].dropna())
 
 
 def test_only_the_named_images_are_drawn(command) -> None:
