@@ -116,9 +116,7 @@ def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     if planes.any():
         yield "_planes", ours[main], False
     if double.any() and not double.all():
-        lambdas = ours[~double]["lambda"].unique()
-        low = ours.range_low.where(ours["drop"] != "none", 0.0)
-        yield "_drops", ours[~planes & ours["lambda"].isin(lambdas) & (low == 0)], False
+        yield "_drops", results.controls(ours[~planes]), False
 
 
 TITLES = {
@@ -143,7 +141,7 @@ def rate_distortion(
     title: str,
 ) -> Figure:
     """MS-SSIM and PSNR over the rate, a curve for each model; colour is lambda, or the drop where
-    there are several, marker the range.
+    several share one lambda, marker the range.
 
     Args:
         ours: aggregated results of one protocol.
@@ -156,7 +154,8 @@ def rate_distortion(
     ranges = sorted({pair for both in pairs for pair in both})
     colour = {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(lambdas)}
     drops = sorted(set(ours["drop"]))
-    if len(drops) > 1:
+    shade = "drop" if ours["lambda"].nunique() == 1 < len(drops) else "lambda"
+    if shade == "drop":
         colour |= {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(drops)}
     marker = {value: MARKERS[i % len(MARKERS)] for i, value in enumerate(ranges)}
     labels: dict[str, Line2D] = {}
@@ -178,8 +177,7 @@ def rate_distortion(
             for key, curve in ours.groupby(CURVE, dropna=False):
                 named: dict[str, Any] = dict(zip(CURVE, key, strict=True))
                 bounds = (named["range_low"], named["range_high"])
-                shade = named["drop" if len(drops) > 1 else "lambda"]
-                style = {"color": colour.get(shade, "black"), "marker": marker[bounds]}
+                style = {"color": colour.get(named[shade], "black"), "marker": marker[bounds]}
                 if named["codec"].endswith(results.PLANES):
                     style |= {"linestyle": (0, (4, 1)), "mfc": "white"}
                 labels[_label(named, ours)] = _line(
@@ -218,9 +216,10 @@ def _line(axis: Axes, curve: pd.DataFrame, metric: str, **style) -> Line2D:
 def _label(named: dict, ours: pd.DataFrame) -> str:
     """λ and range, and the model, drop and seed where more than one of them is in the figure."""
     more = [str(named[key]) for key in ("model", "drop", "seed") if ours[key].nunique() > 1]
-    bounds = f"[{named['range_low']:g}, {named['range_high']:g}]"
+    low, high = named["range_low"], named["range_high"]
+    bounds = f"p ∈ [{low:g}, {high:g}]" if low < high else f"p = {low:g}"
     kind = ["planes"] if named["codec"].endswith(results.PLANES) else []
-    return ", ".join([f"{OURS} = {named['lambda']:g}, p ∈ {bounds}", *kind, *more])
+    return ", ".join([f"{OURS} = {named['lambda']:g}, {bounds}", *kind, *more])
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

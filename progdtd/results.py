@@ -65,6 +65,14 @@ def trained(curve: pd.DataFrame) -> pd.DataFrame:
     return curve[(curve.p >= curve.range_low) | curve.codec.str.endswith(PLANES)]
 
 
+def controls(table: pd.DataFrame) -> pd.DataFrame:
+    """The models over the whole range of p, or without any, of lambdas that were also trained with
+    another tail drop than the double one."""
+    other = table["drop"] != "dtd"
+    low = table.range_low.where(table["drop"] != "none", 0.0)
+    return table[table["lambda"].isin(table[other]["lambda"]) & (low == 0)]
+
+
 def aggregate(table: pd.DataFrame) -> pd.DataFrame:
     """Average per-image values (dB included) over the images of each level, with their number.
 

@@ -31,12 +31,15 @@ def main() -> None:
     options = parser.parse_args()
     levels = pd.read_csv(options.folder / "results.csv")
     deltas = pd.read_csv(options.folder / "bd.csv")
-    double = levels[(levels["drop"] == "dtd") | levels.model.isna()]
+    native = levels[levels.protocol == "native"]
+    models, beside = native[native.model.notna()], native[native.model.isna()]
+    double, deltas = (table[table["drop"] == "dtd"] for table in (models, deltas))
+    channels = double[~double.codec.str.endswith(results.PLANES)]
     report = {
-        "results": (quality(double), published(deltas[deltas["drop"] == "dtd"])),
-        "others": (kinds(double), at_rates(double), comparison(deltas[deltas["drop"] == "dtd"])),
-        "groups": (groups(double), falls(double)),
-        "drops": drops(levels),
+        "results": (quality(channels), published(deltas)),
+        "others": (kinds(double), at_rates(double, beside), comparison(deltas)),
+        "groups": (groups(channels), falls(double)),
+        "drops": drops(results.controls(models)),
     }
     for section, tables in report.items():
         print(*tables, sep="\n\n", end="\n\n")
@@ -44,10 +47,8 @@ def main() -> None:
             readme.put(section, "\n\n".join(tables))
 
 
-def quality(levels: pd.DataFrame) -> str:
+def quality(ours: pd.DataFrame) -> str:
     """Rate, PSNR and MS-SSIM of every model at some levels, whole images and real bytes."""
-    ours = levels[(levels.protocol == "native") & levels["lambda"].notna()]
-    ours = ours[~ours.codec.str.endswith(results.PLANES)]
     lines = [
         f"| λ | range of p | {' | '.join(f'p = {p:g}' for p in SHOWN)} |",
         f"|---:|---|{'---:|' * len(SHOWN)}",
@@ -80,10 +81,8 @@ def published(deltas: pd.DataFrame) -> str:
 GROUPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-def groups(levels: pd.DataFrame) -> str:
+def groups(ours: pd.DataFrame) -> str:
     """What each group of channels costs and brings: whether the tail is alive."""
-    ours = levels[(levels.protocol == "native") & levels["lambda"].notna()]
-    ours = ours[~ours.codec.str.endswith(results.PLANES)]
     spans = list(itertools.pairwise(GROUPS))
     lines = [
         f"| λ | range of p | {' | '.join(f'{a:g} to {b:g}' for a, b in spans)} |",
@@ -100,10 +99,9 @@ def groups(levels: pd.DataFrame) -> str:
                       "and the PSNR (dB) that they bring."])  # fmt: skip
 
 
-def falls(levels: pd.DataFrame) -> str:
+def falls(ours: pd.DataFrame) -> str:
     """The largest fall of PSNR and the smallest growth of rate from one level to the next."""
     lines = []
-    ours = levels[(levels.protocol == "native") & levels["lambda"].notna()]
     for planes, part in ours.groupby(ours.codec.str.endswith(results.PLANES)):
         steps = [
             results.trained(curve).sort_values("p")[["bpp", "psnr"]].diff().min()
@@ -118,47 +116,52 @@ def falls(levels: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def drops(levels: pd.DataFrame) -> tuple[str, str]:
+def drops(ours: pd.DataFrame) -> tuple[str, str]:
     """The controls beside the double drop: levels of channels, then of planes."""
-    ours = levels[(levels.protocol == "native") & levels["lambda"].notna()]
-    lmbda = ours[ours["drop"] != "dtd"]["lambda"].min()
-    whole_range = (ours.range_low == 0) | (ours["drop"] == "none")
-    same = ours[(ours["lambda"] == lmbda) & (ours.seed == 0) & whole_range]
-    of_planes = same.codec.str.endswith(results.PLANES)
-    lines = [
-        f"| λ = {lmbda:g}, channels | {' | '.join(f'p = {p:g}' for p in SHOWN)} |",
-        f"|---|{'---:|' * len(SHOWN)}",
+    of_planes = ours.codec.str.endswith(results.PLANES)
+    channels = [
+        f"| λ | channels | {' | '.join(f'p = {p:g}' for p in SHOWN)} |",
+        f"|---:|---|{'---:|' * len(SHOWN)}",
     ]
-    for (model, drop), curve in same[~of_planes].groupby(["model", "drop"]):
-        points = curve.set_index("p")
+    for (lmbda, drop), curve in ours[~of_planes].groupby(["lambda", "drop"]):
+        points = curve.sort_values("p").drop_duplicates("bytes", keep="last").set_index("p")
         cells = [point(points.loc[p]) if p in points.index else "" for p in SHOWN]
-        lines.append(f"| {model}, `drop={drop}` | {' | '.join(cells)} |")
-    channels = "\n".join([*lines, "", "Bits per pixel, PSNR and MS-SSIM (dB)."])
-    lines = [
-        f"| λ = {lmbda:g}, planes | {' | '.join(f'{rate:g} bpp' for rate in RATES)} | whole |",
-        f"|---|{'---:|' * len(RATES)}---:|",
+        channels.append(f"| {lmbda:g} | `drop={drop}` | {' | '.join(cells)} |")
+    planes = [
+        f"| λ | planes | {' | '.join(f'{rate:g} bpp' for rate in RATES)} | whole |",
+        f"|---:|---|{'---:|' * len(RATES)}---:|",
     ]
-    for (model, drop), curve in same[of_planes].sort_values("bpp").groupby(["model", "drop"]):
-        found = np.interp(RATES, curve.bpp, curve.psnr, left=np.nan, right=np.nan)
-        cells = ["" if np.isnan(psnr) else f"{psnr:.2f}" for psnr in found]
-        last = f"{curve.bpp.max():.3f}: {curve.psnr.iloc[-1]:.2f}"
-        lines.append(f"| {model}, `drop={drop}` | {' | '.join(cells)} | {last} |")
-    return channels, "\n".join([*lines, "", "PSNR (dB) of the same weights' planes."])
+    for (lmbda, drop), curve in ours[of_planes].groupby(["lambda", "drop"]):
+        whole = f"{curve.bpp.max():.3f}: {curve.psnr.max():.2f}"
+        cells = " | ".join(interpolated(curve))
+        planes.append(f"| {lmbda:g} | `drop={drop}` | {cells} | {whole} |")
+    return (
+        "\n".join([*channels, "", "Bits per pixel, PSNR and MS-SSIM (dB); empty where the level is "
+                   "that of p = 1."]),
+        "\n".join([*planes, "", "PSNR (dB) of planes of the same weights."]),
+    )  # fmt: skip
+
+
+def interpolated(curve: pd.DataFrame) -> list[str]:
+    """PSNR at each of RATES, empty outside of the curve."""
+    points = curve.dropna(subset=["psnr"]).sort_values("bpp")
+    found = np.interp(RATES, points.bpp, points.psnr, left=np.nan, right=np.nan)
+    return ["" if np.isnan(psnr) else f"{psnr:.2f}" for psnr in found]
 
 
 def point(row: pd.Series) -> str:
     return f"{row.bpp:.3f}: {row.psnr:.2f}, {row.ms_ssim_db:.2f}"
 
 
-def at_rates(levels: pd.DataFrame) -> str:
+def at_rates(ours: pd.DataFrame, beside: pd.DataFrame) -> str:
     """PSNR of every model and of other codecs at some rates, whole images."""
-    named, native = {}, levels[levels.protocol == "native"]
-    for (lmbda, low, high, codec), curve in native.groupby(
+    named = {}
+    for (lmbda, low, high, codec), curve in ours.groupby(
         ["lambda", "range_low", "range_high", "codec"]
     ):
         kind = "planes" if codec.endswith(results.PLANES) else "channels"
         named[f"λ = {lmbda:g}, [{low:g}, {high:g}], {kind}"] = results.trained(curve)
-    named |= dict(list(native[native.model.isna()].groupby("codec")))
+    named |= dict(list(beside.groupby("codec")))
     others = curves.codecs()
     others = others[(others.metric_optimised != "ms-ssim") & others.codec.isin(BESIDE)]
     named |= {f"{codec} (published)": curve for codec, curve in others.groupby("codec")}
@@ -167,23 +170,22 @@ def at_rates(levels: pd.DataFrame) -> str:
         f"|---|{'---:|' * len(RATES)}",
     ]
     for name, curve in named.items():
-        points = curve.dropna(subset=["psnr"]).sort_values("bpp")
-        found = np.interp(RATES, points.bpp, points.psnr, left=np.nan, right=np.nan)
-        if not np.isnan(found).all():
-            cells = ["" if np.isnan(psnr) else f"{psnr:.2f}" for psnr in found]
+        cells = interpolated(curve)
+        if any(cells):
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", "Interpolated between the points of each curve of means; empty "
                       "outside of it."])  # fmt: skip
 
 
-def kinds(levels: pd.DataFrame) -> str:
+def kinds(ours: pd.DataFrame) -> str:
     """Levels of planes beside those of channels of the same weights, whole images."""
     lines = [
         "| λ | range of p | whole stream, planes over channels | at 1/4 | at 1/2 |",
         "|---:|---|---:|---:|---:|",
     ]
-    ours = levels[(levels.protocol == "native") & levels["lambda"].notna()].sort_values("bpp")
-    for (lmbda, low, high), both in ours.groupby(["lambda", "range_low", "range_high"]):
+    for (lmbda, low, high), both in ours.sort_values("bpp").groupby(
+        ["lambda", "range_low", "range_high"]
+    ):
         of_planes = both.codec.str.endswith(results.PLANES)
         planes, channels = both[of_planes], both[~of_planes]
         if planes.empty or channels.empty:
