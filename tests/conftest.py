@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,6 +46,10 @@ def command(
         return code, "".join(capfd.readouterr())
 
     return run
+
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""Tests started in the background of a shell ignore it, and so would all that they start."""
 
 
 def shell(*arguments: str, **environment: str) -> subprocess.Popen:
