@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -320,11 +322,20 @@ def fast_bf16(device: torch.device) -> bool:
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
-def make_optimizers(model: Progressive, options: DictConfig) -> tuple[torch.optim.Adam, ...]:
-    """Adam for the model and another for the quantiles of its entropy bottleneck."""
+def make_optimizers(
+    model: Progressive, options: DictConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """The optimizer of the model, and Adam for the quantiles of its entropy bottleneck.
+
+    Raises:
+        UserError: the optimizer cannot be built from its options.
+    """
     quantiles = [p for name, p in model.named_parameters() if name.endswith("quantiles")]
     others = [p for name, p in model.named_parameters() if not name.endswith("quantiles")]
-    main = torch.optim.Adam(others, lr=options.lr, fused=True)
+    try:
+        main = instantiate(options.optimizer, others, lr=options.lr)
+    except InstantiationException as error:
+        raise UserError(f"trainer.optimizer={options.optimizer}: {error}") from error
     return main, torch.optim.Adam(quantiles, lr=options.aux_lr)
 
 
