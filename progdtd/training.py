@@ -335,7 +335,8 @@ def make_optimizers(
     try:
         main = instantiate(options.optimizer, others, lr=options.lr)
     except InstantiationException as error:
-        raise UserError(f"trainer.optimizer={options.optimizer}: {error}") from error
+        why = str(error.__cause__ or error).splitlines()[0]
+        raise UserError(f"trainer.optimizer={options.optimizer}: {why}") from error
     return main, torch.optim.Adam(quantiles, lr=options.aux_lr)
 
 

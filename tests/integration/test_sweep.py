@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import shell
+from conftest import TINY, shell
 from filelock import FileLock
 from safetensors.torch import load_file
 
@@ -300,6 +300,27 @@ def test_a_sweep_of_runs_of_two_processes(command) -> None:
     code, output = command("train", "-m", "experiment=smoke", *DDP, *one)
     assert code == 0, output
     assert status.read(of(0.1, "sweep")).state == "finished"
+
+
+@pytest.mark.slow
+def test_the_script_of_the_reference_models_goes_on_in_chunks() -> None:
+    """All six models and three controls, of which each begins from the first."""
+    script = Path("scripts/train_reference.sh")
+    script.parent.mkdir()
+    shutil.copy(SCRIPTS / script.name, script)
+    tiny = (*TINY, "trainer=debug", "dataset=photos", "logger=csv")
+    lasting = {"PYTHON": sys.executable, "BASE": "6", "FINE": "4"}
+    codes = []
+    for chunk in ("15", "30", "600"):
+        done = subprocess.run(["bash", script, *tiny], env=os.environ | lasting | {"CHUNK": chunk},
+                              capture_output=True, text=True, timeout=900)  # fmt: skip
+        codes.append(done.returncode)
+        assert done.returncode in (0, 75), done.stdout + done.stderr
+    assert (codes[0], codes[-1]) == (75, 0)
+    runs = sorted(Path("outputs/sweeps/reference").glob("hyperprior_*"))
+    assert len(runs) == 9
+    assert {status.read(run).state for run in runs} == {"finished"}
+    assert sorted(steps(run) for run in runs) == [4] * 8 + [6]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,10 @@ from progdtd.check import check
 from progdtd.errors import UserError
 from progdtd.paths import CONF, minutes
 
-GROUPS = ("model", "drop", "dataset", "trainer", "logger", "launcher", "quality", "experiment")
+GROUPS = (
+    "model", "drop", "dataset", "trainer", "trainer/optimizer", "logger", "launcher", "quality",
+    "experiment",
+)  # fmt: skip
 CHOICES = [(g, path.stem) for g in GROUPS for path in sorted(Path(CONF, g).glob("*.yaml"))]
 
 
@@ -55,6 +58,7 @@ def test_reference_recipe_is_the_papers() -> None:
     assert (options.lr, options.final_lr, options.warmup, options.clip) == (1e-4, 1.0, 0, None)
     assert (options.batch_size, options.resize, options.crop) == (4, 256, 256)
     assert options.steps == 525_000
+    assert options.optimizer._target_ == "torch.optim.Adam"
 
 
 def test_default_dataset_is_on_this_machine() -> None:
