@@ -156,8 +156,14 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     return Loaded(model.eval(), build_drop(meta["drop"]), meta)
 
 
-def warm_start(model: Progressive, config: Mapping[Any, Any], path: str | Path) -> None:
+def warm_start(
+    model: Progressive, config: Mapping[Any, Any], path: str | Path
+) -> list[dict[str, Any]]:
     """Load the weights of another training into a model that `config` describes.
+
+    Returns:
+        the trainings behind these weights, the last first: `name` and, where the weights tell,
+        `steps`, `images_seen` and `wall_time_s`.
 
     Raises:
         UserError: they are of another architecture.
@@ -169,6 +175,10 @@ def warm_start(model: Progressive, config: Mapping[Any, Any], path: str | Path) 
             raise UserError(f"{path} was trained with model.{option}={str(bool(there)).lower()}: "
                             "the weights mean something else without it.")  # fmt: skip
     load_state(model, parameters(weights), path)
+    path = Path(path)
+    last = {"name": path.name if path.is_dir() else f"{path.parent.name}/{path.name}"}
+    last |= {key: meta[key] for key in ("steps", "images_seen", "wall_time_s") if key in meta}
+    return [last, *meta.get("ancestors", [])]
 
 
 def load_state(model: Progressive, state: dict[str, Tensor], path: str | Path) -> None:

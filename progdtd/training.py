@@ -89,8 +89,9 @@ class Trainer:
 
         torch.manual_seed(cfg.seed)
         self.model = checkpoint.build_model(cfg.model)
+        began: dict[str, list] = {"ancestors": []}
         if cfg.init_from and not checkpoints(directory):
-            checkpoint.warm_start(self.model, cfg.model, cfg.init_from)
+            began["ancestors"] = checkpoint.warm_start(self.model, cfg.model, cfg.init_from)
         channels_last = self.options.channels_last
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.layout)
@@ -107,7 +108,7 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=False):
             optimizer.load_state_dict(saved)
 
-        self.meta = describe(cfg, len(paths))
+        self.meta = state.get("meta", began) | describe(cfg, len(paths))
         if self.leads:
             self.metrics = run.Table(directory / "metrics.csv", METRICS, self.first)
             self.validation = run.Table(directory / "validation.csv", VALIDATION, self.first)

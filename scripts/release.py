@@ -8,9 +8,7 @@ nothing is written if any level of the images decodes to a picture that is worse
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -83,6 +81,7 @@ def release(directory: Path, out: Path, images: Path | None) -> None:
 def card(directory: Path, config: DictConfig, weights: str) -> str:
     """How a model was made, as Markdown: its own training and those that it began from."""
     made = run.recorded(directory)
+    optimizer = OmegaConf.select(config, "trainer.optimizer._target_", default="torch.optim.Adam")
     facts = {
         "model": f"{config.model.name}, N = {config.model.N}, M = {config.model.M}",
         "tail drop": f"{config.drop.name}, p from {list(config.drop.range)}, all channels for "
@@ -90,6 +89,7 @@ def card(directory: Path, config: DictConfig, weights: str) -> str:
         "lambda": f"{config['lambda']:g}",
         "seed": config.seed,
         "data": f"dataset={config.dataset.name}; {len(made.get('held_out', []))} images held out",
+        "optimizer": f"{optimizer.rpartition('.')[2]}, learning rate {config.trainer.lr:g}",
         "batch": "{batch_size} crops of {crop}x{crop}".format_map(config.trainer),
         "device": f"{made.get('device')}, {made.get('cores')} cores, {made.get('precision')}",
         "torch": made.get("packages", {}).get("torch"),
@@ -103,26 +103,13 @@ def card(directory: Path, config: DictConfig, weights: str) -> str:
         "| training, the last first | steps | images seen | hours |",
         "|---|---:|---:|---:|",
     ]
+    meta = checkpoint.read_weights(directory)[1]
     lines += [
-        f"| {name} | {done.get('steps', '')} | {done.get('images_seen', '')} | "
-        + (f"{done['wall_time_s'] / 3600:.2f} |" if done else "|")
-        for name, done in ancestry(directory)
+        f"| {one['name']} | {one.get('steps', '')} | {one.get('images_seen', '')} | "
+        + (f"{one['wall_time_s'] / 3600:.2f} |" if "wall_time_s" in one else "|")
+        for one in ({"name": directory.name} | meta, *meta.get("ancestors", []))
     ]
     return "\n".join(lines) + "\n"
-
-
-def ancestry(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A run's name and record, then those of the runs that it began from, as far as they are
-    here."""
-    while True:
-        yield directory.name, run.recorded(directory)
-        began = OmegaConf.load(directory / run.CONFIG).init_from
-        if began is None:
-            return
-        directory = Path(began) if Path(began).is_dir() else Path(began).parent
-        if not (directory / run.CONFIG).exists():
-            yield f"weights from elsewhere: {directory.name}", {}
-            return
 
 
 def quality(codec: Codec, picture: np.ndarray) -> np.ndarray:

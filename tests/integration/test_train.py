@@ -17,6 +17,8 @@ from conftest import shell
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from progdtd.checkpoint import read_weights
+
 RUN = "outputs/smoke/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
 
 
@@ -117,6 +119,13 @@ def test_warm_start_begins_from_the_given_weights(command) -> None:
         for run in (RUN, RUN.replace("smoke", "warm").replace("seed-0", "seed-5"))
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
+    warm = RUN.replace("smoke", "warm").replace("seed-0", "seed-5")
+    again = ("group=warmer", f"init_from={warm}/weights.safetensors", *still[:3])
+    assert command("train", "experiment=smoke", *again)[0] == 0
+    ancestors = read_weights(RUN.replace("smoke", "warmer"))[1]["ancestors"]
+    assert [one["steps"] for one in ancestors] == [1, 6]
+    assert [one["name"] for one in ancestors] == [f"{Path(warm).name}/weights.safetensors",
+                                                  Path(RUN).name]  # fmt: skip
     code, output = command("train", "experiment=smoke", f"init_from={RUN}", "model.N=16", "seed=6")
     assert code == 1
     assert "another architecture" in output
