@@ -73,12 +73,13 @@ def save_weights(
     With them go the hyper-latent's frequency tables and the fingerprint that streams carry.
 
     Args:
-        dtype: how the transforms are stored; `round_transforms` must have been called for less
-            than float32. The entropy bottleneck stays in float32.
+        dtype: how the parameters of the transforms are stored; `round_transforms` must have been
+            called for less than float32. All else stays in float32.
     """
     build_tables(model)
+    rounded = {name for name, _ in model.named_parameters() if _of_transform(name)}
     state = {
-        name: value.detach().cpu().contiguous().to(dtype if _of_transform(name) else value.dtype)
+        name: value.detach().cpu().contiguous().to(dtype if name in rounded else value.dtype)
         for name, value in model.state_dict().items()
     }
     metadata = {METADATA: json.dumps(meta), "fingerprint": fingerprint(model).hex()}
@@ -223,9 +224,13 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return published.read_weights(path)
     content = load_checkpoint(path)
     if isinstance(content, dict) and "model" in content and "meta" in content:
-        steps = content["meta"]["trainer"]["steps"]
-        if content["step"] < steps:
-            log.warning("%s is not finished: step %d of %d.", path, content["step"], steps)
+        try:
+            step, steps = content["step"], content["meta"]["trainer"]["steps"]
+            content["meta"]["model"]["_target_"], content["meta"]["drop"]
+        except (TypeError, KeyError) as error:
+            raise UserError(f"{path}: what it says of its model is damaged.") from error
+        if step < steps:
+            log.warning("%s is not finished: step %d of %d.", path, step, steps)
         return content["model"], content["meta"]
     return _compressai(content.get("state_dict", content) if isinstance(content, dict) else None,
                        path)  # fmt: skip

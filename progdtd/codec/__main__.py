@@ -1,6 +1,7 @@
 """The codec's command line: `python -m progdtd.codec --help`."""
 
 import argparse
+import contextlib
 import io
 import json
 import math
@@ -8,6 +9,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+QUALITY = 95
+"""Of pictures in formats that lose something."""
 
 EXAMPLES = """
 examples:
@@ -40,9 +44,14 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(options.run(options))
     except UserError as error:
         sys.exit(complain(error))
+    except KeyboardInterrupt:
+        say("Interrupted.")
+        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # such as a name that is too long to be one
+        sys.exit(complain(error))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,8 +76,8 @@ def parser() -> argparse.ArgumentParser:
         "--levels",
         metavar="P,P,...",
         type=_levels,
-        help="fractions of the channels, one level each (default: the paper's 16); or planes, many "
-        "levels that each refine what pays most",
+        help="fractions of the channels, one level each, and a last one with all that is left "
+        "(default: the paper's 16); or planes, many levels that each refine what pays most",
     )
     limit = encode.add_mutually_exclusive_group()
     limit.add_argument("--max-bytes", metavar="N", type=_positive(int), help="stop before N bytes")
@@ -76,14 +85,18 @@ def parser() -> argparse.ArgumentParser:
         "--max-bpp", metavar="R", type=_positive(float), help="stop before R bits per pixel"
     )
     limit.add_argument(
-        "--target-psnr", metavar="DB", type=float, help="stop at the first level of this PSNR"
+        "--target-psnr",
+        metavar="DB",
+        type=_positive(float),
+        help="stop at the first level of this PSNR; keep all, and say so, if none has it",
     )
     encode.set_defaults(run=run_encode)
 
     decode = commands.add_parser(
         "decode",
         help="streams, or prefixes, to images",
-        description="Decode streams or prefixes of them. The output's suffix says its format.",
+        description="Decode streams or prefixes of them. The output's suffix says its format; "
+        f"JPEG, WebP and AVIF are written at quality {QUALITY}.",
     )
     _paths(decode, "stream")
     limit = decode.add_mutually_exclusive_group()
@@ -121,15 +134,19 @@ def parser() -> argparse.ArgumentParser:
 def run_encode(options: argparse.Namespace) -> int:
     """Encode every image."""
     from progdtd import data
+    from progdtd.codec import find
     from progdtd.codec.codec import Codec
     from progdtd.errors import UserError
     from progdtd.tail_drop import P_LEVELS
 
-    codec = Codec.load(options.model, options.device)
+    model = find.by_name(options.model)
+    codec = Codec.load(model, options.device)
 
     def code(content: bytes, name: str, output: str) -> None:
         from PIL import Image
 
+        if Path(output).suffix.lower() in data.EXTENSIONS:
+            raise UserError(f"{output} is an image by its name: a stream does not go there.")
         try:
             with Image.open(io.BytesIO(content)) as file:
                 picture = data.rgb(file)
@@ -147,7 +164,8 @@ def run_encode(options: argparse.Namespace) -> int:
             progress=sys.stderr.isatty(),
         )
         put(output, stream)
-        say(f"{output}: {len(stream)} bytes, {8 * len(stream) / pixels:.4f} bpp")
+        rate = 8 * len(stream) / pixels
+        say(f"{output}: {len(stream)} bytes, {rate:.4f} bpp, by {find.name_of(model)}")
 
     return each(options, data.EXTENSIONS, ".pdtd", code)
 
@@ -157,25 +175,28 @@ def run_decode(options: argparse.Namespace) -> int:
     from PIL import Image
 
     from progdtd.codec.codec import Codec, read_header
-    from progdtd.codec.errors import DamagedError
+    from progdtd.codec.errors import CodecError, DamagedError
     from progdtd.errors import UserError
 
-    codecs: dict[bytes, Codec] = {}
+    codecs = [Codec.load(options.model, options.device)] if options.model else []
+
+    def codec_for(stream: bytes) -> Codec:
+        for codec in codecs:
+            with contextlib.suppress(CodecError):
+                codec.check(read_header(stream))
+                return codec
+        if not options.model:
+            codecs.append(Codec.load_for(stream, options.device))
+        return codecs[-1]
 
     def show(stream: bytes, name: str, output: str) -> None:
         suffix = Path(output).suffix.lower() if output != "-" else ".png"
         if suffix not in Image.registered_extensions() or suffix == ".pdtd":
             raise UserError(f"{output}: no image format has the suffix {suffix!r}; use .png.")
         header = read_header(stream)
-        if header.fingerprint not in codecs:
-            codecs[header.fingerprint] = (
-                Codec.load(options.model, options.device)
-                if options.model
-                else Codec.load_for(stream, options.device)
-            )
         if options.bpp is not None:
             options.bytes = int(options.bpp * header.width * header.height / 8)
-        decoder = codecs[header.fingerprint].decoder()
+        decoder = codec_for(stream).decoder()
         try:
             decoder.feed(stream[: options.bytes], options.level, options.p)
         except DamagedError as error:
@@ -185,14 +206,16 @@ def run_decode(options: argparse.Namespace) -> int:
         picture = Image.fromarray(decoder.picture("synthesise" if sys.stderr.isatty() else ""))
         file = io.BytesIO()
         try:
-            picture.save(file, Image.registered_extensions()[suffix])
+            kind = Image.registered_extensions()[suffix]
+            lossy = {"quality": QUALITY} if kind in ("JPEG", "WEBP", "AVIF") else {}
+            picture.save(file, kind, **lossy)
         except (KeyError, OSError, ValueError) as error:
             raise UserError(f"Pillow cannot write {suffix} files ({error}); use .png.") from error
         put(output, file.getvalue())
-        rate = 8 * decoder.reader.position / (header.width * header.height)
+        rate = 8 * decoder.position / (header.width * header.height)
         say(
             f"{output}: level {decoder.level} of {header.levels}, "
-            f"{decoder.reader.position} bytes, {rate:.4f} bpp"
+            f"{decoder.position} bytes, {rate:.4f} bpp"
         )
 
     return each(options, {".pdtd"}, ".png", show)
@@ -228,13 +251,16 @@ def describe(stream: bytes) -> dict:
             raise
         damage = str(error)
     header = reader.require_header()
-    model = next(map(find.name_of, find.by_fingerprint(header.fingerprint)), None)
+    code = header.fingerprint.hex()
+    here = (path for path in find.by_fingerprint(header.fingerprint)
+            if find.recorded(path) in (None, code))  # fmt: skip
+    model = next(map(find.name_of, here), None)
     pixels = header.width * header.height
     return {
         "width": header.width,
         "height": header.height,
         "format": container.VERSION,
-        "fingerprint": header.fingerprint.hex(),
+        "fingerprint": code,
         "model": model,
         "bytes": len(stream),
         "bytes_whole": len(bytes(header)) + header.total,
@@ -254,10 +280,13 @@ def _shares(header, count: int) -> list[dict]:
     """Channels of each level, as far as the stream alone tells: models with few channels merge
     some of the default levels."""
     from progdtd.codec import channels
+    from progdtd.codec.errors import DamagedError
     from progdtd.tail_drop import P_LEVELS
 
     if header.coding == channels.CODING and header.parameters:
         steps = channels.unpack(header.parameters, 1 << 30, 1 << 30)
+        if count > len(steps):
+            raise DamagedError(f"the header has {header.levels} levels for {len(steps)} steps")
         return [{"latent_channels": y, "hyper_channels": z} for y, z in steps[:count]]
     if header.coding == channels.CODING and header.levels == len(P_LEVELS):
         return [{"p": p} for p in P_LEVELS[:count]]
@@ -296,6 +325,8 @@ def run_strip(options: argparse.Namespace) -> int:
     from progdtd.errors import UserError
     from progdtd.figures import STYLE, contact_sheet
 
+    if options.output != "-" and Path(options.output).resolve() == Path(options.input).resolve():
+        raise UserError(f"{options.output} would be drawn over: give another name.")
     codec = Codec.load(options.model, options.device)
     try:
         with Image.open(io.BytesIO(get(options.input))) as file:
@@ -351,7 +382,8 @@ def pair(
     """Every input with its output; folders are searched and their tree is kept."""
     from progdtd.errors import UserError
 
-    into_folder = len(inputs) > 1 or Path(inputs[0]).is_dir() or Path(output).is_dir()
+    folders = Path(inputs[0]).is_dir() or Path(output).is_dir() or output.endswith(os.sep)
+    into_folder = len(inputs) > 1 or folders
     if into_folder and (output == "-" or Path(output).is_file()):
         raise UserError(f"Several inputs go to a folder, and {output} is none.")
     for name in inputs:
@@ -410,7 +442,7 @@ def get(name: str) -> bytes:
 
 
 def put(name: str, content: bytes) -> None:
-    """Write a file whole or not at all; - is stdout."""
+    """Write a file whole or not at all, where a link leads; - is stdout, a device is written to."""
     from progdtd.errors import UserError
     from progdtd.files import write_aside
 
@@ -422,8 +454,15 @@ def put(name: str, content: bytes) -> None:
             raise
         except OSError as error:
             raise UserError(f"stdout cannot be written to ({error.strerror}).") from error
-    else:
-        write_aside(Path(name), lambda aside: aside.write_bytes(content))
+        return
+    try:
+        path = Path(name).resolve()
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{name} cannot be written to ({error}).") from error
+    write_aside(path, lambda aside: aside.write_bytes(content))
 
 
 def _paths(command: argparse.ArgumentParser, kind: str) -> None:

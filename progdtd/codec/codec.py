@@ -1,6 +1,7 @@
 """Images to streams and back: analysis, levels, container, synthesis."""
 
 import bisect
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,8 @@ from progdtd.fingerprint import build_tables, fingerprint
 from progdtd.metrics import psnr
 from progdtd.models.progressive import LATENT_STRIDE, STRIDE
 from progdtd.tail_drop import P_LEVELS
+
+log = logging.getLogger(__name__)
 
 TILE = 640
 """Side of a tile in pixels: images of more pixels than a tile are coded in tiles."""
@@ -151,7 +154,7 @@ class Codec:
         stream = self.encode_latents(*latents, width, height, levels)
         if target_psnr is not None:
             stream = self._cut_at(target_psnr, stream, picture)
-        return stream if max_bytes is None else container.cut(stream, max_bytes)
+        return stream if max_bytes is None else container.fit(stream, max_bytes)
 
     @torch.inference_mode()
     def encode_latents(
@@ -267,7 +270,8 @@ class Codec:
         return np.ascontiguousarray(pixels[0, :, :height, :width].permute(1, 2, 0).numpy())
 
     def _cut_at(self, target: float, stream: bytes, picture: np.ndarray) -> bytes:
-        """The fewest levels that reach a PSNR, which is taken to grow from level to level."""
+        """The fewest levels that reach a PSNR, which is taken to grow from level to level; all,
+        with a warning, if none does."""
         wanted = data.to_tensor(picture)
 
         def quality(levels: int) -> float:
@@ -275,20 +279,23 @@ class Codec:
             decoder.feed(stream, levels)
             return psnr(wanted, data.to_tensor(decoder.picture()))
 
-        ends = container.ends(stream)
-        levels = bisect.bisect_left(range(1, len(ends)), target, key=quality) + 1
-        return container.cut(stream, ends[levels - 1])
+        most = len(container.ends(stream))
+        levels = bisect.bisect_left(range(1, most), target, key=quality) + 1
+        if levels == most and (best := quality(most)) < target:
+            log.warning("The whole stream has %.2f dB, less than the %g asked for.", best, target)
+        return container.cut(stream, levels)
 
 
 class StreamDecoder:
     """Decodes one stream as its bytes arrive.
 
-    `level` is the number of levels known, `reader` says where in the stream they end.
+    `level` is the number of levels known, and `position` says where in the stream they end.
     """
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.reader = container.Reader()
+        self.position = 0
         self._latent: channels.ChannelDecoder | planes.PlaneDecoder | None = None
         self._picture: np.ndarray | None = None
 
@@ -327,6 +334,7 @@ class StreamDecoder:
             if self._latent is None:
                 self._latent = self._begin(self.reader.require_header())
             self._latent.feed(payload)
+            self.position = self.reader.position
             if self._latent.changed:
                 self._picture = None
             yield self.level

@@ -108,25 +108,38 @@ def framed_size(payload: bytes, crc_size: int = CRC_SIZE) -> int:
     return len(varint(len(payload))) + crc_size + len(payload)
 
 
-def cut(stream: bytes, most: int) -> bytes:
+def cut(stream: bytes, levels: int) -> bytes:
+    """The first levels of a stream, as a whole stream of its own."""
+    header, payloads = _content(stream)
+    return _rewritten(header, payloads[:levels])
+
+
+def fit(stream: bytes, most: int) -> bytes:
     """The levels of a stream that fit into so many bytes, as a whole stream of its own.
 
     Raises:
         UserError: not even the first level fits.
     """
-    reader = Reader()
-    payloads = list(reader.feed(stream))
-    header = reader.require_header()
-    count = len(payloads)
-    while count:
-        fitting = write(header.width, header.height, header.fingerprint, payloads[:count],
-                        header.coding, header.parameters)  # fmt: skip
+    header, payloads = _content(stream)
+    for levels in range(len(payloads), 0, -1):
+        fitting = _rewritten(header, payloads[:levels])
         if len(fitting) <= most:
             return fitting
-        count -= 1
     raise UserError(
         f"The first level ends after {len(bytes(header)) + framed_size(payloads[0])} bytes, more "
         f"than the {most} allowed: allow more, or choose a model of lower rate."
+    )
+
+
+def _content(stream: bytes) -> tuple[Header, list[bytes]]:
+    reader = Reader()
+    payloads = list(reader.feed(stream))
+    return reader.require_header(), payloads
+
+
+def _rewritten(header: Header, payloads: list[bytes]) -> bytes:
+    return write(
+        header.width, header.height, header.fingerprint, payloads, header.coding, header.parameters
     )
 
 

@@ -13,7 +13,7 @@ from progdtd.errors import UserError
 from progdtd.paths import PACKAGE
 from progdtd.run import WEIGHTS
 
-DEFAULT = "hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
+DEFAULT = PACKAGE.parent / "outputs/reference/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
 """The run that codes when no model is named: the paper's middle lambda over the whole range."""
 
 
@@ -41,22 +41,45 @@ def by_name(name: str | Path | None = None) -> Path:
     """The model at a path, of a name, or the default one.
 
     Raises:
-        UserError: there is none, with the names that there are.
+        UserError: there is none, with the names that there are, or several have the name.
     """
     chosen = name or os.environ.get("PROGDTD_MODEL")
-    if chosen and Path(chosen).expanduser().exists():
-        return Path(chosen).expanduser()
-    found = {name_of(path): path for path in reversed(list(models()))}
-    if chosen in found or (not chosen and DEFAULT in found):
-        return found[str(chosen or DEFAULT)]
+    with contextlib.suppress(OSError, RuntimeError):  # too long, or of an unknown user
+        if chosen and Path(chosen).expanduser().exists():
+            return Path(chosen).expanduser()
+    if not chosen and (DEFAULT / WEIGHTS).exists():
+        return DEFAULT
+    found: dict[str, list[Path]] = {}
+    for path in models():
+        found.setdefault(name_of(path), []).append(path)
     if not chosen and len(found) == 1:
-        return next(iter(found.values()))
+        chosen = next(iter(found))
+    if chosen in found:
+        return _only(str(chosen), found[str(chosen)])
     there = f"There are: {', '.join(sorted(found))}." if found else (
         "There are none here: train one (python -m progdtd.train), or name a folder that holds "
         "some in PROGDTD_MODELS.")  # fmt: skip
     if chosen:
         raise UserError(f"No model {chosen}: it is neither a file nor a name. {there}")
     raise UserError(f"Which model? Give one (--model, or PROGDTD_MODEL). {there}")
+
+
+def _only(name: str, paths: list[Path]) -> Path:
+    """The one path of a name under the first root that has any.
+
+    Raises:
+        UserError: there are several.
+    """
+    for root in roots():
+        under = [path for path in paths if path.is_relative_to(root)]
+        if len(under) > 1:
+            raise UserError(
+                f"Several models have the name {name}; give the path of one: "
+                f"{', '.join(map(str, under))}."
+            )
+        if under:
+            return under[0]
+    raise AssertionError(name)
 
 
 def by_fingerprint(fingerprint: bytes) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from PIL import Image, ImageFile
 
 from progdtd.codec import container
 from progdtd.codec.errors import CodecError
+from progdtd.errors import UserError
 
 FORMAT = "PDTD"
 OPTIONS = ("levels", "max_bytes", "target_psnr")
@@ -45,7 +46,7 @@ class PdtdImageFile(ImageFile.ImageFile):
             stream = self.fp.read()
             try:
                 self.im = Codec.load_for(stream).decode(stream).im
-            except CodecError as error:
+            except UserError as error:
                 raise OSError(str(error)) from error
             if self._exclusive_fp:
                 self.fp.close()

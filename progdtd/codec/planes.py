@@ -274,11 +274,17 @@ class PlaneDecoder:
             self.changed = self.level == 0
             if self.level >= self._front.levels:
                 raise MismatchError
-            for elements in self._front.passes(self.level):
-                self._take(self._front, elements, decoder)
+            taken = [
+                (elements, self._take(self._front, elements, decoder))
+                for elements in self._front.passes(self.level)
+            ]
             decoder.finish()
         except MismatchError as error:
             raise UndecodableError(self.level + 1) from error
+        y_hat = self.y_hat.view(-1).numpy()
+        for elements, values in taken:
+            self.changed = self.changed or bool((y_hat[elements] != values).any())
+            y_hat[elements] = values
         self.level += 1
 
     def _begin(self, decoder: Decoder) -> Front:
@@ -295,8 +301,8 @@ class PlaneDecoder:
         bits = expected_bits(classes, self.gains)
         return Front(classes, self.gains, thresholds(bits, self._levels))
 
-    def _take(self, front: Front, elements: np.ndarray, decoder: Decoder) -> None:
-        """Decode a pass."""
+    def _take(self, front: Front, elements: np.ndarray, decoder: Decoder) -> np.ndarray:
+        """Decode a pass; returns what its elements are now known to be."""
         tables, states = front.tables, front.state[elements]
         digits = decoder.take_digits(front.odds, states)
         if (front.odds[states, digits] == 0).any():
@@ -307,6 +313,4 @@ class PlaneDecoder:
         values[beyond] += escapes[beyond] * (decoder.take_numbers(len(beyond)) - 1)
         if isinstance(self._means, np.ndarray):
             values += self._means[elements]
-        y_hat = self.y_hat.view(-1).numpy()
-        self.changed = self.changed or bool((y_hat[elements] != values).any())
-        y_hat[elements] = values
+        return values

@@ -17,6 +17,7 @@ from PIL import Image
 from progdtd import checkpoint, data, gains
 from progdtd.checkpoint import save_weights
 from progdtd.codec import find
+from progdtd.fingerprint import fingerprint
 from progdtd.models import ProgressiveHyperprior
 
 META = {
@@ -161,6 +162,13 @@ def test_folders_and_their_failures(model_file, images, command) -> None:
         (("encode", "photo.png", "x.pdtd", "--levels", "0.1,,1"), "give fractions", 2),
         (("decode", "whole.pdtd", "x.pdtd"), "no image format", 1),
         (("encode", "photo.png", "photo.png/x.pdtd"), "could not be written", 1),
+        (("encode", "photo.png", "photo.png"), "is an image by its name", 1),
+        (("encode", "photo.png", "x" * 300), "File name too long", 1),
+        (("encode", "photo.png", "x.pdtd", "--model", "y" * 300), "No model yyy", 1),
+        (("encode", "photo.png", "x.pdtd", "--model", "~nobody/x"), "No model ~nobody/x", 1),
+        (("encode", "photo.png", "x.pdtd", "--model", "empty.pt"), "is damaged", 1),
+        (("encode", "photo.png", "x.pdtd", "--target-psnr", "nan"), "not a number above 0", 2),
+        (("strip", "photo.png", "photo.png"), "would be drawn over", 1),
         (("encode", "photo.png", "x.pdtd", "--device", "cuda:7"), "device", 1),
         (("decode", "photo.png", "x.png"), "no ProgDTD stream", 3),
         (("decode", "whole.pdtd", "x.xyz"), "no image format", 1),
@@ -176,6 +184,7 @@ def test_bad_input(model_file, photo, command, arguments, said, code) -> None:
     assert command("codec.__main__", "encode", photo, "whole.pdtd")[0] == 0
     stream = Path("whole.pdtd").read_bytes()
     Path("newer.pdtd").write_bytes(stream[:4] + b"\x09" + stream[5:])
+    torch.save({"model": {}, "meta": {}}, "empty.pt")
     changed = lively(ProgressiveHyperprior(8, 12))
     changed.g_s[0].bias.data += 1
     save_weights(Path("gone/weights.safetensors"), changed, META)
@@ -189,6 +198,45 @@ def test_bad_input(model_file, photo, command, arguments, said, code) -> None:
     assert not any(Path(name).exists() for name in ("x.png", "x.pdtd", "x.xyz"))
 
 
+def test_where_streams_go(model_file, photo, command) -> None:
+    """Into a folder that is yet to be made, where a link leads, and to what is no file."""
+    encode = ("codec.__main__", "encode", photo)
+    assert command(*encode, f"new{os.sep}")[0] == 0
+    stream = Path("new/photo.pdtd").read_bytes()
+    Path("target.pdtd").touch()
+    Path("link.pdtd").symlink_to("target.pdtd")
+    assert command(*encode, "link.pdtd")[0] == 0
+    assert Path("link.pdtd").is_symlink()
+    assert Path("target.pdtd").read_bytes() == stream
+    os.mkfifo("fifo")
+    with subprocess.Popen(["cat", "fifo"], stdout=subprocess.PIPE) as reader:
+        assert command(*encode, "fifo")[0] == 0
+        assert reader.communicate()[0] == stream
+    assert Path("fifo").is_fifo()
+
+
+def test_a_name_that_two_models_have_is_not_guessed(model_file, photo, command) -> None:
+    code, output = command("codec.__main__", "encode", photo, "x.pdtd", "--model", "tiny")
+    assert (code, "by tiny" in output) == (0, True)
+    shutil.copytree(model_file.parent, "outputs/sweep/tiny")
+    code, output = command("codec.__main__", "encode", photo, "x.pdtd", "--model", "tiny")
+    assert (code, "Several models have the name tiny" in output) == (1, True)
+    assert "outputs/sweep/tiny" in output
+
+
+def test_streams_of_equal_weights_with_other_gains_decode_together(model_file, photo, command):
+    other = Path("outputs/other/weights.safetensors")
+    for path, measured in ((model_file, [0] * 12), (other, [64] * 6 + [0] * 6)):
+        save_weights(path, lively(ProgressiveHyperprior(8, 12)), META | {"gains": measured})
+    for path in (model_file, other):
+        stream = f"mix/{path.parent.name}.pdtd"
+        encode = ("encode", photo, stream, "--levels", "planes", "--model", str(path))
+        assert command("codec.__main__", *encode)[0] == 0
+    code, output = command("codec.__main__", "decode", "mix", "shown")
+    assert code == 0, output
+    assert len(os.listdir("shown")) == 2
+
+
 def test_help_is_quick_and_complete() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "progdtd.codec", "--help"], capture_output=True,
@@ -199,7 +247,14 @@ def test_help_is_quick_and_complete() -> None:
     assert "torch" not in done.stderr
 
 
-def test_released_weights_are_half_as_large_and_code_alike(photo, command) -> None:
+def test_weights_of_this_project_are_found_by_the_streams_that_they_made() -> None:
+    for path in find.DEFAULT.parent.glob("*/weights.safetensors"):
+        assert find.recorded(path) == fingerprint(checkpoint.load_model(path).model).hex()
+        assert find.recorded(path) in path.with_name("README.md").read_text()
+
+
+def test_released_weights_are_half_as_large_and_code_alike(photo, command, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
     assert command("train", "experiment=smoke", "model.N=32", "model.M=48")[0] == 0
     (trained,) = Path("outputs/smoke").glob("*/weights.safetensors")
     script = Path(__file__).resolve().parents[2] / "scripts" / "release.py"
@@ -214,6 +269,7 @@ def test_released_weights_are_half_as_large_and_code_alike(photo, command) -> No
     half = released / "weights.safetensors"
     assert f"{half}: " in done.stdout
     assert half.stat().st_size < 0.8 * trained.stat().st_size
+    assert find.recorded(half) == fingerprint(checkpoint.load_model(half).model).hex()
     assert f"| {trained.parent.name} | 6 | 12 | " in (released / "README.md").read_text()
     pictures = []
     for model in (str(trained), str(half)):

@@ -107,12 +107,12 @@ def test_a_forged_size_is_no_reason_to_wait() -> None:
 
 
 def test_cut_keeps_whole_levels() -> None:
-    assert container.cut(STREAM, len(STREAM)) == STREAM
-    shorter = container.cut(STREAM, 100)
+    assert container.fit(STREAM, len(STREAM)) == STREAM
+    shorter = container.fit(STREAM, 100)
     assert list(container.Reader().feed(shorter)) == PAYLOADS[:2]
     assert container.read_header(shorter)[0].levels == 2
     with pytest.raises(UserError, match="first level ends after"):
-        container.cut(STREAM, 20)
+        container.fit(STREAM, 20)
 
 
 def test_checksums_of_planes_are_short_but_for_the_last() -> None:
@@ -122,7 +122,7 @@ def test_checksums_of_planes_are_short_but_for_the_last() -> None:
     assert len(channels) - len(planes) == 2 * 2
     assert list(container.Reader().feed(planes)) == payloads
     assert container.ends(planes)[-1] == len(planes)
-    cut = container.cut(planes, len(planes) - 1)
+    cut = container.fit(planes, len(planes) - 1)
     assert list(container.Reader().feed(cut)) == payloads[:2]
     for end in container.ends(planes)[:1]:
         damaged = bytearray(planes)

@@ -9,12 +9,20 @@ from conftest import lively
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from progdtd import Codec, gains
+from progdtd import Codec, checkpoint, gains
 from progdtd.checkpoint import Loaded
-from progdtd.codec import channels, container, entropy, planes, refinement
+from progdtd.codec import channels, container, entropy, find, planes, refinement
 from progdtd.codec import codec as codec_module
-from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError
+from progdtd.codec.errors import (
+    DamagedError,
+    IncompleteError,
+    OtherModelError,
+    UndecodableError,
+)
+from progdtd.codec.refinement import OCTAVE
+from progdtd.data import to_tensor
 from progdtd.errors import UserError
+from progdtd.metrics import psnr
 from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
 from progdtd.tail_drop import TailDrop
 
@@ -284,12 +292,45 @@ def test_tables_never_change() -> None:
 
 
 def test_gains_follow_the_synthesis(photograph) -> None:
-    """A channel that is shown ten times as strongly has a hundred times the gain."""
-    model = ProgressiveHyperprior(8, 12)
-    lively(model)
-    loaded = Loaded(model, DROPS["dtd"], {"model": {}})
-    before = gains.measure(loaded, [photograph[:64, :64]], "cpu")
-    assert len(before) == 12
-    assert before == gains.measure(loaded, [photograph[:64, :64]], "cpu")
-    codec = codec_of(model, measured=before)
-    assert codec.decode(codec.encode(photograph[:64, :64], "planes")).size == (64, 64)
+    """A channel of half the values that is shown twice as strongly has four times the gain, and the
+    others have theirs."""
+    picture, channel = photograph[:128, :128], 3
+    loaded = checkpoint.load_model(find.DEFAULT)
+    before = np.array(gains.measure(loaded, [picture], "cpu"))
+    assert len(before) == 192
+    with torch.no_grad():
+        loaded.model.g_a[-1].weight[channel] /= 2
+        loaded.model.g_a[-1].bias[channel] /= 2
+        loaded.model.g_s[0].weight[channel] *= 2
+    change = np.array(gains.measure(loaded, [picture], "cpu")) - before
+    assert change[channel] == pytest.approx(2 * OCTAVE, abs=OCTAVE / 2)
+    assert np.abs(np.delete(change, channel)).mean() < OCTAVE / 8
+
+
+def test_a_target_of_psnr_is_reached_by_the_fewest_planes(photograph, caplog) -> None:
+    codec, picture = Codec.load(find.DEFAULT), photograph[:128, :192]
+    decoder = codec.decoder()
+    got = {level: psnr(to_tensor(picture), to_tensor(decoder.picture()))
+           for level in decoder.levels_of(codec.encode(picture, "planes"))}  # fmt: skip
+    for target in (20, 25, got[len(got)]):
+        cut = codec.encode(picture, "planes", target_psnr=target)
+        assert len(container.ends(cut)) == min(k for k, found in got.items() if found >= target)
+    assert not caplog.records
+    assert codec.encode(picture, "planes", target_psnr=90) == codec.encode(picture, "planes")
+    assert "less than the 90 asked for" in caplog.text
+
+
+def test_what_a_damaged_level_would_show_is_never_shown(photograph) -> None:
+    """Not even in part, when the damage is noticed only at the level's end."""
+    codec = Codec.load(find.DEFAULT)
+    parameters, payloads = planes.encode(
+        codec._prior, codec._gains, *codec.analyse(photograph[:64, :64])
+    )
+    levels, _ = planes.unpack(parameters)
+    decoder = planes.PlaneDecoder(codec._prior, codec._gains, levels, 4, 4)
+    for payload in payloads[:5]:
+        decoder.feed(payload)
+    before = decoder.y_hat.clone()
+    with pytest.raises(UndecodableError):
+        decoder.feed(payloads[6])
+    assert torch.equal(decoder.y_hat, before)
