@@ -9,18 +9,20 @@ from progdtd.errors import UserError
 from progdtd.tail_drop import build_drop
 
 WHOLE = {
-    "seed": 0, "dataset.validation": 0, "trainer.steps": 1, "trainer.batch_size": 1,
-    "trainer.crop": 1, "trainer.warmup": 0, "trainer.log_every": 1, "trainer.validate_every": 1,
-    "trainer.checkpoint_every": 1,
+    "seed": 0, "dataset.validation": 0, "dataset.scene": 1, "trainer.steps": 1,
+    "trainer.batch_size": 1, "trainer.crop": 1, "trainer.warmup": 0, "trainer.log_every": 1,
+    "trainer.validate_every": 1, "trainer.checkpoint_every": 1,
 }  # fmt: skip
 """Options that are whole numbers, with the least of each."""
 
 NUMBERS = ("trainer.lr", "trainer.aux_lr", "trainer.final_lr", "dataset.cache_gib")
+FLAGS = ("drop.latent", "drop.hyper", "trainer.flip", "trainer.compile", "logger.wandb")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 OPTIONAL = ("trainer.clip", "trainer.resize", "dataset.workers")
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse values that no run can have, before anything is written.
+    """Refuse values that no run can have, before anything of it but its record is written.
 
     Raises:
         UserError: names the option and what it may be.
@@ -36,6 +38,14 @@ def check(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if not number(value) or value < 0:
             raise UserError(f"{key}={value} must be a number and must not be negative.")
+    for key in FLAGS:
+        value = OmegaConf.select(cfg, key)
+        if not isinstance(value, bool):
+            raise UserError(f"{key}={value} must be true or false.")
+    if options.channels_last not in (True, False, "auto"):
+        raise UserError(f"trainer.channels_last={options.channels_last}: true, false or auto.")
+    if options.precision not in PRECISIONS:
+        raise UserError(f"trainer.precision={options.precision}: one of {', '.join(PRECISIONS)}.")
     for key in OPTIONAL:
         value = OmegaConf.select(cfg, key)
         if value is not None and (not number(value) or value < 0):

@@ -7,6 +7,7 @@ reads with more workers, sees the same batches. There is no sampler state to sav
 import contextlib
 import logging
 import os
+import signal
 import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -300,7 +301,14 @@ def loader(batches: Batches, steps: range, workers: int | None) -> DataLoader:
         sampler=steps,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_the_end_to_the_main_process,
     )
+
+
+def _leave_the_end_to_the_main_process(_: int) -> None:
+    """SIGTERM often comes to all processes of a job: workers that it killed would take the main
+    process with them before that has saved its checkpoint."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _decoded_gib(paths: Sequence[Path], resize: int | None) -> float:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,13 @@ def evaluate(
                         "and channels, planes.")  # fmt: skip
     loaded = checkpoint.load_model(path, device)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
-    ways = {name: NATIVE[name] for name in kinds} if "native" in names else {}
+    ways: dict[str, Way] = {}
+    if "native" in names:
+        codec = Codec(loaded, device)
+        ways = {name: partial(NATIVE[name], codec) for name in kinds}
     if "reference" in names:
-        ways["reference"] = _reference
-    rows = list(measure(Codec(loaded, device), ways, paths, levels, str(path)))
+        ways["reference"] = partial(protocols.reference, loaded.model, loaded.drop, device=device)
+    rows = list(measure(ways, paths, levels, str(path)))
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
     table = pd.DataFrame(rows).assign(dataset=dataset, **identity(loaded))
@@ -82,11 +86,10 @@ def evaluate(
     return written
 
 
-Way = Callable[[Codec, np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]
+Way = Callable[[np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]
 
 
 def measure(
-    codec: Codec,
     ways: Mapping[str, Way],
     paths: Sequence[Path],
     levels: Sequence[float],
@@ -98,14 +101,8 @@ def measure(
     called = dict(zip(paths, data.names(paths), strict=True))
     for path, picture in data.pictures(bar):
         for name, way in ways.items():
-            for row in way(codec, picture, levels):
+            for row in way(picture, levels):
                 yield row | {"image": called[path], "way": name}
-
-
-def _reference(
-    codec: Codec, picture: np.ndarray, levels: Sequence[float]
-) -> Iterator[dict[str, Any]]:
-    return protocols.reference(codec.model, codec.drop, picture, levels, codec.device)
 
 
 NATIVE = {"channels": protocols.native, "planes": protocols.planes}

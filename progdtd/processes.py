@@ -127,8 +127,9 @@ def conclude(job: Job, code: int) -> str:
         said = (job.directory / STDERR).read_text(errors="replace").strip().splitlines()
         said = [line for line in said if line and "HYDRA_FULL_ERROR" not in line]
         why = said[-1] if said else f"exit code {code}"
-    with contextlib.suppress(UserError):
-        run.record(job.directory, state="interrupted" if code < 0 else "failed", error=why)
+    if not run.is_held(job.directory):  # else the record is that of the process that has it
+        with contextlib.suppress(UserError):
+            run.record(job.directory, state="interrupted" if code < 0 else "failed", error=why)
     return why
 
 

@@ -34,7 +34,7 @@ def write(rows: Iterable[dict], path: Path) -> pd.DataFrame:
 
 
 def read(paths: Iterable[Path]) -> pd.DataFrame:
-    """Read per-image results CSVs into one table.
+    """Read per-image results CSVs into one table, each once.
 
     Raises:
         UserError: a file is not a results table, or two of them are of models that nothing in the
@@ -42,7 +42,7 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
     """
     tables: list[pd.DataFrame] = []
     origin: dict[tuple, Path] = {}
-    for path in paths:
+    for path in dict.fromkeys(paths):
         try:
             table = pd.read_csv(path)
         except (OSError, ValueError) as error:
@@ -62,7 +62,8 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
 
 def trained(curve: pd.DataFrame) -> pd.DataFrame:
     """The points of models within the range of p that they were trained for; of planes all."""
-    return curve[(curve.p >= curve.range_low) | curve.codec.str.endswith(PLANES)]
+    within = curve.p.between(curve.range_low, curve.range_high)
+    return curve[within | curve.codec.str.endswith(PLANES)]
 
 
 def controls(table: pd.DataFrame) -> pd.DataFrame:

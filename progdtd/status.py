@@ -104,7 +104,9 @@ def table(directories: Sequence[Path]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("run", "state", "step", "best loss", "left", "last error"):
         numeric = name in ("step", "best loss", "left")
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        table.add_column(
+            name, justify="right" if numeric else "left", no_wrap=name not in ("run", "last error")
+        )
     for status in map(read, directories):
         colour = COLOURS.get(status.state, "white")
         table.add_row(

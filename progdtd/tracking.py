@@ -52,6 +52,7 @@ class Tracker:
             log.warning("W&B cannot be reached (%s): logging offline.", error)
             wandb.teardown()  # it would go on waiting, and keep the run's id
             self.run = wandb.init(mode="offline", **options)
+        self.run.define_metric("*", step_metric="step")
 
     def __enter__(self) -> "Tracker":
         return self

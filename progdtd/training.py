@@ -318,7 +318,7 @@ def make_fabric(options: DictConfig) -> Fabric:
 def fast_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 faster than float32, rather than emulating it."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
@@ -334,7 +334,7 @@ def make_optimizers(
     quantiles = [p for name, p in model.named_parameters() if name.endswith("quantiles")]
     others = [p for name, p in model.named_parameters() if not name.endswith("quantiles")]
     try:
-        main = instantiate(options.optimizer, others, lr=options.lr)
+        main = instantiate(options.optimizer, others, lr=options.lr, _convert_="all")
     except InstantiationException as error:
         why = str(error.__cause__ or error).splitlines()[0]
         raise UserError(f"trainer.optimizer={options.optimizer}: {why}") from error

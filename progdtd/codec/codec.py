@@ -245,6 +245,7 @@ class Codec:
     def analyse(self, picture: np.ndarray, title: str = "") -> tuple[Tensor, Tensor]:
         """The latent and hyper-latent of (H, W, 3) uint8, padded by repeating its edge."""
         height, width = picture.shape[:2]
+        reach = self.model.REACH
         padded = np.pad(picture, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), "edge")
 
         def g_a(part: Tensor) -> Tensor:
@@ -252,9 +253,9 @@ class Codec:
             return self.model.g_a(x.contiguous(memory_format=torch.channels_last)).cpu()
 
         pixels = torch.from_numpy(padded).permute(2, 0, 1)[None]
-        y = tiled(g_a, pixels, Fraction(1, LATENT_STRIDE), TILE, 32, title)
+        y = tiled(g_a, pixels, Fraction(1, LATENT_STRIDE), TILE, reach["g_a"], title)
         z = tiled(lambda part: self.model.hyper_analyse(part.to(self.device)).cpu(),
-                  y, Fraction(1, 4), TILE // 4, 8)  # fmt: skip
+                  y, Fraction(1, 4), TILE // 4, reach["h_a"])  # fmt: skip
         return y, z
 
     @torch.inference_mode()
@@ -266,7 +267,8 @@ class Codec:
             x_hat = self.model.g_s(x).float().nan_to_num_(0.0)
             return x_hat.clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
 
-        pixels = tiled(g_s, y_hat, Fraction(LATENT_STRIDE), TILE // LATENT_STRIDE, 2, title)
+        pixels = tiled(g_s, y_hat, Fraction(LATENT_STRIDE), TILE // LATENT_STRIDE,
+                       self.model.REACH["g_s"], title)  # fmt: skip
         return np.ascontiguousarray(pixels[0, :, :height, :width].permute(1, 2, 0).numpy())
 
     def _cut_at(self, target: float, stream: bytes, picture: np.ndarray) -> bytes:

@@ -1,5 +1,6 @@
 """Sweeps as the cluster misbehaves: launchers, kills, signals, locks, damage, full disks."""
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 import torch
 from conftest import TINY, shell
 from filelock import FileLock
+from rich.console import Console
 from safetensors.torch import load_file
 
 from progdtd import run, status
@@ -141,12 +143,28 @@ def test_sigterm_saves_what_there_is_and_the_rest_is_the_same_to_the_bit(command
     assert equal(Path(RUN), of(0.1, "whole"))
 
 
-def test_a_directory_is_one_process_s_until_it_dies(command) -> None:
+def test_sigterm_to_all_processes_of_a_job_costs_no_checkpoint() -> None:
+    """As `timeout` and Slurm send it: the workers that read images get it too."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "progdtd.train", "experiment=smoke", *LONG, "dataset.workers=2",
+         "dataset.cache_gib=0"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_for(lambda: steps(Path(RUN)) > 1, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    assert torch.load(f"{RUN}/{run.LAST}", weights_only=True)["step"] > 1
+
+
+@pytest.mark.parametrize("launcher", [(), ("launcher=local", "-m")])
+def test_a_directory_is_one_process_s_until_it_dies(launcher) -> None:
     process = shell("progdtd.train", "experiment=smoke", *LONG)
     wait_for(lambda: steps(Path(RUN)) > 1, process)
     before = (Path(RUN) / run.RECORD).read_text()
-    code, output = command("train", "experiment=smoke", *LONG)
-    assert code == 1
+    second = shell("progdtd.train", "experiment=smoke", *LONG, *launcher)
+    output, _ = second.communicate(timeout=60)
+    assert second.returncode == 1, output
     assert f"is being trained by process {process.pid} on " in output
     assert (Path(RUN) / run.RECORD).read_text() == before
     process.kill()
@@ -380,6 +398,17 @@ def test_status_shows_what_is_planned_running_and_done() -> None:
     process.terminate()
     output, _ = process.communicate(timeout=60)
     assert re.search(r"seed-0\S* +interrupted .*asked to stop", output)
+
+
+def test_status_fits_a_terminal(command) -> None:
+    """A long error takes lines of its own, and no other column its room."""
+    assert command("train", "experiment=smoke", "lambda=1")[0] == 0
+    run.record(of(0.1), state="failed", error="something went wrong " * 20)
+    screen = Console(width=80, file=io.StringIO())
+    screen.print(status.table(status.runs([Path(GROUP)])))
+    shown = screen.file.getvalue()
+    for word in ("finished", "failed", "6/6", "something"):
+        assert word in shown
 
 
 def test_status_of_nothing(command) -> None:

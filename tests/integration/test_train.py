@@ -100,6 +100,15 @@ def test_killed_and_resumed_equals_undisturbed(command, kills) -> None:
     assert (whole / "validation.csv").read_text() == (killed / "validation.csv").read_text()
 
 
+def test_options_of_the_optimizer_may_be_lists(command) -> None:
+    """They are in every checkpoint, which holds plain values only."""
+    settings = ("experiment=smoke", "+trainer.optimizer.betas=[0.9,0.95]")
+    assert command("train", *settings)[0] == 0
+    Path(RUN, "weights.safetensors").unlink()
+    code, output = command("train", *settings)
+    assert (code, "Resuming" in output) == (0, True), output
+
+
 def test_training_learns(command, images) -> None:
     """A few steps on real crops lower the loss well below where it began."""
     arguments = ("model.N=16", "model.M=24", "trainer.steps=60", "trainer.lr=2e-3",
@@ -249,6 +258,10 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["drop.full=null"], "not a probability"),
         (["seed=abc"], "seed=abc must be a whole number"),
         (["trainer.crop=abc"], "trainer.crop=abc must be a whole number"),
+        (["trainer.flip=no"], "trainer.flip=no must be true or false"),
+        (["trainer.channels_last=no"], "true, false or auto"),
+        (["trainer.precision=bf16-true"], "bf16-mixed"),
+        (["dataset.scene=0"], "dataset.scene=0 must be a whole number, at least 1"),
         (["trainer.clip=-1"], "must be a number, not negative, or null"),
         (["dataset.workers=-1"], "dataset.workers=-1"),
         (["model.N=0"], "N must be a whole number above 0"),

@@ -38,6 +38,15 @@ def test_two_models_of_one_name_are_not_averaged(tmp_path) -> None:
         results.write([RUN | {"image": "a", "p": 0.1, "bpp": 1}], tmp_path / f"{name}.csv")
     with pytest.raises(UserError, match=r"one.csv and .*two.csv .* same name"):
         results.read([tmp_path / "one.csv", tmp_path / "two.csv"])
+    assert len(results.read([tmp_path / "one.csv", tmp_path / "one.csv"])) == 1
+
+
+def test_models_are_shown_where_they_were_trained() -> None:
+    table = pd.DataFrame(
+        [RUN | {"p": p, "range_low": 0.1, "range_high": 0.5} for p in (0.05, 0.1, 0.5, 1.0)]
+    )
+    assert results.trained(table).p.tolist() == [0.1, 0.5]
+    assert len(results.trained(table.assign(codec=f"ProgDTD{results.PLANES}"))) == 4
 
 
 def test_nothing_to_read_is_an_empty_table() -> None:
