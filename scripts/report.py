@@ -1,6 +1,6 @@
 """The README's tables of results, from those that `progdtd.figures` wrote.
 
-python scripts/report.py outputs/reference --readme
+python scripts/report.py outputs/reference --controls outputs/controls --readme
 """
 
 import argparse
@@ -27,6 +27,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="what `progdtd.figures out=` was given")
+    parser.add_argument("--controls", type=Path, help="the same of models with other tail drops")
     parser.add_argument("--readme", action="store_true", help="put the tables into the README")
     options = parser.parse_args()
     levels = pd.read_csv(options.folder / "results.csv")
@@ -39,8 +40,10 @@ def main() -> None:
         "results": (quality(channels), published(deltas)),
         "others": (kinds(double), at_rates(double, beside), comparison(deltas)),
         "groups": (groups(channels), falls(double)),
-        "drops": drops(results.controls(models)),
     }
+    if options.controls:
+        controls = pd.read_csv(options.controls / "results.csv")
+        report["drops"] = drops(controls[controls.model.notna()])
     for section, tables in report.items():
         print(*tables, sep="\n\n", end="\n\n")
         if options.readme:

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,15 @@ TINY = ("model.N=8", "model.M=12")
 
 
 @pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test works in a directory of its own, without a login or a data root of the user's."""
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test works in a directory of its own, without a login or a data root of the user's, and
+    leaves no process behind, not even when it fails."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PROGDTD_DATA", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
+    yield
+    while started:
+        started.pop().kill()
 
 
 @pytest.fixture
@@ -52,15 +56,21 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 """Tests started in the background of a shell ignore it, and so would all that they start."""
 
 
+started: list[subprocess.Popen] = []
+"""What a test started with `shell`."""
+
+
 def shell(*arguments: str, **environment: str) -> subprocess.Popen:
     """Start `python -m <arguments>` as a process of its own."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | environment,
     )
+    started.append(process)
+    return process
 
 
 @pytest.fixture

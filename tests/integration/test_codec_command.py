@@ -248,7 +248,10 @@ def test_help_is_quick_and_complete() -> None:
 
 
 def test_weights_of_this_project_are_found_by_the_streams_that_they_made() -> None:
-    for path in find.DEFAULT.parent.glob("*/weights.safetensors"):
+    outputs = find.DEFAULT.parents[1]
+    paths = [*outputs.glob("reference/*/weights.safetensors"), *outputs.glob("controls/*none*/*.s*")]
+    assert len(paths) == 7
+    for path in paths:
         assert find.recorded(path) == fingerprint(checkpoint.load_model(path).model).hex()
         assert find.recorded(path) in path.with_name("README.md").read_text()
 
