@@ -278,12 +278,18 @@ def test_wandb_out_of_reach_costs_a_warning(command, monkeypatch) -> None:
 DDP = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
 
 
-@pytest.mark.parametrize("torchrun", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_two_processes_end_with_the_weights_of_one(torchrun) -> None:
-    """The same global batch; noise apart, which each process draws for itself."""
+@pytest.mark.parametrize(
+    ("torchrun", "optimizer"),
+    [(False, "adam"), (False, "soap"), pytest.param(True, "adam", marks=pytest.mark.slow)],
+)
+def test_two_processes_end_with_the_weights_of_one(torchrun, optimizer) -> None:
+    """The same global batch; noise apart, which each process draws for itself. With SOAP the two are
+    equal, but not near the one: the rounding in which sums over one and over two processes differ
+    decides the basis of what the first gradients say nothing about."""
     script = str(Path(__file__).with_name("without_noise.py"))
     start = ["-m", "torch.distributed.run", "--nproc_per_node=2"] if torchrun else []
-    common = ("experiment=smoke", "trainer.precision=32-true", "trainer.steps=12")
+    common = ("experiment=smoke", "trainer.precision=32-true", "trainer.steps=12",
+              f"trainer/optimizer={optimizer}")  # fmt: skip
     for more in (("trainer.batch_size=1", *DDP), ("trainer.batch_size=2", "group=alone")):
         words = [sys.executable, *(start if "group=alone" not in more else []), script]
         done = subprocess.run([*words, *common, *more], capture_output=True, text=True)
@@ -294,7 +300,8 @@ def test_two_processes_end_with_the_weights_of_one(torchrun) -> None:
     )
     for name in parameters(alone):
         assert torch.equal(first[name], second[name]), name
-        torch.testing.assert_close(first[name], alone[name], rtol=1e-4, atol=1e-5)
+        if optimizer == "adam":
+            torch.testing.assert_close(first[name], alone[name], rtol=1e-4, atol=1e-5)
     assert sorted(path.name for path in Path(GROUP).iterdir()) == [Path(RUN).name]
     assert not list(Path(RUN).glob("train_ddp*"))
 
