@@ -283,9 +283,9 @@ DDP = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
     [(False, "adam"), (False, "soap"), pytest.param(True, "adam", marks=pytest.mark.slow)],
 )
 def test_two_processes_end_with_the_weights_of_one(torchrun, optimizer) -> None:
-    """The same global batch; noise apart, which each process draws for itself. With SOAP the two are
-    equal, but not near the one: the rounding in which sums over one and over two processes differ
-    decides the basis of what the first gradients say nothing about."""
+    """The same global batch; noise apart, which each process draws for itself. With SOAP the two
+    are equal, but not near the one: the rounding in which sums over one and over two processes
+    differ decides the basis of what the first gradients say nothing about."""
     script = str(Path(__file__).with_name("without_noise.py"))
     start = ["-m", "torch.distributed.run", "--nproc_per_node=2"] if torchrun else []
     common = ("experiment=smoke", "trainer.precision=32-true", "trainer.steps=12",
