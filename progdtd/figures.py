@@ -278,9 +278,9 @@ def contact_sheet(codec, stream: bytes, picture) -> Figure:
     decoder = codec.decoder()
     for level in decoder.levels_of(stream):
         decoded = decoder.picture()
-        bpp = 8 * decoder.reader.position / (height * width)
+        bpp = 8 * decoder.position / (height * width)
         psnr = metrics.psnr(data.to_tensor(picture), data.to_tensor(decoded))
-        caption = f"level {level}: {decoder.reader.position} bytes\n{bpp:.3f} bpp, {psnr:.2f} dB"
+        caption = f"level {level}: {decoder.position} bytes\n{bpp:.3f} bpp, {psnr:.2f} dB"
         shown.append((decoded, caption))
     shown.append((picture, "original"))
     columns = min(4 if len(shown) > 9 else 3, len(shown))

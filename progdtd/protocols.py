@@ -103,7 +103,7 @@ def _prefixes(
             x_hat = data.to_tensor(decoder.picture())
             synthesis_s = clock() - start
             scores = quality(x_hat.contiguous())
-        size = decoder.reader.position
+        size = decoder.position
         yield scores | {
             "level": level,
             "latent_channels": decoder.plan[level - 1][0],

@@ -1,6 +1,7 @@
 """Which model: by path, by name, or by the fingerprint in a stream."""
 
 import contextlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -24,10 +25,9 @@ def roots() -> list[Path]:
     return list(dict.fromkeys([*places, Path("outputs").resolve(), PACKAGE.parent / "outputs"]))
 
 
-def models() -> Iterator[Path]:
-    """Every weights file under the roots."""
-    for root in roots():
-        yield from sorted(root.rglob("*.safetensors"))
+def models(root: Path) -> list[Path]:
+    """Every weights file under a root."""
+    return sorted(root.rglob("*.safetensors"))
 
 
 def name_of(path: Path) -> str:
@@ -49,37 +49,26 @@ def by_name(name: str | Path | None = None) -> Path:
             return Path(chosen).expanduser()
     if not chosen and (DEFAULT / WEIGHTS).exists():
         return DEFAULT
-    found: dict[str, list[Path]] = {}
-    for path in models():
-        found.setdefault(name_of(path), []).append(path)
-    if not chosen and len(found) == 1:
-        chosen = next(iter(found))
+    found: dict[str, Path] = {}
+    for root in roots():
+        for name, same in itertools.groupby(sorted(models(root), key=name_of), name_of):
+            paths = list(same)
+            if name == chosen and name not in found and len(paths) > 1:
+                raise UserError(
+                    f"Several models have the name {name}; give the path of one: "
+                    f"{', '.join(map(str, paths))}."
+                )
+            found.setdefault(name, paths[0])
     if chosen in found:
-        return _only(str(chosen), found[str(chosen)])
+        return found[str(chosen)]
+    if not chosen and len(found) == 1:
+        return next(iter(found.values()))
     there = f"There are: {', '.join(sorted(found))}." if found else (
         "There are none here: train one (python -m progdtd.train), or name a folder that holds "
         "some in PROGDTD_MODELS.")  # fmt: skip
     if chosen:
         raise UserError(f"No model {chosen}: it is neither a file nor a name. {there}")
     raise UserError(f"Which model? Give one (--model, or PROGDTD_MODEL). {there}")
-
-
-def _only(name: str, paths: list[Path]) -> Path:
-    """The one path of a name under the first root that has any.
-
-    Raises:
-        UserError: there are several.
-    """
-    for root in roots():
-        under = [path for path in paths if path.is_relative_to(root)]
-        if len(under) > 1:
-            raise UserError(
-                f"Several models have the name {name}; give the path of one: "
-                f"{', '.join(map(str, under))}."
-            )
-        if under:
-            return under[0]
-    raise AssertionError(name)
 
 
 def by_fingerprint(fingerprint: bytes) -> Iterator[Path]:
@@ -90,7 +79,7 @@ def by_fingerprint(fingerprint: bytes) -> Iterator[Path]:
         remembered = Path(link.read_text())
         if remembered.exists():
             yield remembered
-    for path in models():
+    for path in itertools.chain.from_iterable(map(models, roots())):
         if recorded(path) == fingerprint.hex():
             yield path
 

@@ -215,9 +215,14 @@ def test_where_streams_go(model_file, photo, command) -> None:
     assert Path("fifo").is_fifo()
 
 
-def test_a_name_that_two_models_have_is_not_guessed(model_file, photo, command) -> None:
+def test_a_name_that_two_models_have_is_not_guessed(
+    model_file, photo, command, monkeypatch
+) -> None:
     code, output = command("codec.__main__", "encode", photo, "x.pdtd", "--model", "tiny")
     assert (code, "by tiny" in output) == (0, True)
+    monkeypatch.setenv("PROGDTD_MODELS", str(model_file.parents[1]))  # a folder within outputs/
+    assert command("codec.__main__", "encode", photo, "x.pdtd", "--model", "tiny")[0] == 0
+    monkeypatch.delenv("PROGDTD_MODELS")
     shutil.copytree(model_file.parent, "outputs/sweep/tiny")
     code, output = command("codec.__main__", "encode", photo, "x.pdtd", "--model", "tiny")
     assert (code, "Several models have the name tiny" in output) == (1, True)

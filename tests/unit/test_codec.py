@@ -80,7 +80,7 @@ def test_prefixes_of_any_picture_decode(height, width, seed, which) -> None:
     picture = low if seed % 2 else np.full_like(low, seed % 256)
     stream = codec.encode(picture)
     decoder = codec.decoder()
-    ends = [(level, decoder.reader.position) for level in decoder.levels_of(stream)]
+    ends = [(level, decoder.position) for level in decoder.levels_of(stream)]
     assert ends[-1][1] == len(stream)
     size = int(rng.integers(ends[0][1], len(stream) + 1))
     level = sum(end <= size for _, end in ends)
@@ -92,7 +92,7 @@ def test_prefixes_of_any_picture_decode(height, width, seed, which) -> None:
 def test_truncation_at_every_byte(codec, photograph) -> None:
     stream = codec.encode(photograph[:60, :64])
     decoder = codec.decoder()
-    ends = [decoder.reader.position for _ in decoder.levels_of(stream)]
+    ends = [decoder.position for _ in decoder.levels_of(stream)]
     known = {level: pixels(codec.decode(stream, levels=level)) for level in range(1, len(ends) + 1)}
     for size in range(len(stream) + 1):
         level = sum(end <= size for end in ends)
@@ -249,7 +249,7 @@ def test_errors_say_what_is_wrong(codec, photograph) -> None:
 def test_salvage_shows_the_levels_before_the_damage(codec, photograph) -> None:
     stream = codec.encode(photograph[:64, :64])
     decoder = codec.decoder()
-    ends = [decoder.reader.position for _ in decoder.levels_of(stream)]
+    ends = [decoder.position for _ in decoder.levels_of(stream)]
     damaged = bytearray(stream)
     damaged[ends[3] - 1] ^= 1
     with pytest.raises(DamagedError, match="level 4"):

@@ -96,7 +96,7 @@ def test_every_level_is_that_of_the_prefix_that_holds_it(codec, photograph) -> N
     truth, errors = whole(codec, stream), []
     for _, _ in zip(decoder.levels_of(stream), steps, strict=True):
         prefix = codec.decoder()
-        prefix.feed(stream[: decoder.reader.position])
+        prefix.feed(stream[: decoder.position])
         assert torch.equal(prefix.y_hat, decoder.y_hat)
         assert torch.equal(piecewise.y_hat, decoder.y_hat)
         errors.append((decoder.y_hat - truth).square().sum().item())
