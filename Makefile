@@ -30,7 +30,7 @@ quickstart: $(INSTALLED)  ## train, evaluate and draw on the bundled photographs
 	@echo "The model    $(QUICK_RUN)/weights.safetensors"
 	@echo "Its numbers  $(QUICK_RUN)/evaluation/photos-held-out_native.csv"
 	@echo "Its curve    $(QUICK)/figures/rate_distortion_native.png"
-	@echo "Pictures     $(QUICK)/figures/strip_coffee.png"
+	@echo "Pictures     $(QUICK)/figures/strip_coffee.jpg"
 
 sweep: $(INSTALLED)  ## train the six reference models; ARGS="dataset=folder dataset.root=DIR"
 	$(RUN) -m progdtd.train -m experiment=reference $(ARGS)

@@ -113,7 +113,8 @@ def rising(curve: pd.DataFrame) -> pd.DataFrame:
 def write(table: pd.DataFrame, out: Path) -> list[Path]:
     """Write `bd.csv` and, for people, `bd.md`."""
     paths = [out / "bd.csv", out / "bd.md"]
-    write_aside(paths[0], lambda aside: table.to_csv(aside, index=False))
+    rounded = table.round({"bd_rate": 4, "bd_psnr": 4})  # beyond, machines differ
+    write_aside(paths[0], lambda aside: rounded.to_csv(aside, index=False))
     write_aside(paths[1], lambda aside: aside.write_text(markdown(table)))
     return paths
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from progdtd import bd, curves, results
 from progdtd.errors import UserError
+from progdtd.files import write_aside
 from progdtd.paths import CONF
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ def main(cfg: DictConfig) -> None:
 
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
-    pd.concat([t for t in (ours, baselines) if len(t)]).to_csv(out / "results.csv", index=False)
+    means = pd.concat([table for table in (ours, baselines) if len(table)])
+    write_aside(out / "results.csv", lambda aside: means.to_csv(aside, index=False))
     written = [out / "results.csv"]
     for protocol, part in ours.groupby("protocol"):
         native = protocol == "native"
@@ -96,9 +98,8 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
         baselines = baselines[baselines.dataset == cfg.images]
         return results.aggregate(measured), results.aggregate(baselines)
     kept = Path(cfg.results)
-    table = pd.read_csv(kept) if kept.is_file() else pd.DataFrame(columns=["dataset", "model"])
-    table = table[table.dataset == cfg.images]
-    if table.empty:
+    table = results.read_means(kept) if kept.is_file() else None
+    if table is None or (table := table[table.dataset == cfg.images]).empty:
         raise UserError(
             f"No results for {cfg.images} under {', '.join(patterns)}, nor in {kept}: make some "
             "with `python -m progdtd.evaluate run=<run>`, or set runs= and images=."
@@ -223,19 +224,18 @@ def _label(named: dict, ours: pd.DataFrame) -> str:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as PDF and PNG."""
-    paths = [stem.with_suffix(suffix) for suffix in (".pdf", ".png")]
+    """Write a figure as PDF and PNG, the same bytes for the same figure."""
     with matplotlib.rc_context(STYLE):
-        for path in paths:
-            figure.savefig(path)
-    return paths
+        figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
+        figure.savefig(stem.with_suffix(".png"))
+    return [stem.with_suffix(".pdf"), stem.with_suffix(".png")]
 
 
 STRIP_LEVELS = (0.05, 0.1, 0.2, 0.4, 1.0)
 
 
 def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
-    """One image as decoded at several levels, beside the original."""
+    """One image as decoded at several levels, beside the original, as JPEG of high quality."""
     from progdtd import checkpoint, data
     from progdtd.evaluation import HELD_OUT, find_held_out
 
@@ -246,7 +246,11 @@ def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     except data.UNREADABLE as error:
         raise UserError(f"strip.image={path} cannot be read: {error}.") from error
     levels = [p for p in STRIP_LEVELS if p >= loaded.drop.range[0]]
-    return save(strip(loaded, picture, levels), out / f"strip_{path.stem}")
+    drawn = out / f"strip_{path.stem}.jpg"
+    with matplotlib.rc_context(STYLE):
+        figure = strip(loaded, picture, levels)
+        figure.savefig(drawn, pil_kwargs={"quality": 90, "subsampling": 0})
+    return [drawn]
 
 
 def strip(loaded, picture, levels) -> Figure:

@@ -23,7 +23,10 @@ IDENTITY = COLUMNS[: COLUMNS.index("image")]
 """What names a rate-distortion curve."""
 
 LEVEL = [*IDENTITY, "p", "latent_channels", "hyper_channels"]
-"""What names a point of a rate-distortion curve; the remaining columns are averaged over images."""
+"""What names a point of a rate-distortion curve."""
+
+MEANS = [column for column in COLUMNS if column not in (*LEVEL, "image", "width", "height")]
+"""What is averaged over images."""
 
 
 def write(rows: Iterable[dict], path: Path) -> pd.DataFrame:
@@ -44,7 +47,7 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
     origin: dict[tuple, Path] = {}
     for path in dict.fromkeys(paths):
         try:
-            table = pd.read_csv(path)
+            table = _read(path)
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read as CSV ({error}).") from error
         missing = [column for column in COLUMNS if column not in table]
@@ -58,6 +61,23 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
                 )
         tables.append(table[COLUMNS])
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+
+
+def read_means(path: Path) -> pd.DataFrame:
+    """Read a table of means that `progdtd.figures` wrote.
+
+    Raises:
+        UserError: the file is none.
+    """
+    try:
+        table = _read(path)
+        return table[[*LEVEL, *MEANS, "images"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is not a table that progdtd.figures wrote ({error}).") from error
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, float_precision="round_trip")  # what was written, to the last digit
 
 
 def trained(curve: pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +99,5 @@ def aggregate(table: pd.DataFrame) -> pd.DataFrame:
 
     A level whose images have unequal counts within one curve is kept: `images` shows it.
     """
-    values = ["bytes", "bpp", "bpp_estimated", "psnr", "ms_ssim", "ms_ssim_db", "ssim"]
     levels = table.groupby(LEVEL, dropna=False, sort=True)
-    means = levels[[*values, "encode_s", "decode_s"]].mean()
-    return means.assign(images=levels["image"].nunique()).reset_index()
+    return levels[MEANS].mean().assign(images=levels["image"].nunique()).reset_index()

@@ -100,8 +100,8 @@ def test_the_projects_own_results_draw_again(command) -> None:
     code, output = command("figures", f"results={kept}/results.csv")
     assert code == 0, output
     for table in ("results.csv", "bd.csv"):
-        again = pd.read_csv(Path("outputs/figures", table))
-        pd.testing.assert_frame_equal(again, pd.read_csv(kept / table), check_dtype=False)
+        assert Path("outputs/figures", table).read_bytes() == (kept / table).read_bytes()
+    again = pd.read_csv("outputs/figures/results.csv")
     native = again[again.protocol == "native"]
     assert native[native["drop"] == "dtd"].groupby(["lambda", "range_low"]).ngroups == 6
     controls = pd.read_csv(kept.with_name("controls") / "results.csv")
@@ -133,7 +133,7 @@ def test_strip_of_one_image_over_p(command, images) -> None:
     run = next(Path("outputs/smoke").iterdir())
     code, output = command("figures", f"strip.run={run}", f"strip.image={images}/b.jpg")
     assert code == 0, output
-    assert Image.open("outputs/figures/strip_b.png").width > 1500
+    assert Image.open("outputs/figures/strip_b.jpg").width > 1500
     code, output = command("figures", f"strip.run={run}", "strip.image=nowhere.png")
     assert code == 1
     assert "nowhere.png cannot be read" in output
