@@ -66,9 +66,11 @@ def test_default_dataset_is_on_this_machine() -> None:
     assert len(instantiate(composed().dataset.paths)) == 8
 
 
-def test_unknown_model_names_the_choices() -> None:
-    with pytest.raises(MissingConfigException, match="mean_scale_hyperprior"):
-        composed("model=nonesuch")
+@pytest.mark.parametrize("group", GROUPS)
+def test_an_unknown_choice_is_refused_with_those_there_are(group) -> None:
+    there = next(choice for name, choice in CHOICES if name == group)
+    with pytest.raises(MissingConfigException, match=f"nonesuch(.|\n)*{there}"):
+        composed(f"{group}=nonesuch")
 
 
 @pytest.mark.parametrize(
