@@ -5,6 +5,7 @@ Vimeo-90k is 33 GB: the libraries for verified downloads start over where a conn
 
 import hashlib
 import os
+import time
 from pathlib import Path
 
 import requests
@@ -15,6 +16,10 @@ from progdtd.errors import UserError
 CHUNK = 1 << 16
 ATTEMPTS = 5  # in a row that bring nothing
 TIMEOUT_S = 30
+PAUSE_S = 1.0  # before the second attempt, and as much longer before each that follows
+
+MOMENTARY = (408, 429)
+"""Answers that blame the request and yet may be another one in a while."""
 
 
 def fetch(url: str, path: Path, sha256: str | None = None) -> None:
@@ -36,26 +41,14 @@ def fetch(url: str, path: Path, sha256: str | None = None) -> None:
     part = path.with_name(path.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
     attempts, had = 0, 0
-    while True:
-        try:
-            if _continue(url, part):
-                break
-        except requests.HTTPError as error:
-            raise UserError(f"{url}: {error.response.status_code} {error.response.reason}. "
-                            "Check the address.") from error  # fmt: skip
-        except OSError as error:
-            if not isinstance(error, requests.RequestException):
-                raise UserError(
-                    f"{part} cannot be written ({error.strerror}). Make room; the same command "
-                    "goes on where it stopped."
-                ) from error
-            have = part.stat().st_size if part.exists() else 0
-            attempts, had = (0 if have > had else attempts + 1), have
-            if attempts == ATTEMPTS:
-                raise UserError(
-                    f"{url} could not be downloaded ({type(error).__name__}). "
-                    "The same command goes on where it stopped."
-                ) from error
+    while why := _attempt(url, part):
+        have = part.stat().st_size if part.exists() else 0
+        attempts, had = (0 if have > had else attempts + 1), have
+        if attempts == ATTEMPTS:
+            raise UserError(
+                f"{url} could not be downloaded ({why}). The same command goes on where it stopped."
+            )
+        time.sleep(attempts * PAUSE_S)
     if sha256 is not None and digest(part) != sha256:
         part.unlink()
         raise UserError(
@@ -63,6 +56,26 @@ def fetch(url: str, path: Path, sha256: str | None = None) -> None:
             "Start the same command again; if it stays, the file there has changed."
         )
     os.replace(part, path)
+
+
+def _attempt(url: str, part: Path) -> str:
+    """Go on with `part`; returns why it is not whole yet, empty once it is.
+
+    Raises:
+        UserError: another attempt would not help.
+    """
+    try:
+        return "" if _continue(url, part) else "it is not as long as the server says"
+    except requests.RequestException as error:
+        if isinstance(error, ValueError):
+            raise UserError(f"{url} is no address ({error}).") from error
+        answer = error.response
+        return type(error).__name__ if answer is None else f"{answer.status_code} {answer.reason}"
+    except OSError as error:
+        raise UserError(
+            f"{part} cannot be written ({error.strerror}). Make room; the same command "
+            "goes on where it stopped."
+        ) from error
 
 
 def _continue(url: str, part: Path) -> bool:
@@ -74,9 +87,17 @@ def _continue(url: str, part: Path) -> bool:
             total = response.headers.get("Content-Range", "").rpartition("/")[2]
             if total.isdigit() and int(total) == have:
                 return True
-            part.unlink()
+            part.unlink(missing_ok=True)
             return False
+        status = response.status_code
+        if 400 <= status < 500 and status not in MOMENTARY:
+            raise UserError(f"{url}: {status} {response.reason}. Check the address.")
         response.raise_for_status()
+        if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
+            raise UserError(
+                f"{url} arrives in another form than asked for ({encoding}): the server, or a "
+                "proxy on the way, compresses it. Download it by other means."
+            )
         if response.status_code != 206:  # the server starts over
             have = 0
         length = response.headers.get("Content-Length")

@@ -31,7 +31,8 @@ def main() -> None:
     parser.add_argument("--source", default=SOURCE, help="address of the zip")
     parser.add_argument("--sha256", help="expected checksum of the zip")
     arguments = parser.parse_args()
-    archive = arguments.zip or arguments.to.with_suffix(".zip")
+    root = arguments.to.resolve()
+    archive = arguments.zip or root.with_name(f"{root.name}.zip")
     try:
         if not arguments.zip:
             fetch(arguments.source, archive, arguments.sha256)
@@ -62,11 +63,16 @@ def unpack(archive: Path, root: Path) -> None:
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
                 aside = target.with_name(target.name + ".part")
-                with file.open(entry) as source, aside.open("wb") as copy:
-                    shutil.copyfileobj(source, copy)
-                aside.rename(target)
+                try:
+                    with file.open(entry) as source, aside.open("wb") as copy:
+                        shutil.copyfileobj(source, copy)
+                    aside.rename(target)
+                finally:
+                    aside.unlink(missing_ok=True)
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise UserError(f"{archive} is damaged ({error}): download it again.") from error
+    except (RuntimeError, NotImplementedError) as error:
+        raise UserError(f"{archive} cannot be unpacked: {error}.") from error
     except OSError as error:
         raise UserError(
             f"{archive} cannot be unpacked to {root} ({error}). Mend that, then start the same "

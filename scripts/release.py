@@ -35,8 +35,11 @@ def main() -> None:
     )
     options = parser.parse_args()
     try:
-        for directory in options.runs:
-            release(directory, options.to / directory.name, options.images)
+        outs = [options.to / directory.resolve().name for directory in options.runs]
+        if twice := {out for out in outs if outs.count(out) > 1}:
+            raise UserError(f"Several runs would be written to {min(twice)}: one at a time.")
+        for directory, out in zip(options.runs, outs, strict=True):
+            release(directory, out, options.images)
     except UserError as error:
         sys.exit(str(error))
 
@@ -45,10 +48,14 @@ def release(directory: Path, out: Path, images: Path | None) -> None:
     """Write the rounded weights of a run, its config and its card.
 
     Raises:
-        UserError: rounding costs too much, the run is not finished, or there is no such folder.
+        UserError: rounding costs too much, the run is not finished, `out` is the run itself, or
+            there are no images to compare on.
     """
-    if not (directory / run.WEIGHTS).exists():
-        raise UserError(f"{directory} is no finished run: it has no {run.WEIGHTS}.")
+    for name in (run.WEIGHTS, run.CONFIG):
+        if not (directory / name).exists():
+            raise UserError(f"{directory} is no finished run: it has no {name}.")
+    if out.resolve() == directory.resolve():
+        raise UserError(f"{out} is the run itself, whose weights would be lost: give another --to.")
     exact, rounded = (checkpoint.load_model(directory) for _ in range(2))
     checkpoint.round_transforms(rounded.model, torch.float16)
     build_tables(rounded.model)
@@ -58,6 +65,8 @@ def release(directory: Path, out: Path, images: Path | None) -> None:
         quality(before, picture) - quality(after, picture)
         for _, picture in data.pictures(tqdm(paths, "comparing", unit="image", disable=None))
     ]
+    if not losses:
+        raise UserError(f"None of the {len(paths)} images can be read.")
     worst = float(np.mean(losses, axis=0).max())
     if not worst <= TOLERANCE_DB:
         raise UserError(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from progdtd import download
 from progdtd.download import digest, fetch
 from progdtd.errors import UserError
 
@@ -18,15 +19,21 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves files from `root`; hangs up after `cut` bytes, and resumes if `ranges`."""
+    """Serves files from `root`; hangs up after `cut` bytes, and resumes if `ranges`; is `busy`
+    for so many requests."""
 
     root: Path
     cut: int | None = None
     ranges = True
+    busy = 0
+    encoding: str | None = None
     requests: list[str | None]
 
     def do_GET(self) -> None:
         self.requests.append(self.headers.get("Range"))
+        if len(self.requests) <= self.busy:
+            self.send_error(503)
+            return
         path = self.root / self.path.lstrip("/")
         if not path.is_file():
             self.send_error(404)
@@ -40,6 +47,8 @@ class Server(http.server.BaseHTTPRequestHandler):
                 self.end_headers()
                 return
         self.send_response(206 if start else 200)
+        if self.encoding:
+            self.send_header("Content-Encoding", self.encoding)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         self.wfile.write(content[start:][: self.cut])
@@ -50,8 +59,9 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path, monkeypatch):
     """The handler class, to set faults on, and the server's address."""
+    monkeypatch.setattr(download, "PAUSE_S", 0)
     root = tmp_path / "served"
     root.mkdir()
     (root / "file.bin").write_bytes(CONTENT)
@@ -111,6 +121,30 @@ def test_what_is_not_there_is_said(server) -> None:
         fetch(f"{server.url}/nothing", Path("nothing"))
     with pytest.raises(UserError, match="goes on where it stopped"):
         fetch("http://127.0.0.1:9/file", Path("file"))
+    with pytest.raises(UserError, match="is no address"):
+        fetch("foo/bar", Path("file"))
+
+
+def test_a_busy_server_is_asked_again(server, sha256) -> None:
+    server.busy = 2
+    fetch(f"{server.url}/file.bin", Path("file.bin"), sha256)
+    assert len(server.requests) == 3
+    server.busy = 100
+    with pytest.raises(UserError, match="503"):
+        fetch(f"{server.url}/file.bin", Path("other.bin"))
+
+
+def test_what_arrives_compressed_is_refused(server) -> None:
+    server.encoding = "gzip"
+    with pytest.raises(UserError, match=r"\(gzip\)"):
+        fetch(f"{server.url}/file.bin", Path("file.bin"))
+
+
+def test_a_server_that_has_nothing_is_given_up(server) -> None:
+    (server.root / "empty.bin").touch()
+    Path("empty.bin.part").write_bytes(b"x")
+    fetch(f"{server.url}/empty.bin", Path("empty.bin"))
+    assert Path("empty.bin").read_bytes() == b""
 
 
 def script(name: str, *arguments: str) -> None:
@@ -155,3 +189,10 @@ def test_vimeo_script_unpacks_nothing_outside_its_folder(tmp_path, monkeypatch) 
     Path("bad.zip").write_bytes(CONTENT)
     with pytest.raises(SystemExit, match="is damaged"):
         script("prepare_vimeo90k.py", "--to", "deep", "--zip", "bad.zip")
+    with zipfile.ZipFile("torn.zip", "w") as file:
+        file.writestr("im1.png", CONTENT[:1000])
+    content = Path("torn.zip").read_bytes()
+    Path("torn.zip").write_bytes(content.replace(CONTENT[:1000], CONTENT[1:1001]))
+    with pytest.raises(SystemExit, match="is damaged"):
+        script("prepare_vimeo90k.py", "--to", "torn", "--zip", "torn.zip")
+    assert list(Path("torn").iterdir()) == []
