@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -25,7 +26,7 @@ from PIL import Image
 
 from progdtd import results
 from progdtd.errors import UserError
-from progdtd.paths import CONF
+from progdtd.paths import CONF, listed
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ def main(cfg: DictConfig) -> None:
     from progdtd import data
     from progdtd.evaluation import find_images
 
-    codecs = available(list(cfg.codecs or CODECS))
+    codecs = available(listed(cfg.codecs) or list(CODECS))
     dataset, paths = find_images(cfg.images)
     rows: list[dict] = []
     bar = tqdm(paths, "baselines", unit="image", disable=None, dynamic_ncols=True)
@@ -150,13 +151,18 @@ def main(cfg: DictConfig) -> None:
             ]
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {cfg.images} can be read.")
-    table = results.write(rows, Path(cfg.out, f"{dataset}_native.csv"))
+    path = Path(cfg.out, f"{dataset}_native.csv")
+    if path.exists():
+        before = results.read([path])
+        kept = before[~before.codec.isin([codec.name for codec in codecs])]
+        rows = [*kept.to_dict("records"), *rows]
+    table = results.write(rows, path)
     columns = ["bpp", "psnr", "ms_ssim_db"]
     log.info("%s", table.groupby(["codec", "p"])[columns].mean().round(3).to_string())
-    log.info("%s", Path(cfg.out, f"{dataset}_native.csv"))
+    log.info("%s", path)
 
 
-def available(names: list[str]) -> list[Codec]:
+def available(names: list[Any]) -> list[Codec]:
     """The codecs of these names that can run here; what is missing is said.
 
     Raises:
@@ -164,7 +170,7 @@ def available(names: list[str]) -> list[Codec]:
     """
     unknown = [name for name in names if name not in CODECS]
     if unknown:
-        raise UserError(f"No codec {', '.join(unknown)}; there are {', '.join(CODECS)}.")
+        raise UserError(f"No codec {', '.join(map(str, unknown))}; there are {', '.join(CODECS)}.")
     try:
         import pillow_jxl  # noqa: F401
     except ImportError:
@@ -175,7 +181,8 @@ def available(names: list[str]) -> list[Codec]:
 
 
 def measure(codec: Codec, picture: np.ndarray) -> Iterator[dict]:
-    """A row of results for each setting of a codec on one image, (H, W, 3) uint8."""
+    """A row of results for each setting of a codec on one image, (H, W, 3) uint8; prefixes that
+    are too short to be decoded have none."""
     from progdtd.data import to_tensor
     from progdtd.metrics import Quality
 
@@ -188,7 +195,12 @@ def measure(codec: Codec, picture: np.ndarray) -> Iterator[dict]:
         encoded = time.perf_counter()
         if encode_s is None or not codec.once:
             encode_s = encoded - started
-        decoded = np.asarray(Image.open(io.BytesIO(stream)).convert("RGB"))
+        try:
+            decoded = np.asarray(Image.open(io.BytesIO(stream)).convert("RGB"))
+        except OSError:
+            if not codec.once:
+                raise
+            continue
         decode_s = time.perf_counter() - encoded
         yield {
             "codec": codec.name, "protocol": "native", "p": p, "width": width, "height": height,

@@ -1,6 +1,7 @@
 """Is a training's configuration one that can be run? Answered before torch is loaded."""
 
 import math
+from numbers import Real
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -59,4 +60,4 @@ def check(cfg: DictConfig) -> None:
 
 def number(value: Any) -> bool:
     """Whether a value is a finite number, and not merely a truth value that counts as one."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
+from progdtd.check import number
 from progdtd.errors import UserError
-from progdtd.paths import CONF
+from progdtd.paths import CONF, listed
 
 log = logging.getLogger(__name__)
 
@@ -21,25 +22,21 @@ def main(cfg: DictConfig) -> None:
 
     levels = listed(cfg.levels) or list(P_LEVELS)
     for p in levels:
-        if not isinstance(p, int | float) or not 0 <= p <= 1:
+        if not (number(p) and 0 <= p <= 1):
             raise UserError(f"levels: p={p} is not within [0, 1].")
+    protocols, kinds = listed(cfg.protocols), listed(cfg.kinds)
     for path in find(listed(cfg.run)):
-        evaluate(path, cfg.images, listed(cfg.protocols), levels, cfg.device, listed(cfg.kinds))
+        evaluate(path, str(cfg.images), protocols, levels, str(cfg.device), kinds)
 
 
-def listed(value: Any) -> list[Any]:
-    """An option that may be one value, a list of them, or null."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, ListConfig) else [value]
-
-
-def find(run: list[str]) -> list[Path]:
+def find(run: list[Any]) -> list[Path]:
     """Run directories and weights files that paths and globs name.
 
     Raises:
-        UserError: one of them names nothing.
+        UserError: one of them names nothing, or the results of two would go to one place.
     """
+    from progdtd.evaluation import directory_of
+
     if not run:
         raise UserError("Which run? Give run=<run directory>, a weights file, a list or a glob.")
     found: list[Path] = []
@@ -54,8 +51,17 @@ def find(run: list[str]) -> list[Path]:
                   or any(path.glob("*.pt"))]  # fmt: skip
     if not found:
         raise UserError(
-            f"run={', '.join(run)} matches only directories without weights or checkpoints."
+            f"run={', '.join(map(str, run))} matches only directories without weights or "
+            "checkpoints."
         )
+    places: dict[Path, Path] = {}
+    for path in found:
+        other = places.setdefault(directory_of(path), path)
+        if other.resolve() != path.resolve():
+            raise UserError(
+                f"The results of {other} and {path} would go to the same folder: evaluate one of "
+                "them, or rename it."
+            )
     return found
 
 

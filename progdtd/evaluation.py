@@ -149,7 +149,7 @@ def directory_of(path: Path) -> Path:
         return path / "evaluation"
     if (path.parent / run.CONFIG).exists():
         return path.parent / "evaluation"
-    return Path("outputs", "weights", path.stem, "evaluation")
+    return Path("outputs", "weights", f"{path.resolve().parent.name}_{path.stem}", "evaluation")
 
 
 def summary(table: pd.DataFrame) -> str:

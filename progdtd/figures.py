@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from progdtd import bd, curves, results
 from progdtd.errors import UserError
 from progdtd.files import write_aside
-from progdtd.paths import CONF
+from progdtd.paths import CONF, listed
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +53,11 @@ CURVE = ["codec", "model", "drop", "range_low", "range_high", "lambda", "seed"]
 def main(cfg: DictConfig) -> None:
     ours, baselines = gather(cfg)
     others = curves.codecs()
-    if unknown := set(cfg.codecs) - set(others.codec):
+    wanted = listed(cfg.codecs)
+    if unknown := set(wanted) - set(others.codec):
         raise UserError(f"codecs: no published curve of {', '.join(sorted(unknown))}; there are "
                         f"{', '.join(sorted(set(others.codec)))}.")  # fmt: skip
-    others = others[others.codec.isin(list(cfg.codecs)) & (others.metric_optimised != "ms-ssim")]
+    others = others[others.codec.isin(wanted) & (others.metric_optimised != "ms-ssim")]
     published = curves.progdtd()
     if cfg.images != "kodak":
         others, published = others.iloc[:0], published.iloc[:0]
@@ -90,7 +91,7 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         UserError: there are none.
     """
-    patterns = [cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs)
+    patterns = listed(cfg.runs)
     measured = results.read(find(patterns, cfg.images))
     measured = measured[measured.dataset == cfg.images]
     if len(measured):

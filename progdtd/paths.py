@@ -1,4 +1,4 @@
-"""Where things are: the Hydra configs and the data root."""
+"""Where things are, the Hydra configs and the data root, and how options are read."""
 
 import os
 from pathlib import Path
@@ -17,6 +17,13 @@ CONF = str(next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_d
 def data_root() -> Path:
     """The folder that holds datasets: `$PROGDTD_DATA`, else `data/` in the working directory."""
     return Path(os.environ.get("PROGDTD_DATA", "data"))
+
+
+def listed(value: Any) -> list[Any]:
+    """An option that may be one value, a list of them, or null."""
+    if value is None:
+        return []
+    return list(value) if OmegaConf.is_list(value) else [value]
 
 
 def dashed(values: Any) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from progdtd import checkpoint, data, protocols
+from progdtd.check import number
 from progdtd.errors import UserError
 from progdtd.metrics import to_db
 
@@ -40,18 +41,18 @@ def ProgDTD(  # noqa: N802
     Raises:
         UserError: p out of its range, no usable model, no images, or one that cannot be read.
     """
-    if not 0 < p <= 1:
+    if not (number(p) and 0 < p <= 1):
         raise UserError(
-            f"p={p} is no fraction of the channels: give 0 < p <= 1. (The published code drew p at "
-            "random for p=0; for the shortest prefix give a small p such as 0.001.)"
+            f"p={p!r} is no fraction of the channels: give 0 < p <= 1. (The published code drew p "
+            "at random for p=0; for the shortest prefix give a small p such as 0.001.)"
         )
     paths = _images(dataset_address)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded = checkpoint.load_model(model_address, device)
     trained = loaded.meta.get("lambda")
-    if trained is not None and not math.isclose(trained, Lambda):
+    if trained is not None and not (number(Lambda) and math.isclose(trained, Lambda)):
         warnings.warn(
-            f"{model_address} was trained with lambda={trained:g}: Lambda={Lambda:g} is ignored.",
+            f"{model_address} was trained with lambda={trained:g}: Lambda={Lambda!r} is ignored.",
             stacklevel=2,
         )
     values = []

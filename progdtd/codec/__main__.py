@@ -145,17 +145,14 @@ def run_encode(options: argparse.Namespace) -> int:
     def code(content: bytes, name: str, output: str) -> None:
         from PIL import Image
 
-        if Path(output).suffix.lower() in data.EXTENSIONS:
+        suffix = Path(output).suffix.lower()
+        if suffix != ".pdtd" and suffix in Image.registered_extensions():
             raise UserError(f"{output} is an image by its name: a stream does not go there.")
-        try:
-            with Image.open(io.BytesIO(content)) as file:
-                picture = data.rgb(file)
-        except data.UNREADABLE as error:
-            raise UserError(f"{name} is not a readable image ({error}).") from error
+        picture = read_picture(content, name)
         pixels = picture.shape[0] * picture.shape[1]
         most = options.max_bytes
         if options.max_bpp is not None:
-            most = int(options.max_bpp * pixels / 8)
+            most = bytes_for(options.max_bpp, pixels)
         stream = codec.encode(
             picture,
             options.levels or P_LEVELS,
@@ -195,7 +192,7 @@ def run_decode(options: argparse.Namespace) -> int:
             raise UserError(f"{output}: no image format has the suffix {suffix!r}; use .png.")
         header = read_header(stream)
         if options.bpp is not None:
-            options.bytes = int(options.bpp * header.width * header.height / 8)
+            options.bytes = bytes_for(options.bpp, header.width * header.height)
         decoder = codec_for(stream).decoder()
         try:
             decoder.feed(stream[: options.bytes], options.level, options.p)
@@ -207,7 +204,7 @@ def run_decode(options: argparse.Namespace) -> int:
         file = io.BytesIO()
         try:
             kind = Image.registered_extensions()[suffix]
-            lossy = {"quality": QUALITY} if kind in ("JPEG", "WEBP", "AVIF") else {}
+            lossy = {"quality": QUALITY} if kind in ("JPEG", "MPO", "WEBP", "AVIF") else {}
             picture.save(file, kind, **lossy)
         except (KeyError, OSError, ValueError) as error:
             raise UserError(f"Pillow cannot write {suffix} files ({error}); use .png.") from error
@@ -318,9 +315,6 @@ def as_text(name: str, facts: dict) -> str:
 
 def run_strip(options: argparse.Namespace) -> int:
     """Draw an image at every level."""
-    from PIL import Image
-
-    from progdtd import data
     from progdtd.codec.codec import Codec
     from progdtd.errors import UserError
     from progdtd.figures import STYLE, contact_sheet
@@ -328,11 +322,7 @@ def run_strip(options: argparse.Namespace) -> int:
     if options.output != "-" and Path(options.output).resolve() == Path(options.input).resolve():
         raise UserError(f"{options.output} would be drawn over: give another name.")
     codec = Codec.load(options.model, options.device)
-    try:
-        with Image.open(io.BytesIO(get(options.input))) as file:
-            picture = data.rgb(file)
-    except data.UNREADABLE as error:
-        raise UserError(f"{options.input} is not a readable image ({error}).") from error
+    picture = read_picture(get(options.input), options.input)
     figure = contact_sheet(codec, codec.encode(picture), picture)
     drawn = io.BytesIO()
     try:
@@ -347,6 +337,26 @@ def run_strip(options: argparse.Namespace) -> int:
     put(options.output, drawn.getvalue())
     say(f"{options.output}: {options.input} at every level")
     return 0
+
+
+def read_picture(content: bytes, name: str):
+    """The pixels (H, W, 3) uint8 of an image file's content."""
+    from PIL import Image, UnidentifiedImageError
+
+    from progdtd import data
+    from progdtd.errors import UserError
+
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            return data.rgb(file)
+    except data.UNREADABLE as error:
+        why = "of no kind that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{name} is not a readable image ({why}).") from error
+
+
+def bytes_for(bpp: float, pixels: int) -> int:
+    """The bytes of so many bits per pixel."""
+    return int(min(bpp * pixels / 8, sys.maxsize))
 
 
 def each(
@@ -367,6 +377,9 @@ def each(
     if twice := {output for output in outputs if outputs.count(output) > 1}:
         raise UserError(f"Several inputs would be written to {min(twice)}: give folders, or one "
                         "file at a time.")  # fmt: skip
+    read = {Path(name).resolve() for name, _ in jobs if name != "-"}
+    if over := [output for output in outputs if output != "-" and Path(output).resolve() in read]:
+        raise UserError(f"{over[0]} is an input and would be written over: give another output.")
     code = 0
     several = len(jobs) > 1
     for name, output in tqdm(jobs, unit="file", disable=None if several else True):
@@ -473,7 +486,13 @@ def _paths(command: argparse.ArgumentParser, kind: str) -> None:
 
 def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", help="a run directory, a weights file, or the name of a run")
-    command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    command.add_argument("--device", default="cpu", type=_device, help="cpu (default) or cuda")
+
+
+def _device(text: str) -> str:
+    if text.partition(":")[0] not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"{text}: give cpu or cuda")
+    return text
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:

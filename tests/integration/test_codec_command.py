@@ -162,7 +162,11 @@ def test_folders_and_their_failures(model_file, images, command) -> None:
         (("encode", "photo.png", "x.pdtd", "--levels", "0.1,,1"), "give fractions", 2),
         (("decode", "whole.pdtd", "x.pdtd"), "no image format", 1),
         (("encode", "photo.png", "photo.png/x.pdtd"), "could not be written", 1),
-        (("encode", "photo.png", "photo.png"), "is an image by its name", 1),
+        (("encode", "photo.png", "photo.png"), "would be written over", 1),
+        (("encode", "photo.png", "x.bmp"), "is an image by its name", 1),
+        (("encode", "photo", "photo"), "would be written over", 1),
+        (("encode", "empty.pt", "x.pdtd"), "of no kind that Pillow knows", 1),
+        (("encode", "photo.png", "x.pdtd", "--device", "meta"), "give cpu or cuda", 2),
         (("encode", "photo.png", "x" * 300), "File name too long", 1),
         (("encode", "photo.png", "x.pdtd", "--model", "y" * 300), "No model yyy", 1),
         (("encode", "photo.png", "x.pdtd", "--model", "~nobody/x"), "No model ~nobody/x", 1),
@@ -191,11 +195,13 @@ def test_bad_input(model_file, photo, command, arguments, said, code) -> None:
     made = command("codec.__main__", "encode", photo, "other.pdtd", "--model", "gone")
     assert made[0] == 0
     shutil.rmtree("gone")
+    shutil.copy(photo, "photo")
     got, output = command("codec.__main__", *arguments)
     assert got == code, output
+    assert pixels("photo").shape == (150, 200, 3)
     assert said in output
     assert "Traceback" not in output
-    assert not any(Path(name).exists() for name in ("x.png", "x.pdtd", "x.xyz"))
+    assert not any(Path(name).exists() for name in ("x.png", "x.pdtd", "x.xyz", "x.bmp"))
 
 
 def test_where_streams_go(model_file, photo, command) -> None:
@@ -275,6 +281,21 @@ def test_released_weights_are_half_as_large_and_code_alike(photo, command, monke
     assert done.returncode == 0, done.stderr
     released = Path("released", trained.parent.name)
     half = released / "weights.safetensors"
+    size = trained.stat().st_size
+    for runs, to, said in (
+        ([trained.parent], trained.parents[1], "the run itself"),
+        ([trained.parent, released], "again", "Several runs would be written"),
+        (["bare"], "again", "has no config.yaml"),
+    ):
+        Path("bare").mkdir(exist_ok=True)
+        shutil.copy(trained, "bare")
+        refused = subprocess.run(
+            [sys.executable, str(script), *map(str, runs), "--to", str(to)],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert (refused.returncode, said in refused.stderr) == (1, True), refused.stderr
+        assert not Path("again").exists()
+    assert trained.stat().st_size == size
     assert f"{half}: " in done.stdout
     assert half.stat().st_size < 0.8 * trained.stat().st_size
     assert find.recorded(half) == fingerprint(checkpoint.load_model(half).model).hex()

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -79,6 +80,17 @@ def test_held_out_images_are_those_not_trained_on(command, trained) -> None:
     assert set(table.image) == {"coffee", "rocket"}
 
 
+def test_weights_of_one_name_have_results_of_their_own(command, trained, images) -> None:
+    for name in ("a", "b"):
+        Path(name).mkdir()
+        shutil.copy(trained / "weights.safetensors", f"{name}/m.safetensors")
+    code, output = command("evaluate", "run=[a/m.safetensors,b/m.safetensors]",
+                           f"images={images}", "protocols=native", "levels=1")  # fmt: skip
+    assert code == 0, output
+    for name in ("a", "b"):
+        assert Path("outputs/weights", f"{name}_m", "evaluation/images_native.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -92,10 +104,16 @@ def test_held_out_images_are_those_not_trained_on(command, trained) -> None:
         (["run=RUN", "images=images", "protocols=[mine]"], "No protocol mine"),
         (["run=RUN", "images=images", "levels=[1.5]"], "p=1.5 is not within"),
         (["run=RUN"], "download_kodak.py"),
+        (["run=2024"], "run=2024 matches only directories without weights"),
+        (["run=RUN", "images=null"], "None is no directory"),
+        (["run=RUN", "images=images", "device=null"], "device"),
+        (["run=RUN", "images=images", "levels=[true]"], "p=True is not within"),
+        (["run=[RUN,RUN/weights.safetensors]"], "would go to the same folder"),
     ],
 )
 def test_bad_input_gets_one_clear_message(command, trained, images, arguments, said) -> None:
     Path("empty").mkdir()
+    Path("2024").mkdir()
     Path("w.pt").write_text("no weights")
     code, output = command("evaluate", *(a.replace("RUN", str(trained)) for a in arguments))
     assert code == 1

@@ -198,9 +198,11 @@ def test_the_published_function_gives_the_published_numbers(address, trained, im
 
 
 def test_the_published_function_says_what_is_wrong(address, images) -> None:
-    with pytest.warns(UserWarning, match=r"trained with lambda=0\.1: Lambda=1 is ignored"):
+    with pytest.warns(UserWarning, match=r"trained with lambda=0\.1: Lambda=1\.0 is ignored"):
         ProgDTD(address, 1, 1.0, images / "a.png")
-    for p in (0, -0.1, 1.5, math.nan):
+    with pytest.warns(UserWarning, match="Lambda=None is ignored"):
+        ProgDTD(address, np.float32(0.5), None, images / "a.png")
+    for p in (0, -0.1, 1.5, math.nan, "0.5", True):
         with pytest.raises(UserError, match="give 0 < p <= 1"):
             ProgDTD(address, p, 0.1, images)
     with pytest.raises(UserError, match="matches no file"):

@@ -59,6 +59,25 @@ def test_command_writes_the_common_table(command, images) -> None:
     assert table.bytes.notna().all()
 
 
+def test_other_codecs_stay_in_the_table(command, images) -> None:
+    for codecs in ("codecs=[JPEG,WebP]", "codecs=WebP"):
+        code, output = command("baselines", f"images={images}", codecs)
+        assert code == 0, output
+    table = pd.read_csv("outputs/baselines/images_native.csv")
+    assert table.groupby("codec").size().to_dict() == dict.fromkeys(
+        ("JPEG", "WebP"), 5 * len(baselines.QUALITIES)
+    )
+
+
+@pytest.mark.parametrize("name", ["JPEG 2000 (prefix)", "JPEG progressive (prefix)"])
+@pytest.mark.parametrize("side", [16, 64, 100])
+def test_prefixes_too_short_to_decode_are_left_out(name, side, photograph) -> None:
+    for picture in (photograph[:side, :side], np.full((side, side, 3), 255, np.uint8)):
+        rows = list(baselines.measure(baselines.CODECS[name], picture))
+        assert 1 <= len(rows) <= len(baselines.FRACTIONS)
+        assert rows[-1]["p"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [(["codecs=[MP3]"], "No codec MP3; there are JPEG"), ([], "download_kodak.py")],
