@@ -459,6 +459,15 @@ def test_slurm_trains_a_sweep(slurm) -> None:
 
 
 @pytest.mark.slow
+def test_what_slurm_refuses_is_said(slurm) -> None:
+    process = shell("progdtd.train", "-m", "experiment=smoke", *NODE, "launcher.partition=nope")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert "launcher=slurm: nothing was submitted. sbatch: error: invalid partition" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
 def test_slurm_trains_one_model_with_two_tasks(slurm) -> None:
     process = shell("progdtd.train", "-m", "experiment=smoke", *DDP, *NODE)
     output, _ = process.communicate(timeout=300)
