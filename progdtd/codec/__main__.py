@@ -74,10 +74,12 @@ def parser() -> argparse.ArgumentParser:
     _paths(encode, "image")
     encode.add_argument(
         "--levels",
-        metavar="P,P,...",
+        metavar="KIND",
         type=_levels,
-        help="fractions of the channels, one level each, and a last one with all that is left "
-        "(default: the paper's 16); or planes, many levels that each refine what pays most",
+        default="channels",
+        help="channels (default: the paper's 16 fractions of them); others, as 0.1,0.5, one level "
+        "each and a last one with all that is left; or planes, many levels that each refine what "
+        "pays most",
     )
     limit = encode.add_mutually_exclusive_group()
     limit.add_argument("--max-bytes", metavar="N", type=_positive(int), help="stop before N bytes")
@@ -137,7 +139,6 @@ def run_encode(options: argparse.Namespace) -> int:
     from progdtd.codec import find
     from progdtd.codec.codec import Codec
     from progdtd.errors import UserError
-    from progdtd.tail_drop import P_LEVELS
 
     model = find.by_name(options.model)
     codec = Codec.load(model, options.device)
@@ -155,7 +156,7 @@ def run_encode(options: argparse.Namespace) -> int:
             most = bytes_for(options.max_bpp, pixels)
         stream = codec.encode(
             picture,
-            options.levels or P_LEVELS,
+            options.levels,
             most,
             options.target_psnr,
             progress=sys.stderr.isatty(),
@@ -507,7 +508,7 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def _levels(text: str) -> list[float] | str:
-    if text == "planes":
+    if text in ("channels", "planes"):
         return text
     try:
         values = [float(part) for part in text.split(",")]
@@ -515,7 +516,7 @@ def _levels(text: str) -> list[float] | str:
         values = [-1.0]
     if not all(0 <= p <= 1 for p in values):
         raise argparse.ArgumentTypeError(
-            f"{text}: give fractions within [0, 1], as 0.1,0.5,1, or planes"
+            f"{text}: give channels, planes, or fractions within [0, 1], as 0.1,0.5,1"
         )
     return values
 

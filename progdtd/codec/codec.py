@@ -32,9 +32,9 @@ can claim any size, costs no more than an image of 134 megapixels does."""
 
 Picture = Image.Image | np.ndarray | Tensor
 
-PLANES = "planes"
+CHANNELS, PLANES = "channels", "planes"
 Levels = Sequence[float] | str
-"""Fractions p of the channels, or "planes"."""
+"""A kind of level, "channels" or "planes", or the fractions p of the channels."""
 
 
 class Codec:
@@ -123,7 +123,7 @@ class Codec:
     def encode(
         self,
         image: Picture,
-        levels: Levels = P_LEVELS,
+        levels: Levels = CHANNELS,
         max_bytes: int | None = None,
         target_psnr: float | None = None,
         progress: bool = False,
@@ -134,8 +134,9 @@ class Codec:
             image: a PIL image of any mode, an array (H, W), (H, W, 3 or 4) of uint8 or uint16, or a
                 tensor (3, H, W) or (1, 3, H, W) in [0, 1]. The stream keeps 8-bit RGB: alpha is
                 shown on white, EXIF orientation is applied, colour profiles are not kept.
-            levels: fractions p of the channels, one level for each, the last of which has all; or
-                "planes": many levels, each of which refines what pays most.
+            levels: fractions p of the channels, one level for each, and a last one with all that
+                is left; "channels", which are the paper's 16; or "planes", many levels, each of
+                which refines what pays most.
             max_bytes: keep as many levels as fit into this many bytes.
             target_psnr: keep as few levels as reach this PSNR, in dB (all, if none does).
             progress: show a progress bar for images of several tiles.
@@ -158,17 +159,18 @@ class Codec:
 
     @torch.inference_mode()
     def encode_latents(
-        self, y: Tensor, z: Tensor, width: int, height: int, levels: Levels = P_LEVELS
+        self, y: Tensor, z: Tensor, width: int, height: int, levels: Levels = CHANNELS
     ) -> bytes:
         """Code what `analyse` made of an image of this size."""
         self._check_levels(levels)
-        if isinstance(levels, str):
+        if isinstance(levels, str) and levels == PLANES:
             assert self._gains is not None
             parameters, payloads = planes.encode(self._prior, self._gains, y, z)
             return container.write(
                 width, height, self.fingerprint, payloads, planes.CODING, parameters
             )
-        planned = channels.plan(self.drop, levels, *self._prior.channels)
+        fractions = P_LEVELS if isinstance(levels, str) else levels
+        planned = channels.plan(self.drop, fractions, *self._prior.channels)
         parameters = channels.pack(planned, *self._prior.channels)
         payloads = list(channels.encode(self._prior, y, z, planned))
         return container.write(
@@ -181,9 +183,11 @@ class Codec:
                 raise UserError(
                     f"levels={list(levels)}: fractions of the channels are within [0, 1]."
                 )
-        elif levels != PLANES:
-            raise UserError(f'levels={levels!r}: give fractions of the channels, or "planes".')
-        elif self._gains is None:
+        elif levels not in (CHANNELS, PLANES):
+            raise UserError(
+                f'levels={levels!r}: give "channels", "planes", or fractions of the channels.'
+            )
+        elif levels == PLANES and self._gains is None:
             raise UserError(
                 "Planes need the gains of the model's channels, and none were measured: run "
                 "python scripts/measure_gains.py with the run or the weights file."

@@ -71,6 +71,8 @@ def test_the_commands_as_typed(model_file, photo, command) -> None:
     assert command(*codec, "decode", "photo.pdtd", "some.png", "--p", "0.3")[0] == 0
     code, output = command(*codec, "info", "photo.pdtd")
     assert f"{ends[2]} bytes" in output
+    assert command(*codec, "encode", photo, "kind.pdtd", "--levels", "channels")[0] == 0
+    assert Path("kind.pdtd").read_bytes() == Path("photo.pdtd").read_bytes()
     assert command(*codec, "strip", photo, "levels.png")[0] == 0
     assert pixels("levels.png").shape[1] > 1000
 
@@ -159,7 +161,11 @@ def test_folders_and_their_failures(model_file, images, command) -> None:
         (("encode", "photo.png", "photo.png", "-"), "go to a folder", 1),
         (("encode", "photo.png", "photo.png", "x"), "written to x/photo.pdtd", 1),
         (("encode", "photo.png", "x.pdtd", "--max-bpp", "inf"), "not a number above 0", 2),
-        (("encode", "photo.png", "x.pdtd", "--levels", "0.1,,1"), "give fractions", 2),
+        (
+            ("encode", "photo.png", "x.pdtd", "--levels", "0.1,,1"),
+            "give channels, planes, or fractions",
+            2,
+        ),
         (("decode", "whole.pdtd", "x.pdtd"), "no image format", 1),
         (("encode", "photo.png", "photo.png/x.pdtd"), "could not be written", 1),
         (("encode", "photo.png", "photo.png"), "would be written over", 1),
