@@ -19,7 +19,19 @@ WHOLE = {
 NUMBERS = ("trainer.lr", "trainer.aux_lr", "trainer.final_lr", "dataset.cache_gib")
 FLAGS = ("drop.latent", "drop.hyper", "trainer.flip", "trainer.compile", "logger.wandb")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
-OPTIONAL = ("trainer.clip", "trainer.resize", "dataset.workers")
+OPTIONAL = ("trainer.resize", "dataset.workers")
+LARGEST_SEED = 2**63 - 1
+
+
+def check_names(cfg: DictConfig) -> None:
+    """Refuse names that are no names of a folder, before the run's is made.
+
+    Raises:
+        UserError: such as an empty run_name, which would make the group's folder a run.
+    """
+    for key in ("group", "run_name"):
+        if str(OmegaConf.select(cfg, key) or "").strip(" ./") == "":
+            raise UserError(f"{key}={OmegaConf.select(cfg, key)} names no folder.")
 
 
 def check(cfg: DictConfig) -> None:
@@ -49,8 +61,23 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"trainer.precision={options.precision}: one of {', '.join(PRECISIONS)}.")
     for key in OPTIONAL:
         value = OmegaConf.select(cfg, key)
-        if value is not None and (not number(value) or value < 0):
-            raise UserError(f"{key}={value} must be a number, not negative, or null.")
+        if value is not None and not (isinstance(value, int) and number(value) and value >= 0):
+            raise UserError(f"{key}={value} must be a whole number, not negative, or null.")
+    if options.clip is not None and (not number(options.clip) or options.clip < 0):
+        raise UserError(f"trainer.clip={options.clip} must be a number, not negative, or null.")
+    if cfg.seed > LARGEST_SEED:
+        raise UserError(f"seed={cfg.seed} must be at most {LARGEST_SEED}.")
+    if not (OmegaConf.is_dict(options.optimizer) and "_target_" in options.optimizer):
+        raise UserError("trainer.optimizer must say what to build: use trainer/optimizer=soap.")
+    if not (cfg.init_from is None or (isinstance(cfg.init_from, str) and cfg.init_from)):
+        raise UserError(f"init_from={cfg.init_from} must be a path, or null.")
+    if "name" not in cfg.dataset:
+        raise UserError("The dataset has no name: give its YAML one, as those in conf/dataset/.")
+    if cfg.logger.wandb and "mode" not in cfg.logger:
+        raise UserError("logger.wandb=true needs the options of logger=wandb: use that.")
+    for key in ("project", "entity"):
+        if not isinstance(cfg.logger.get(key), str | None):
+            raise UserError(f"logger.{key}={cfg.logger[key]} must be a name, or null.")
     if cfg.logger.get("mode", "auto") not in ("auto", "online", "offline"):
         raise UserError(f"logger.mode={cfg.logger.mode} must be auto, online or offline.")
     if options.resize is not None and options.resize < options.crop:

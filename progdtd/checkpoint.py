@@ -1,6 +1,7 @@
 """Save and load: training checkpoints, released weights, and weights from elsewhere."""
 
 import importlib
+import inspect
 import json
 import logging
 import zipfile
@@ -131,6 +132,10 @@ def build_model(config: Mapping[Any, Any]) -> Progressive:
         for name in {"N", "M"} & set(arguments):
             if not isinstance(arguments[name], int) or arguments[name] < 1:
                 raise TypeError(f"{name} must be a whole number above 0")
+        for name, parameter in inspect.signature(model_class).parameters.items():
+            flag = isinstance(parameter.default, bool)
+            if flag and not isinstance(arguments.get(name, False), bool):
+                raise TypeError(f"{name} must be true or false")
         return model_class(**arguments)
     except (ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"Cannot build the model {dict(config)}: {_first_line(error)}.") from error
@@ -176,7 +181,7 @@ def warm_start(
             raise UserError(f"{path} was trained with model.{option}={str(bool(there)).lower()}: "
                             "the weights mean something else without it.")  # fmt: skip
     load_state(model, parameters(weights), path)
-    path = Path(path)
+    path = Path(path).expanduser()
     last = {"name": path.name if path.is_dir() else f"{path.parent.name}/{path.name}"}
     last |= {key: meta[key] for key in ("steps", "images_seen", "wall_time_s") if key in meta}
     return [last, *meta.get("ancestors", [])]
@@ -206,7 +211,7 @@ def load_state(model: Progressive, state: dict[str, Tensor], path: str | Path) -
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a state dict in CompressAI's names and its metadata from any file `load_model` takes."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         path = next(
             (path / name for name in (WEIGHTS, LAST, PREVIOUS) if (path / name).exists()), path

@@ -5,6 +5,7 @@ reads with more workers, sees the same batches. There is no sampler state to sav
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import signal
@@ -159,12 +160,18 @@ def split_dataset(config: DictConfig) -> tuple[list[Path], list[Path]]:
         UserError: no such dataset, or nothing would be left to train on.
     """
     try:
-        paths = instantiate(config.paths)
+        paths = list(instantiate(config.paths))
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         raise UserError(f"dataset={config.name}: {str(error).splitlines()[0]}") from error
     return split(paths, config.validation, config.scene)
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Names a list of images: by the ends of their paths, so that their folder may move."""
+    ends = "\n".join("/".join(path.parts[-3:]) for path in paths)
+    return hashlib.sha256(ends.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def split(paths: Sequence[Path], validation: int, scene: int = 1) -> tuple[list[Path], list[Path]]:

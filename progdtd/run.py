@@ -45,11 +45,11 @@ def held(directory: Path) -> Iterator[None]:
     """Keep a run's directory to this process; a crash of any kind lets it go.
 
     Raises:
-        UserError: another process holds it; the message names that one.
+        UserError: another process holds it, which the message names; or it cannot be made.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / LOCK)
     try:
+        directory.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=15 if _is_gone(holder(directory)) else 1)
     except Timeout:
         who = holder(directory)
@@ -58,6 +58,8 @@ def held(directory: Path) -> Iterator[None]:
             f"{directory} is being trained by {named}. Wait for it or stop it "
             "(a SIGTERM makes it save a checkpoint), or give this run another name (run_name=...)."
         ) from None
+    except OSError as error:
+        raise UserError(f"{directory} cannot hold a run ({error.strerror}).") from error
     try:
         yield
     finally:

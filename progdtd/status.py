@@ -55,8 +55,9 @@ def read(directory: Path) -> Status:
     config: dict[str, Any] = {}
     with suppress(OSError, yaml.YAMLError, TypeError):
         config = dict(yaml.safe_load((directory / run.CONFIG).read_text()))
-    trainer = config.get("trainer", {})
-    steps = int(trainer.get("steps", 0))
+    trainer = config.get("trainer")
+    trainer = trainer if isinstance(trainer, dict) else {}
+    steps = trainer["steps"] if isinstance(trainer.get("steps"), int) else 0
     step = int(rows[-1]["step"]) if rows else 0
     state = str(record.get("state", "waiting"))
     if (directory / run.WEIGHTS).exists():

@@ -54,6 +54,18 @@ def check_launch(launcher: DictConfig) -> None:
             )
 
 
+def check_axes(config: DictConfig) -> None:
+    """Refuse a quality in a sweep that goes over lambdas by itself.
+
+    Raises:
+        UserError: the sweep's own lambdas would win without a word.
+    """
+    words = [word.partition("=")[0] for word in config.hydra.overrides.task]
+    if "quality" in words and "lambda" not in words and "lambda" in config.hydra.sweeper.params:
+        raise UserError("quality= has no effect on a sweep that has lambdas of its own: choose "
+                        "among them with lambda=...")  # fmt: skip
+
+
 def check_mode(cfg: DictConfig) -> None:
     """Warn of a launcher without a sweep, refuse a sweep that would start itself again.
 
@@ -79,6 +91,7 @@ class Plan(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         try:
             check_launch(config.launcher)
+            check_axes(config)
         except UserError as error:
             raise SystemExit(str(error)) from error  # Hydra would make a warning of it
         Plan.directory = Path(config.hydra.sweep.dir)

@@ -91,9 +91,9 @@ class TailDrop:
                 f"drop.range={self.range} is not a range of p: give two numbers with "
                 "0 <= low <= high <= 1, such as 'drop.range=[0.3,1.0]'."
             )
-        if not isinstance(self.full, int | float) or not 0 <= self.full <= 1:
+        if type(self.full) not in (int, float) or not 0 <= self.full <= 1:
             raise UserError(f"drop.full={self.full} is not a probability: give 0 to 1.")
-        if not isinstance(self.power, int | float) or not 0 < self.power < math.inf:
+        if type(self.power) not in (int, float) or not 0 < self.power < math.inf:
             raise UserError(f"drop.power={self.power} must be above 0; 1 is the uniform draw.")
         object.__setattr__(self, "range", (low, high))
 

@@ -37,7 +37,7 @@ class Tracker:
         options: dict[str, Any] = {
             "project": cfg.logger.project,
             "entity": cfg.logger.entity,
-            "group": cfg.group.replace("/", "-"),
+            "group": str(cfg.group).replace("/", "-"),
             "name": directory.name,
             "id": hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12],
             "resume": "allow",

@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from progdtd import run, sweep
-from progdtd.check import check
+from progdtd.check import check, check_names
 from progdtd.errors import UserError
 from progdtd.paths import CONF
 
@@ -34,6 +34,7 @@ def task(cfg: DictConfig) -> None:
     """Train as configured; torch is loaded once it is clear that there is something to do."""
     directory = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     try:
+        check_names(cfg)
         if follows():
             logging.getLogger().setLevel(logging.ERROR)
             train(cfg, directory)

@@ -90,7 +90,7 @@ class Trainer:
         torch.manual_seed(cfg.seed)
         self.model = checkpoint.build_model(cfg.model)
         began: dict[str, list] = {"ancestors": []}
-        if cfg.init_from and not checkpoints(directory):
+        if cfg.init_from is not None and not checkpoints(directory):
             began["ancestors"] = checkpoint.warm_start(self.model, cfg.model, cfg.init_from)
         channels_last = self.options.channels_last
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -108,7 +108,9 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=False):
             optimizer.load_state_dict(saved)
 
-        self.meta = state.get("meta", began) | describe(cfg, len(paths))
+        self.meta = state.get("meta", began)
+        check_images(self.meta, data.digest([*paths, *held]), cfg.dataset.name)
+        self.meta |= describe(cfg, paths, held)
         if self.leads:
             self.metrics = run.Table(directory / "metrics.csv", METRICS, self.first)
             self.validation = run.Table(directory / "validation.csv", VALIDATION, self.first)
@@ -300,6 +302,8 @@ def make_fabric(options: DictConfig) -> Fabric:
     where = {key: options[key] for key in ("accelerator", "strategy", "devices")}
     try:
         device = Fabric(**where).device
+        if options.precision == "16-mixed" and device.type == "cpu":
+            raise UserError("trainer.precision=16-mixed needs a GPU: use bf16-mixed or 32-true.")
         if options.precision == "auto":
             options.precision = "bf16-mixed" if fast_bf16(device) else "32-true"
         if options.channels_last == "auto":
@@ -415,11 +419,28 @@ def held_out(paths: list[Path]) -> list[np.ndarray]:
     return crops
 
 
-def describe(cfg: DictConfig, images: int) -> dict[str, Any]:
+def check_images(meta: dict[str, Any], images: str, dataset: str) -> None:
+    """Refuse to go on with other images: some of those trained on might be held out now.
+
+    Raises:
+        UserError: they are not those that the checkpoint names.
+    """
+    if meta.get("images", images) != images:
+        raise UserError(
+            f"The images of dataset={dataset} are not those that this run began with: put them "
+            "back as they were, or start another run (run_name=...)."
+        )
+
+
+def describe(cfg: DictConfig, paths: list[Path], held: list[Path]) -> dict[str, Any]:
     """What weights say about themselves: enough to rebuild the model, and how it was made."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     made = {key: config[key] for key in ("model", "drop", "lambda", "seed", "trainer", "init_from")}
-    return made | {"dataset": config["dataset"]["name"], "training_images": images}
+    return made | {
+        "dataset": config["dataset"]["name"],
+        "training_images": len(paths),
+        "images": data.digest([*paths, *held]),
+    }
 
 
 def device_name(device: torch.device) -> str:

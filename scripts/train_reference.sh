@@ -20,9 +20,11 @@ train() {
   timeout --preserve-status --signal=TERM "$left" "$PYTHON" -m progdtd.train "$@"
 }
 
-base=outputs/sweeps/reference/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0
 reference=(experiment=reference "$@")
-train "${reference[@]}" hydra.mode=RUN lambda=0.1 'drop.range=[0.0,1.0]' trainer.steps="$BASE"
+first=("${reference[@]}" hydra.mode=RUN lambda=0.1 'drop.range=[0.0,1.0]' trainer.steps="$BASE")
+composed() { "$PYTHON" -m progdtd.train "${first[@]}" --cfg job --package "$1"; }
+base=outputs/$(composed group)/$(composed run_name)
+train "${first[@]}"
 fine=("${reference[@]}" trainer.steps="$FINE" init_from="$base" launcher=local launcher.workers=1)
 train -m "${fine[@]}" lambda=0.01,1.0 'drop.range=[0.0,1.0],[0.3,1.0]'
 train -m "${fine[@]}" lambda=0.1 'drop.range=[0.3,1.0]'

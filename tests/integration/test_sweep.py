@@ -333,7 +333,7 @@ def test_the_script_of_the_reference_models_goes_on_in_chunks() -> None:
     script = Path("scripts/train_reference.sh")
     script.parent.mkdir()
     shutil.copy(SCRIPTS / script.name, script)
-    tiny = (*TINY, "trainer=debug", "dataset=photos", "logger=csv")
+    tiny = (*TINY, "trainer=debug", "dataset=photos", "logger=csv", "seed=1")
     lasting = {"PYTHON": sys.executable, "BASE": "6", "FINE": "4"}
     codes = []
     for chunk in ("15", "30", "600"):
@@ -358,6 +358,7 @@ def test_the_script_of_the_reference_models_goes_on_in_chunks() -> None:
         (["launcher=slurm", "launcher.time=soon"], "launcher.time=soon is no time limit"),
         (["launcher=slurm", "launcher.time=10"], "there is no sbatch here"),
         (["launcher=local", "trainer.accelerator=cuda"], "Use trainer.accelerator=cpu"),
+        (["experiment=reference", "quality=high"], "quality= has no effect"),
     ],
 )
 def test_bad_launchers_end_in_one_sentence(command, monkeypatch, arguments, said) -> None:
@@ -423,6 +424,11 @@ def test_status_of_nothing(command) -> None:
     output, _ = process.communicate()
     assert process.returncode == 1
     assert "No runs in outputs/*" in output
+    for i, config in enumerate(("trainer: null", "trainer: {steps: null}", "[1]", "trainer: {")):
+        Path("outputs/other", str(i)).mkdir(parents=True)
+        Path("outputs/other", str(i), run.CONFIG).write_text(config)
+    code, output = command("status", "outputs/other/*")
+    assert (code, output.count("waiting")) == (0, 4)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import struct
 import time
@@ -17,6 +18,7 @@ from conftest import shell
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from progdtd import run
 from progdtd.checkpoint import read_weights
 
 RUN = "outputs/smoke/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
@@ -189,6 +191,25 @@ def test_an_unfinished_run_is_said_to_be_one(command, images) -> None:
     assert "not finished: step" in output
 
 
+def test_a_run_goes_on_with_its_own_images_only(images) -> None:
+    """Else, some of those that it was trained on might be held out from then on."""
+    settings = ("experiment=smoke", "dataset=folder", f"dataset.root={images}", "trainer.crop=64",
+                "dataset.validation=1", "trainer.steps=100000")  # fmt: skip
+    process = shell("progdtd.train", *settings)
+    while not Path(RUN, "last.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    held = run.recorded(Path(RUN))["held_out"]
+    shutil.copy(images / "a.png", images / "aa.png")
+    process = shell("progdtd.train", *settings)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert "are not those that this run began with" in output
+    assert run.recorded(Path(RUN))["held_out"] == held
+
+
 def test_sweep_gives_each_run_a_directory_and_a_failure_costs_only_itself(command) -> None:
     code, output = command("train", "-m", "experiment=smoke", "lambda=0.01,-1,1.0")
     assert code == 1
@@ -281,6 +302,19 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["trainer.precision=9-bit"], "9-bit"),
         (["trainer.accelerator=tpu"], "trainer.accelerator=tpu"),
         (["init_from=nowhere.pt"], "holds no model"),
+        (["init_from=123"], "init_from=123 must be a path"),
+        (["init_from=false"], "init_from=False must be a path"),
+        (["model.sigmoid=no"], "sigmoid must be true or false"),
+        (["drop.full=true"], "not a probability"),
+        (["seed=99999999999999999999999"], "must be at most"),
+        (["dataset.workers=1.5"], "dataset.workers=1.5 must be a whole number"),
+        (["trainer.resize=64.5"], "trainer.resize=64.5 must be a whole number"),
+        (["trainer.optimizer=null"], "use trainer/optimizer=soap"),
+        (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], "needs a GPU"),
+        (["logger.wandb=true"], "needs the options of logger=wandb"),
+        (["logger=wandb", "logger.entity=3"], "logger.entity=3 must be a name"),
+        (["run_name="], "names no folder"),
+        (["group=null"], "names no folder"),
     ],
 )
 def test_bad_input_gets_one_clear_message(command, arguments, said) -> None:
@@ -288,5 +322,6 @@ def test_bad_input_gets_one_clear_message(command, arguments, said) -> None:
     assert code == 1
     assert said in output
     assert "Traceback" not in output
+    assert not Path("outputs/smoke/run.json").exists()
     assert "Error in call to target" not in output
     assert not list(Path("outputs").rglob("config.yaml")), "the directory is free for a right start"
