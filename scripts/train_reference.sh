@@ -15,9 +15,11 @@ CHUNK=${CHUNK:-540} BASE=${BASE:-60000} FINE=${FINE:-20000} PYTHON=${PYTHON:-pyt
 ends=$(($(date +%s) + CHUNK))
 
 train() {
-  local left=$((ends - $(date +%s)))
+  local left=$((ends - $(date +%s))) code=0
   [ "$left" -gt 0 ] || exit 75
-  timeout --preserve-status --signal=TERM "$left" "$PYTHON" -m progdtd.train "$@"
+  timeout --preserve-status --signal=TERM "$left" "$PYTHON" -m progdtd.train "$@" || code=$?
+  [ "$code" != 143 ] || exit 75 # told to stop where there was nothing to save: as it began or ended
+  [ "$code" = 0 ] || exit "$code"
 }
 
 reference=(experiment=reference "$@")
