@@ -15,14 +15,13 @@ from bjontegaard import bd_psnr, bd_rate
 
 from progdtd import results
 from progdtd.files import write_aside
+from progdtd.results import MODEL
 
 EXPLANATION = (
     "BD-rate (%): bits that the model needs for the same PSNR, relative to the other; negative is "
     "better. BD-PSNR (dB): its PSNR at the same rate, minus the other's; positive is better. Both "
     "are averages over what the two curves share; empty where they share nothing."
 )
-
-MODEL = ["codec", "model", "drop", "range_low", "range_high", "lambda", "seed"]
 
 
 def compare(

@@ -157,7 +157,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     load_state(model, state, path)
     try:
         model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # the latter of a torch without CUDA
         raise UserError(f"device={device} cannot be used here: {_first_line(error)}.") from error
     return Loaded(model.eval(), build_drop(meta["drop"]), meta)
 
@@ -172,7 +172,7 @@ def warm_start(
         `steps`, `images_seen` and `wall_time_s`.
 
     Raises:
-        UserError: they are of another architecture.
+        UserError: they cannot be read, or are of another architecture.
     """
     weights, meta = read_weights(path)
     for option in set(meta["model"]) | set(config):

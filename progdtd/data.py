@@ -103,7 +103,7 @@ def read_image(path: Path) -> np.ndarray:
     range no file states, count as in [0, 1], [0, 255] or [0, 65535] by the largest of them.
 
     Raises:
-        OSError, ValueError, SyntaxError: Pillow cannot read it.
+        one of UNREADABLE: Pillow cannot read it.
     """
     with Image.open(path) as file:
         return rgb(file)

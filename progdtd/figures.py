@@ -46,8 +46,6 @@ STYLE: Any = {
     "savefig.dpi": 250,
 }
 
-CURVE = ["codec", "model", "drop", "range_low", "range_high", "lambda", "seed"]
-
 
 @hydra.main(config_path=CONF, config_name="figures", version_base="1.3")
 def main(cfg: DictConfig) -> None:
@@ -176,8 +174,8 @@ def rate_distortion(
                 }
                 line = _line(axis, curve, metric, **style, lw=0.7, ms=2.2, mfc="white", alpha=0.8)
                 labels.setdefault("ProgDTD, published (512×512, last patch)", line)
-            for key, curve in ours.groupby(CURVE, dropna=False):
-                named: dict[str, Any] = dict(zip(CURVE, key, strict=True))
+            for key, curve in ours.groupby(results.MODEL, dropna=False):
+                named: dict[str, Any] = dict(zip(results.MODEL, key, strict=True))
                 bounds = (named["range_low"], named["range_high"])
                 style = {"color": colour.get(named[shade], "black"), "marker": marker[bounds]}
                 if named["codec"].endswith(results.PLANES):
@@ -238,6 +236,7 @@ STRIP_LEVELS = (0.05, 0.1, 0.2, 0.4, 1.0)
 def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     """One image as decoded at several levels, beside the original, as JPEG of high quality."""
     from progdtd import checkpoint, data
+    from progdtd.codec.codec import Codec
     from progdtd.evaluation import HELD_OUT, find_held_out
 
     loaded = checkpoint.load_model(cfg.run)
@@ -247,25 +246,12 @@ def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     except data.UNREADABLE as error:
         raise UserError(f"strip.image={path} cannot be read: {error}.") from error
     levels = [p for p in STRIP_LEVELS if p >= loaded.drop.range[0]]
+    codec = Codec(loaded)
     drawn = out / f"strip_{path.stem}.jpg"
     with matplotlib.rc_context(STYLE):
-        figure = strip(loaded, picture, levels)
+        figure = contact_sheet(codec, codec.encode(picture, levels), picture)
         figure.savefig(drawn, pil_kwargs={"quality": 90, "subsampling": 0})
     return [drawn]
-
-
-def strip(loaded, picture, levels) -> Figure:
-    """A contact sheet of reconstructions over p, with rate and PSNR under each.
-
-    Args:
-        loaded: from `checkpoint.load_model`.
-        picture: (H, W, 3) uint8.
-        levels: fractions p.
-    """
-    from progdtd.codec.codec import Codec
-
-    codec = Codec(loaded)
-    return contact_sheet(codec, codec.encode(picture, levels), picture)
 
 
 def contact_sheet(codec, stream: bytes, picture) -> Figure:

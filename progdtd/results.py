@@ -19,6 +19,9 @@ there are any and from the estimate elsewhere; times are seconds; `ms_ssim_db` i
 PLANES = " planes"
 """Ends the codec's name where the levels are planes; p is a fraction of the stream's bytes then."""
 
+MODEL = COLUMNS[: COLUMNS.index("protocol")]
+"""What names a model and its kind of level, or another codec."""
+
 IDENTITY = COLUMNS[: COLUMNS.index("image")]
 """What names a rate-distortion curve."""
 

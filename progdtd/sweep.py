@@ -61,7 +61,8 @@ def check_axes(config: DictConfig) -> None:
         UserError: the sweep's own lambdas would win without a word.
     """
     words = [word.partition("=")[0] for word in config.hydra.overrides.task]
-    if "quality" in words and "lambda" not in words and "lambda" in config.hydra.sweeper.params:
+    axes = config.hydra.sweeper.params or {}
+    if "quality" in words and "lambda" not in words and "lambda" in axes:
         raise UserError("quality= has no effect on a sweep that has lambdas of its own: choose "
                         "among them with lambda=...")  # fmt: skip
 

@@ -84,7 +84,6 @@ class Trainer:
             self.options.flip, cfg.seed, cfg.dataset.cache_gib,
             self.fabric.global_rank, self.fabric.world_size,
         )  # fmt: skip
-        self.paths = paths
         self.held = held_out(held) if self.leads else []
 
         torch.manual_seed(cfg.seed)
@@ -174,7 +173,7 @@ class Trainer:
             self.fabric.clip_gradients(
                 self.module, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False
             )
-        for optimizer in (self.optimizer, self.aux_optimizer):
+        for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         return torch.stack([out[name].detach() for name in SUMS])
@@ -272,7 +271,7 @@ class Trainer:
         path, meta = self.directory / WEIGHTS, self.meta | made
         loaded = checkpoint.Loaded(self.model.eval(), self.drop, meta)
         try:
-            meta["gains"] = gains.of(loaded, self.paths, self.fabric.device)
+            meta["gains"] = gains.of(loaded, self.batches.paths, self.fabric.device)
         except UserError as error:
             log.warning("%s has no gains, and so no levels of planes: %s", path, error)
         checkpoint.save_weights(path, self.model, meta)

@@ -348,6 +348,15 @@ def test_the_script_of_the_reference_models_goes_on_in_chunks() -> None:
     assert sorted(steps(run) for run in runs) == [4] * 8 + [6]
 
 
+def test_qualities_are_swept_as_lambdas_are(command) -> None:
+    code, output = command("train", "-m", "experiment=smoke", *TINY, "quality=low,high")
+    assert code == 0, output
+    assert json.loads(Path("outputs/smoke", run.PLAN).read_text())["runs"] == [
+        of(0.01).name, of(1.0).name
+    ]  # fmt: skip
+    assert output.count("finished") >= 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
