@@ -1,5 +1,6 @@
 """Every preset composes, and the command lines of the README mean what they say."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,12 @@ def test_lambda_is_a_scalar_and_never_a_group() -> None:
     assert [composed(f"quality={q}")["lambda"] for q in ("low", "medium", "high")] == [0.01, 0.1, 1]
     assert composed("quality=high", "lambda=0.5")["lambda"] == 0.5
     assert composed("experiment=quickstart", "quality=high")["lambda"] == 1
+
+
+def test_the_package_brings_the_launchers_that_configs_name() -> None:
+    project = tomllib.loads((Path(CONF).parent / "pyproject.toml").read_text())
+    packed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {"progdtd", "hydra_plugins"} <= set(packed)
 
 
 def test_range_names_the_run() -> None:
