@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import hydra
 import numpy as np
@@ -139,8 +138,11 @@ def main(cfg: DictConfig) -> None:
     from progdtd import data
     from progdtd.evaluation import find_images
 
-    codecs = available(listed(cfg.codecs) or list(CODECS))
+    codecs = available([*map(str, listed(cfg.codecs))] or list(CODECS))
     dataset, paths = find_images(cfg.images)
+    target = Path(cfg.out, f"{dataset}_native.csv")
+    before = results.read([target] if target.exists() else [])
+    kept = before[~before.codec.isin([codec.name for codec in codecs])]
     rows: list[dict] = []
     bar = tqdm(paths, "baselines", unit="image", disable=None, dynamic_ncols=True)
     called = dict(zip(paths, data.names(paths), strict=True))
@@ -151,18 +153,13 @@ def main(cfg: DictConfig) -> None:
             ]
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {cfg.images} can be read.")
-    path = Path(cfg.out, f"{dataset}_native.csv")
-    if path.exists():
-        before = results.read([path])
-        kept = before[~before.codec.isin([codec.name for codec in codecs])]
-        rows = [*kept.to_dict("records"), *rows]
-    table = results.write(rows, path)
+    table = results.write([*kept.to_dict("records"), *rows], target)
     columns = ["bpp", "psnr", "ms_ssim_db"]
     log.info("%s", table.groupby(["codec", "p"])[columns].mean().round(3).to_string())
-    log.info("%s", path)
+    log.info("%s", target)
 
 
-def available(names: list[Any]) -> list[Codec]:
+def available(names: list[str]) -> list[Codec]:
     """The codecs of these names that can run here; what is missing is said.
 
     Raises:
@@ -170,7 +167,7 @@ def available(names: list[Any]) -> list[Codec]:
     """
     unknown = [name for name in names if name not in CODECS]
     if unknown:
-        raise UserError(f"No codec {', '.join(map(str, unknown))}; there are {', '.join(CODECS)}.")
+        raise UserError(f"No codec {', '.join(unknown)}; there are {', '.join(CODECS)}.")
     try:
         import pillow_jxl  # noqa: F401
     except ImportError:

@@ -20,7 +20,10 @@ NUMBERS = ("trainer.lr", "trainer.aux_lr", "trainer.final_lr", "dataset.cache_gi
 FLAGS = ("drop.latent", "drop.hyper", "trainer.flip", "trainer.compile", "logger.wandb")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 OPTIONAL = ("trainer.resize", "dataset.workers")
+"""Options that are whole numbers from 0, or null."""
+
 LARGEST_SEED = 2**63 - 1
+"""That torch takes."""
 
 
 def check_names(cfg: DictConfig) -> None:
@@ -45,7 +48,7 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"lambda={lmbda} must be a number above 0; the paper's: 0.01, 0.1, 1.0.")
     for key, least in WHOLE.items():
         value = OmegaConf.select(cfg, key)
-        if not (isinstance(value, int) and number(value) and value >= least):
+        if not whole(value, least):
             raise UserError(f"{key}={value} must be a whole number, at least {least}.")
     for key in NUMBERS:
         value = OmegaConf.select(cfg, key)
@@ -61,7 +64,7 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"trainer.precision={options.precision}: one of {', '.join(PRECISIONS)}.")
     for key in OPTIONAL:
         value = OmegaConf.select(cfg, key)
-        if value is not None and not (isinstance(value, int) and number(value) and value >= 0):
+        if not (value is None or whole(value, 0)):
             raise UserError(f"{key}={value} must be a whole number, not negative, or null.")
     if options.clip is not None and (not number(options.clip) or options.clip < 0):
         raise UserError(f"trainer.clip={options.clip} must be a number, not negative, or null.")
@@ -83,6 +86,11 @@ def check(cfg: DictConfig) -> None:
     if options.resize is not None and options.resize < options.crop:
         raise UserError(f"trainer.resize={options.resize} is below trainer.crop={options.crop}.")
     build_drop(cfg.drop)
+
+
+def whole(value: Any, least: int) -> bool:
+    """Whether a value is a whole number of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def number(value: Any) -> bool:

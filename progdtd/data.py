@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ def vimeo90k(root: str | Path, split: str = "tri_trainlist.txt") -> list[Path]:
     return [root / "sequences" / name / f"im{i}.png" for name in triplets for i in (1, 2, 3)]
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path | BinaryIO) -> np.ndarray:
     """Read an image of any mode as (H, W, 3) uint8, upright.
 
     EXIF orientation is applied, grey becomes RGB, 16-bit grey is scaled to 8 bits, CMYK and

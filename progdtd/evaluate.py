@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def find(run: list[Any]) -> list[Path]:
-    """Run directories and weights files that paths and globs name.
+    """Run directories and weights files that paths and globs name, each once.
 
     Raises:
         UserError: one of them names nothing, or the results of two would go to one place.
@@ -62,7 +62,7 @@ def find(run: list[Any]) -> list[Path]:
                 f"The results of {other} and {path} would go to the same folder: evaluate one of "
                 "them, or rename it."
             )
-    return found
+    return list(places.values())
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ STYLE: Any = {
 def main(cfg: DictConfig) -> None:
     ours, baselines = gather(cfg)
     others = curves.codecs()
-    wanted = listed(cfg.codecs)
+    wanted = [*map(str, listed(cfg.codecs))]
     if unknown := set(wanted) - set(others.codec):
         raise UserError(f"codecs: no published curve of {', '.join(sorted(unknown))}; there are "
                         f"{', '.join(sorted(set(others.codec)))}.")  # fmt: skip
@@ -89,7 +89,7 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         UserError: there are none.
     """
-    patterns = listed(cfg.runs)
+    patterns = [*map(str, listed(cfg.runs))]
     measured = results.read(find(patterns, cfg.images))
     measured = measured[measured.dataset == cfg.images]
     if len(measured):
@@ -248,8 +248,8 @@ def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     levels = [p for p in STRIP_LEVELS if p >= loaded.drop.range[0]]
     codec = Codec(loaded)
     drawn = out / f"strip_{path.stem}.jpg"
+    figure = contact_sheet(codec, codec.encode(picture, levels), picture)
     with matplotlib.rc_context(STYLE):
-        figure = contact_sheet(codec, codec.encode(picture, levels), picture)
         figure.savefig(drawn, pil_kwargs={"quality": 90, "subsampling": 0})
     return [drawn]
 

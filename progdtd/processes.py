@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from progdtd import run
+from progdtd.check import whole
 from progdtd.errors import UserError
 from progdtd.requeue import CODE, LAUNCHER, StopSignals
 
@@ -157,7 +158,7 @@ def slots(workers: int | None, threads: int | None, per_gpu: bool) -> list[dict[
         UserError: numbers that cannot be, or fewer GPUs than workers.
     """
     for key, value in (("workers", workers), ("threads", threads)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if not (value is None or whole(value, 1)):
             raise UserError(f"launcher.{key}={value} must be a whole number above 0, or null.")
     devices = gpus() if per_gpu else []
     if per_gpu and len(devices) < (workers or 1):

@@ -107,9 +107,9 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=False):
             optimizer.load_state_dict(saved)
 
-        self.meta = state.get("meta", began)
-        check_images(self.meta, data.digest([*paths, *held]), cfg.dataset.name)
-        self.meta |= describe(cfg, paths, held)
+        described = describe(cfg, paths, held)
+        check_images(state.get("meta", described), described)
+        self.meta = state.get("meta", began) | described
         if self.leads:
             self.metrics = run.Table(directory / "metrics.csv", METRICS, self.first)
             self.validation = run.Table(directory / "validation.csv", VALIDATION, self.first)
@@ -418,16 +418,19 @@ def held_out(paths: list[Path]) -> list[np.ndarray]:
     return crops
 
 
-def check_images(meta: dict[str, Any], images: str, dataset: str) -> None:
+def check_images(saved: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to go on with other images: some of those trained on might be held out now.
 
+    Args:
+        saved, now: from `describe`, of the checkpoint and of this start.
+
     Raises:
-        UserError: they are not those that the checkpoint names.
+        UserError: they are not the same.
     """
-    if meta.get("images", images) != images:
+    if saved.get("images", now["images"]) != now["images"]:
         raise UserError(
-            f"The images of dataset={dataset} are not those that this run began with: put them "
-            "back as they were, or start another run (run_name=...)."
+            f"The images of dataset={now['dataset']} are not those that this run began with: put "
+            "them back as they were, or start another run (run_name=...)."
         )
 
 

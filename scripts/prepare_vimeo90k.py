@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--source", default=SOURCE, help="address of the zip")
     parser.add_argument("--sha256", help="expected checksum of the zip")
     arguments = parser.parse_args()
-    root = arguments.to.resolve()
+    root = arguments.to.absolute()
     archive = arguments.zip or root.with_name(f"{root.name}.zip")
     try:
         if not arguments.zip:
@@ -71,7 +71,7 @@ def unpack(archive: Path, root: Path) -> None:
                     aside.unlink(missing_ok=True)
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise UserError(f"{archive} is damaged ({error}): download it again.") from error
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:  # encrypted, or compressed in a way that zipfile does not know
         raise UserError(f"{archive} cannot be unpacked: {error}.") from error
     except OSError as error:
         raise UserError(

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--controls", type=Path, help="the same of models with other tail drops")
     parser.add_argument("--readme", action="store_true", help="put the tables into the README")
     options = parser.parse_args()
-    levels = pd.read_csv(options.folder / "results.csv")
+    levels = results.read_means(options.folder / "results.csv")
     deltas = pd.read_csv(options.folder / "bd.csv")
     native = levels[levels.protocol == "native"]
     models, beside = native[native.model.notna()], native[native.model.isna()]
@@ -42,7 +42,7 @@ def main() -> None:
         "groups": (groups(channels), falls(double)),
     }
     if options.controls:
-        controls = pd.read_csv(options.controls / "results.csv")
+        controls = results.read_means(options.controls / "results.csv")
         report["drops"] = drops(controls[controls.model.notna()])
     for section, tables in report.items():
         print(*tables, sep="\n\n", end="\n\n")

@@ -341,15 +341,18 @@ def run_strip(options: argparse.Namespace) -> int:
 
 
 def read_picture(content: bytes, name: str):
-    """The pixels (H, W, 3) uint8 of an image file's content."""
-    from PIL import Image, UnidentifiedImageError
+    """The pixels (H, W, 3) uint8 of an image file's content.
+
+    Raises:
+        UserError: it is none.
+    """
+    from PIL import UnidentifiedImageError
 
     from progdtd import data
     from progdtd.errors import UserError
 
     try:
-        with Image.open(io.BytesIO(content)) as file:
-            return data.rgb(file)
+        return data.read_image(io.BytesIO(content))
     except data.UNREADABLE as error:
         why = "of no kind that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(f"{name} is not a readable image ({why}).") from error

@@ -140,7 +140,7 @@ def test_what_arrives_compressed_is_refused(server) -> None:
         fetch(f"{server.url}/file.bin", Path("file.bin"))
 
 
-def test_a_server_that_has_nothing_is_given_up(server) -> None:
+def test_a_part_that_is_longer_than_the_file_is_started_over(server) -> None:
     (server.root / "empty.bin").touch()
     Path("empty.bin.part").write_bytes(b"x")
     fetch(f"{server.url}/empty.bin", Path("empty.bin"))

@@ -433,6 +433,9 @@ def test_status_of_nothing(command) -> None:
     output, _ = process.communicate()
     assert process.returncode == 1
     assert "No runs in outputs/*" in output
+
+
+def test_status_takes_odd_configurations(command) -> None:
     for i, config in enumerate(("trainer: null", "trainer: {steps: null}", "[1]", "trainer: {")):
         Path("outputs/other", str(i)).mkdir(parents=True)
         Path("outputs/other", str(i), run.CONFIG).write_text(config)
