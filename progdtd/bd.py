@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from bjontegaard import bd_psnr, bd_rate
 
-from progdtd import results
+from progdtd import markdown, results
 from progdtd.files import write_aside
 from progdtd.results import MODEL
 
@@ -48,7 +48,7 @@ def compare(
 
 def _same_weights(named: dict, ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """For levels of planes, the levels of channels of the same model."""
-    if named["codec"].endswith(results.PLANES):
+    if results.kind(named["codec"]) == "planes":
         key = named | {"codec": named["codec"].removesuffix(results.PLANES)}
         same = [(ours[name] == value) | (ours[name].isna() & pd.isna(value))
                 for name, value in key.items()]  # fmt: skip
@@ -114,24 +114,24 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
     paths = [out / "bd.csv", out / "bd.md"]
     rounded = table.round({"bd_rate": 4, "bd_psnr": 4})  # beyond, machines differ
     write_aside(paths[0], lambda aside: rounded.to_csv(aside, index=False))
-    write_aside(paths[1], lambda aside: aside.write_text(markdown(table)))
+    write_aside(paths[1], lambda aside: aside.write_text(described(table)))
     return paths
 
 
-def markdown(table: pd.DataFrame) -> str:
-    lines = [
-        "| codec | model | drop | range of p | lambda | against | BD-rate (%) | BD-PSNR (dB) |",
-        "|---|---|---|---|---:|---|---:|---:|",
-    ]
-    for row in table.to_dict("records"):
-        cells = (
+def described(deltas: pd.DataFrame) -> str:
+    """The rows of `compare` as Markdown."""
+    header = ("codec", "model", "drop", "range of p", "lambda", "against", "BD-rate (%)",
+              "BD-PSNR (dB)")  # fmt: skip
+    rows = [
+        (
             row["codec"], row["model"], row["drop"],
             f"{row['range_low']:g} to {row['range_high']:g}",
             f"{row['lambda']:g}", row["against"], _number(row["bd_rate"], ".1f"),
             _number(row["bd_psnr"], ".2f"),
-        )  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", EXPLANATION, ""])
+        )
+        for row in deltas.to_dict("records")
+    ]  # fmt: skip
+    return f"{markdown.table(header, rows, 'llllrlr')}\n\n{EXPLANATION}\n"
 
 
 def _number(value: float, form: str) -> str:

@@ -110,7 +110,7 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
 def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     """The figures of one protocol: a suffix of the name, what is drawn, and whether the published
     curves are drawn beside it. Levels of planes and other tail drops have figures of their own."""
-    planes, double = ours.codec.str.endswith(results.PLANES), ours["drop"] == "dtd"
+    planes, double = ours.codec.map(results.kind) == "planes", ours["drop"] == "dtd"
     main = double | ~double.any()
     yield "", ours[main & ~planes], True
     if planes.any():
@@ -178,7 +178,7 @@ def rate_distortion(
                 named: dict[str, Any] = dict(zip(results.MODEL, key, strict=True))
                 bounds = (named["range_low"], named["range_high"])
                 style = {"color": colour.get(named[shade], "black"), "marker": marker[bounds]}
-                if named["codec"].endswith(results.PLANES):
+                if results.kind(named["codec"]) == "planes":
                     style |= {"linestyle": (0, (4, 1)), "mfc": "white"}
                 labels[_label(named, ours)] = _line(
                     axis, results.trained(curve), metric, **style, lw=1.3, ms=3.2
@@ -218,8 +218,9 @@ def _label(named: dict, ours: pd.DataFrame) -> str:
     more = [str(named[key]) for key in ("model", "drop", "seed") if ours[key].nunique() > 1]
     low, high = named["range_low"], named["range_high"]
     bounds = f"p ∈ [{low:g}, {high:g}]" if low < high else f"p = {low:g}"
-    kind = ["planes"] if named["codec"].endswith(results.PLANES) else []
-    return ", ".join([f"{OURS} = {named['lambda']:g}, {bounds}", *kind, *more])
+    if results.kind(named["codec"]) == "planes":
+        bounds += ", planes"
+    return ", ".join([f"{OURS} = {named['lambda']:g}, {bounds}", *more])
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

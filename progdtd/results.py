@@ -83,10 +83,15 @@ def _read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, float_precision="round_trip")  # what was written, to the last digit
 
 
+def kind(codec: str) -> str:
+    """What the levels of a codec's streams are, by its name: `channels` or `planes`."""
+    return "planes" if codec.endswith(PLANES) else "channels"
+
+
 def trained(curve: pd.DataFrame) -> pd.DataFrame:
     """The points of models within the range of p that they were trained for; of planes all."""
     within = curve.p.between(curve.range_low, curve.range_high)
-    return curve[within | curve.codec.str.endswith(PLANES)]
+    return curve[within | (curve.codec.map(kind) == "planes")]
 
 
 def controls(table: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from progdtd.errors import UserError
 from progdtd.files import write_aside
-from progdtd.paths import minutes
+from progdtd.paths import CONF, minutes
 from progdtd.requeue import LAUNCHER
 from progdtd.run import PLAN
 
@@ -28,14 +28,19 @@ PLUGINS = {"slurm": "submitit", "ray": "ray"}
 """The Hydra plugins behind launchers, where they are packages of their own."""
 
 
-def check_launcher(arguments: Sequence[str]) -> None:
-    """End with a sentence if the command asks for a launcher that is not installed."""
-    chosen = [word.partition("=")[2] for word in arguments if word.startswith("launcher=")]
-    for name in chosen:
-        plugin = PLUGINS.get(name)
+def check_words(arguments: Sequence[str]) -> None:
+    """End with a sentence at what Hydra would show a traceback for: a launcher that is not
+    installed, a group without a choice."""
+    for word in arguments:
+        group, given, choice = word.partition("=")
+        if given and choice in ("", "null") and Path(CONF, group).is_dir():
+            choices = ", ".join(sorted(path.stem for path in Path(CONF, group).glob("*.yaml")))
+            raise SystemExit(f"{word}: choose one of {choices}, or leave it out.")
+        plugin = PLUGINS.get(choice) if group == "launcher" else None
         if plugin and not find_spec(f"hydra_plugins.hydra_{plugin}_launcher"):
             raise SystemExit(
-                f"launcher={name} needs a plugin that is not installed: pip install -e '.[{name}]'"
+                f"launcher={choice} needs a plugin that is not installed: "
+                f"pip install -e '.[{choice}]'"
             )
 
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """The command: one training, or with `-m` a sweep of them that ends in a table."""
-    sweep.check_launcher(sys.argv[1:])
+    sweep.check_words(sys.argv[1:])
     try:
         with sweep.reported():
             task()

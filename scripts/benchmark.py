@@ -30,7 +30,7 @@ from pytorch_msssim import ms_ssim, ssim
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from progdtd import data, protocols
+from progdtd import data, markdown, protocols
 from progdtd.losses import RateDistortion
 from progdtd.memory import keep_freed_memory
 from progdtd.models import ProgressiveHyperprior
@@ -74,23 +74,20 @@ def compare(arguments: argparse.Namespace) -> str:
         ours.submit(start, our_evaluation, kodak, device).result()
         plain.submit(start, plain_evaluation, kodak, device).result()
         evaluated = rounds(arguments.rounds, arguments.evaluated, ours, plain)
-    return "\n".join((
-        "| | this project | plain | ratio |",
-        "|---|---:|---:|---:|",
-        row("training, 256×256 images a second", [trained[0], usual]),
-        row("the same, with Adam", [trained[1], usual]),
-        row(f"evaluation at {len(P_LEVELS)} levels, images a second", evaluated),
-        "",
+    rates = {
+        "training, 256×256 images a second": (trained[0], usual),
+        "the same, with Adam": (trained[1], usual),
+        f"evaluation at {len(P_LEVELS)} levels, images a second": tuple(evaluated),
+    }
+    rows = [(what, f"{our:.2f}", f"{its:.2f}", f"{our / its:.1f}")
+            for what, (our, its) in rates.items()]  # fmt: skip
+    return "\n\n".join((
+        markdown.table(("", "this project", "plain", "ratio"), rows),
         f"Medians of {arguments.rounds} rounds in turn; torch {torch.__version__}, {device}, "
         f"{torch.get_num_threads()} threads, bf16 "
         f"{'on' if fast_bf16(torch.device(device)) else 'off'}, "
         f"{matrix_rate(device):.0f} GFLOP/s in a float32 matrix product.",
     ))  # fmt: skip
-
-
-def row(what: str, rates: list[float]) -> str:
-    ours, plain = rates
-    return f"| {what} | {ours:.2f} | {plain:.2f} | {ours / plain:.1f} |"
 
 
 def contestant() -> ProcessPoolExecutor:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from progdtd import Codec, data, protocols
+from progdtd import Codec, data, markdown, protocols
 from progdtd.codec import channels
 from progdtd.codec.codec import PLANES, Levels
 from progdtd.memory import keep_freed_memory
@@ -78,8 +78,8 @@ def kinds(codec: Codec, paths: list[Path]) -> str:
         "PSNR at half of the bytes, dB": [f"{mean.half[k]:.2f}" for k in columns],
         "largest fall of PSNR at a level, dB": [f"{most.fall[k]:.3f}" for k in columns],
     }
-    body = [f"| {name} | {' | '.join(cells)} |" for name, cells in lines.items()]
-    return "\n".join([f"| levels of | {' | '.join(columns)} |", "|---|---:|---:|", *body])
+    rows = [(name, *cells) for name, cells in lines.items()]
+    return markdown.table(("levels of", *columns), rows)
 
 
 def measure_levels(codec: Codec, picture: np.ndarray, levels: Levels) -> dict[str, float]:
@@ -118,16 +118,15 @@ def sizes(codec: Codec, paths: list[Path]) -> str:
     ].mean()  # fmt: skip
     table["stream"] = 100 * (table.bpp / table.nested - 1)
     table["nesting"] = 100 * (table.nested / table.bpp_estimated - 1)
-    lines = [
-        "| p | bytes | bpp | nested, estimated | alone, estimated | PSNR (dB) | "
-        f"stream over estimate | nesting over alone |\n|{'---:|' * 8}"
-    ]
-    lines += [
-        f"| {p:g} | {row.bytes:.0f} | {row.bpp:.4f} | {row.nested:.4f} | {row.bpp_estimated:.4f} "
-        f"| {row.psnr:.2f} | {row.stream:+.2f} % | {row.nesting:+.2f} % |"
+    header = ("p", "bytes", "bpp", "nested, estimated", "alone, estimated", "PSNR (dB)",
+              "stream over estimate", "nesting over alone")  # fmt: skip
+    rows = [
+        (f"{p:g}", f"{row.bytes:.0f}", f"{row.bpp:.4f}", f"{row.nested:.4f}",
+         f"{row.bpp_estimated:.4f}", f"{row.psnr:.2f}", f"{row.stream:+.2f} %",
+         f"{row.nesting:+.2f} %")
         for p, row in table.iterrows()
-    ]
-    return "\n".join(lines)
+    ]  # fmt: skip
+    return markdown.table(header, rows, "r")
 
 
 @torch.inference_mode()
@@ -162,11 +161,10 @@ def times(model: str | None, path: Path, rounds: int) -> str:
                 for step, seconds in pool.submit(measure).result().items():
                     measured.setdefault((name, step), []).append(seconds)
     median = {key: statistics.median(values) for key, values in measured.items()}
-    lines = ["| seconds | all levels | CompressAI, one rate | ratio |", "|---|---:|---:|---:|"]
-    for step in ("encode", "decode"):
-        a, b = median["ours", step], median["plain", step]
-        lines.append(f"| {step} | {a:.3f} | {b:.3f} | {a / b:.2f} |")
-    return "\n".join((*lines, "",
+    pairs = {step: (median["ours", step], median["plain", step]) for step in ("encode", "decode")}
+    rows = [(step, f"{a:.3f}", f"{b:.3f}", f"{a / b:.2f}") for step, (a, b) in pairs.items()]
+    return "\n\n".join((
+        markdown.table(("seconds", "all levels", "CompressAI, one rate", "ratio"), rows),
         f"One more level costs {median['ours', 'level']:.3f} s for its symbols (mean of the "
         f"levels) and {median['ours', 'synthesis']:.3f} s for the synthesis; symbols and their "
         f"prior take {100 * median['ours', 'entropy'] / median['ours', 'decode']:.0f} % of "

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import readme
 
+from progdtd import markdown
+
 TRAIN = [sys.executable, "-m", "progdtd.train"]
 QUIET = ["trainer.validate_every=100000", "trainer.checkpoint_every=100000", "dataset.validation=2"]
 SWEEP = ["-m", "experiment=quickstart", "lambda=0.01,0.1,1.0", "drop.range=[0.0,1.0],[0.3,1.0]"]
@@ -63,18 +65,17 @@ def main() -> None:
     arguments = parser.parse_args()
     one, again = swept(1, arguments.steps)
     two, _ = swept(2, arguments.steps)
-    lines = [
-        "| | seconds |",
-        "|---|---:|",
-        f"| six runs of {arguments.steps} steps, one at a time | {one:.1f} |",
-        f"| the same, two at a time | {two:.1f} |",
-        f"| the finished sweep again | {again:.1f} |",
-        *(f"| {name} | {value:.1f} |" for name, value in single(arguments.rounds).items()),
-        "",
+    times = {
+        f"six runs of {arguments.steps} steps, one at a time": one,
+        "the same, two at a time": two,
+        "the finished sweep again": again,
+    } | single(arguments.rounds)
+    rows = [(what, f"{taken:.1f}") for what, taken in times.items()]
+    text = "\n\n".join((
+        markdown.table(("", "seconds"), rows),
         f"{len(os.sched_getaffinity(0))} cores; two workers take {two / one:.2f} of the time of "
         f"one. Single runs: medians of {arguments.rounds}.",
-    ]
-    text = "\n".join(lines)
+    ))  # fmt: skip
     print(text)
     if arguments.readme:
         readme.put("benchmark_sweep", text)

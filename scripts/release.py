@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from progdtd import Codec, checkpoint, data, run
+from progdtd import Codec, checkpoint, data, markdown, run
 from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.fingerprint import build_tables
@@ -105,20 +105,15 @@ def card(directory: Path, config: DictConfig, weights: str) -> str:
         "commit": made.get("git_commit"),
         "weights": weights,
     }
-    lines = [f"# {directory.name}", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in facts.items()]
-    lines += [
-        "",
-        "| training, the last first | steps | images seen | hours |",
-        "|---|---:|---:|---:|",
-    ]
     meta = checkpoint.read_weights(directory)[1]
-    lines += [
-        f"| {one['name']} | {one.get('steps', '')} | {one.get('images_seen', '')} | "
-        + (f"{one['wall_time_s'] / 3600:.2f} |" if "wall_time_s" in one else "|")
+    trainings = [
+        (one["name"], one.get("steps", ""), one.get("images_seen", ""),
+         f"{one['wall_time_s'] / 3600:.2f}" if "wall_time_s" in one else "")
         for one in ({"name": directory.name} | meta, *meta.get("ancestors", []))
-    ]
-    return "\n".join(lines) + "\n"
+    ]  # fmt: skip
+    header = ("training, the last first", "steps", "images seen", "hours")
+    tables = (markdown.table(("", ""), facts.items(), "l"), markdown.table(header, trainings))
+    return "\n\n".join((f"# {directory.name}", *tables)) + "\n"
 
 
 def quality(codec: Codec, picture: np.ndarray) -> np.ndarray:

@@ -5,13 +5,14 @@ python scripts/report.py outputs/reference --controls outputs/controls --readme
 
 import argparse
 import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import readme
 
-from progdtd import curves, results
+from progdtd import curves, markdown, results
 
 RATES = (0.1, 0.25, 0.5, 1.0)
 BESIDE = ("bmshj2018-hyperprior", "DPICT", "CTC(tri_planet_23)")
@@ -35,7 +36,7 @@ def main() -> None:
     native = levels[levels.protocol == "native"]
     models, beside = native[native.model.notna()], native[native.model.isna()]
     double, deltas = (table[table["drop"] == "dtd"] for table in (models, deltas))
-    channels = double[~double.codec.str.endswith(results.PLANES)]
+    channels = double[double.codec.map(results.kind) == "channels"]
     report = {
         "results": (quality(channels), published(deltas)),
         "others": (kinds(double), at_rates(double, beside), comparison(deltas)),
@@ -50,35 +51,50 @@ def main() -> None:
             readme.put(section, "\n\n".join(tables))
 
 
+NAMED = ["lambda", "range_low", "range_high"]
+"""What names a model where all have the same drop."""
+
+
+def named(key: tuple[float, float, float]) -> tuple[str, str]:
+    """The first two cells of a model's line."""
+    lmbda, low, high = key
+    return f"{lmbda:g}", f"[{low:g}, {high:g}]"
+
+
+def table(columns: Iterable[str], rows: Iterable[Sequence[str]], explanation: str) -> str:
+    """A line for each model, and what its numbers are."""
+    lines = markdown.table(("λ", "range of p", *columns), rows, "rlr")
+    return f"{lines}\n\n{explanation}"
+
+
 def quality(ours: pd.DataFrame) -> str:
     """Rate, PSNR and MS-SSIM of every model at some levels, whole images and real bytes."""
-    lines = [
-        f"| λ | range of p | {' | '.join(f'p = {p:g}' for p in SHOWN)} |",
-        f"|---:|---|{'---:|' * len(SHOWN)}",
-    ]
-    for (lmbda, low, high), curve in ours.groupby(["lambda", "range_low", "range_high"]):
+    rows = []
+    for key, curve in ours.groupby(NAMED):
         points = curve.set_index("p")
-        cells = [point(points.loc[p]) if p >= low else "" for p in SHOWN]
-        lines.append(f"| {lmbda:g} | [{low:g}, {high:g}] | {' | '.join(cells)} |")
+        rows.append((*named(key), *(point(points.loc[p]) if p >= key[1] else "" for p in SHOWN)))
     images = ours.images.unique().tolist()
-    return "\n".join([*lines, "", f"Bits per pixel, PSNR and MS-SSIM (dB), means of {images[0]} "
-                      "images; bits are those of the prefix of one file."])  # fmt: skip
+    return table(
+        (f"p = {p:g}" for p in SHOWN), rows,
+        f"Bits per pixel, PSNR and MS-SSIM (dB), means of {images[0]} images; bits are those of "
+        "the prefix of one file.",
+    )  # fmt: skip
 
 
 def published(deltas: pd.DataFrame) -> str:
     """Every model beside the published curve of the same lambda and range, by its own protocol."""
-    lines = ["| λ | range of p | BD-rate | BD-PSNR |", "|---:|---|---:|---:|"]
     same = deltas[(deltas.against == "ProgDTD (published)") & (deltas.protocol == "reference")]
-    for row in same.to_dict("records"):
-        values = f"{row['bd_rate']:+.1f} % | {row['bd_psnr']:+.2f} dB"
-        values = " | " if pd.isna(row["bd_psnr"]) else values
-        lines.append(
-            f"| {row['lambda']:g} | [{row['range_low']:g}, {row['range_high']:g}] | {values} |"
-        )
-    return "\n".join([*lines, "", "Against the published curve of the same model, with the "
-                      "published protocol: the rate of the last patch, estimated. Negative rates "
-                      "and positive PSNR are better; empty where the rates do not "
-                      "overlap."])  # fmt: skip
+    rows = []
+    for key, row in same.set_index(NAMED).iterrows():
+        shared = not pd.isna(row.bd_psnr)
+        cells = (f"{row.bd_rate:+.1f} %", f"{row.bd_psnr:+.2f} dB") if shared else ("", "")
+        rows.append((*named(key), *cells))
+    return table(
+        ("BD-rate", "BD-PSNR"), rows,
+        "Against the published curve of the same model, with the published protocol: the rate of "
+        "the last patch, estimated. Negative rates and positive PSNR are better; empty where the "
+        "rates do not overlap.",
+    )  # fmt: skip
 
 
 GROUPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -87,31 +103,30 @@ GROUPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 def groups(ours: pd.DataFrame) -> str:
     """What each group of channels costs and brings: whether the tail is alive."""
     spans = list(itertools.pairwise(GROUPS))
-    lines = [
-        f"| λ | range of p | {' | '.join(f'{a:g} to {b:g}' for a, b in spans)} |",
-        f"|---:|---|{'---:|' * len(spans)}",
-    ]
-    for (lmbda, low, high), curve in ours.groupby(["lambda", "range_low", "range_high"]):
+    rows = []
+    for key, curve in ours.groupby(NAMED):
         at = curve.set_index("p")
-        cells = [
-            f"{at.bpp[b] - at.bpp[a]:.3f}: {at.psnr[b] - at.psnr[a]:+.2f}" if a >= low else ""
+        cells = (
+            f"{at.bpp[b] - at.bpp[a]:.3f}: {at.psnr[b] - at.psnr[a]:+.2f}" if a >= key[1] else ""
             for a, b in spans
-        ]
-        lines.append(f"| {lmbda:g} | [{low:g}, {high:g}] | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "Bits per pixel that the channels between two fractions p cost, "
-                      "and the PSNR (dB) that they bring."])  # fmt: skip
+        )
+        rows.append((*named(key), *cells))
+    return table(
+        (f"{a:g} to {b:g}" for a, b in spans), rows,
+        "Bits per pixel that the channels between two fractions p cost, and the PSNR (dB) that "
+        "they bring.",
+    )  # fmt: skip
 
 
 def falls(ours: pd.DataFrame) -> str:
     """The largest fall of PSNR and the smallest growth of rate from one level to the next."""
     lines = []
-    for planes, part in ours.groupby(ours.codec.str.endswith(results.PLANES)):
+    for kind, part in ours.groupby(ours.codec.map(results.kind)):
         steps = [
             results.trained(curve).sort_values("p")[["bpp", "psnr"]].diff().min()
-            for _, curve in part.groupby(["lambda", "range_low", "range_high"])
+            for _, curve in part.groupby(NAMED)
         ]
         rate, psnr = min(step.bpp for step in steps), min(step.psnr for step in steps)
-        kind = "planes" if planes else "channels"
         lines.append(
             f"From one level of {kind} to the next, the mean rate grows by at least {rate:.5f} bpp "
             f"and the mean PSNR changes by at least {psnr:+.3f} dB, in all models."
@@ -121,28 +136,22 @@ def falls(ours: pd.DataFrame) -> str:
 
 def drops(ours: pd.DataFrame) -> tuple[str, str]:
     """The controls beside the double drop: levels of channels, then of planes."""
-    of_planes = ours.codec.str.endswith(results.PLANES)
-    channels = [
-        f"| λ | channels | {' | '.join(f'p = {p:g}' for p in SHOWN)} |",
-        f"|---:|---|{'---:|' * len(SHOWN)}",
-    ]
-    for (lmbda, drop), curve in ours[~of_planes].groupby(["lambda", "drop"]):
+    kinds = dict(list(ours.groupby(ours.codec.map(results.kind))))
+    channels, planes = [], []
+    for (lmbda, drop), curve in kinds["channels"].groupby(["lambda", "drop"]):
         points = curve.sort_values("p").drop_duplicates("bytes", keep="last").set_index("p")
-        cells = [point(points.loc[p]) if p in points.index else "" for p in SHOWN]
-        channels.append(f"| {lmbda:g} | `drop={drop}` | {' | '.join(cells)} |")
-    planes = [
-        f"| λ | planes | {' | '.join(f'{rate:g} bpp' for rate in RATES)} | whole |",
-        f"|---:|---|{'---:|' * len(RATES)}---:|",
-    ]
-    for (lmbda, drop), curve in ours[of_planes].groupby(["lambda", "drop"]):
+        cells = (point(points.loc[p]) if p in points.index else "" for p in SHOWN)
+        channels.append((f"{lmbda:g}", f"`drop={drop}`", *cells))
+    for (lmbda, drop), curve in kinds["planes"].groupby(["lambda", "drop"]):
         whole = f"{curve.bpp.max():.3f}: {curve.psnr.max():.2f}"
-        cells = " | ".join(interpolated(curve))
-        planes.append(f"| {lmbda:g} | `drop={drop}` | {cells} | {whole} |")
+        planes.append((f"{lmbda:g}", f"`drop={drop}`", *interpolated(curve), whole))
+    at_p, at_rate = (f"p = {p:g}" for p in SHOWN), (f"{rate:g} bpp" for rate in RATES)
     return (
-        "\n".join([*channels, "", "Bits per pixel, PSNR and MS-SSIM (dB); empty where the level is "
-                   "that of p = 1."]),
-        "\n".join([*planes, "", "PSNR (dB) of planes of the same weights."]),
-    )  # fmt: skip
+        f"{markdown.table(('λ', 'channels', *at_p), channels, 'rlr')}\n\n"
+        "Bits per pixel, PSNR and MS-SSIM (dB); empty where the level is that of p = 1.",
+        f"{markdown.table(('λ', 'planes', *at_rate, 'whole'), planes, 'rlr')}\n\n"
+        "PSNR (dB) of planes of the same weights.",
+    )
 
 
 def interpolated(curve: pd.DataFrame) -> list[str]:
@@ -158,67 +167,57 @@ def point(row: pd.Series) -> str:
 
 def at_rates(ours: pd.DataFrame, beside: pd.DataFrame) -> str:
     """PSNR of every model and of other codecs at some rates, whole images."""
-    named = {}
-    for (lmbda, low, high, codec), curve in ours.groupby(
-        ["lambda", "range_low", "range_high", "codec"]
-    ):
-        kind = "planes" if codec.endswith(results.PLANES) else "channels"
-        named[f"λ = {lmbda:g}, [{low:g}, {high:g}], {kind}"] = results.trained(curve)
-    named |= dict(list(beside.groupby("codec")))
+    found = {}
+    for (*key, codec), curve in ours.groupby([*NAMED, "codec"]):
+        name = f"λ = {', '.join(named(key))}, {results.kind(codec)}"
+        found[name] = results.trained(curve)
+    found |= dict(list(beside.groupby("codec")))
     others = curves.codecs()
     others = others[(others.metric_optimised != "ms-ssim") & others.codec.isin(BESIDE)]
-    named |= {f"{codec} (published)": curve for codec, curve in others.groupby("codec")}
-    lines = [
-        f"| PSNR (dB) | {' | '.join(f'{rate:g} bpp' for rate in RATES)} |",
-        f"|---|{'---:|' * len(RATES)}",
-    ]
-    for name, curve in named.items():
-        cells = interpolated(curve)
-        if any(cells):
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "Interpolated between the points of each curve of means; empty "
-                      "outside of it."])  # fmt: skip
+    found |= {f"{codec} (published)": curve for codec, curve in others.groupby("codec")}
+    rows = [(name, *interpolated(curve)) for name, curve in found.items()]
+    rows = [row for row in rows if any(row[1:])]
+    header = ("PSNR (dB)", *(f"{rate:g} bpp" for rate in RATES))
+    return (
+        f"{markdown.table(header, rows)}\n\n"
+        "Interpolated between the points of each curve of means; empty outside of it."
+    )
 
 
 def kinds(ours: pd.DataFrame) -> str:
     """Levels of planes beside those of channels of the same weights, whole images."""
-    lines = [
-        "| λ | range of p | whole stream, planes over channels | at 1/4 | at 1/2 |",
-        "|---:|---|---:|---:|---:|",
-    ]
-    for (lmbda, low, high), both in ours.sort_values("bpp").groupby(
-        ["lambda", "range_low", "range_high"]
-    ):
-        of_planes = both.codec.str.endswith(results.PLANES)
-        planes, channels = both[of_planes], both[~of_planes]
-        if planes.empty or channels.empty:
+    rows = []
+    for key, both in ours.sort_values("bpp").groupby(NAMED):
+        found = dict(list(both.groupby(both.codec.map(results.kind))))
+        if len(found) < 2:
             continue
+        channels, planes = found["channels"], found["planes"]
         full = channels.bpp.max()
         cells = [f"{planes.bpp.max() / full - 1:+.2%}"]
         for rate in (full / 4, full / 2):
             there, here = (np.interp(rate, c.bpp, c.psnr) for c in (channels, planes))
             cells.append(f"{here:.2f}, {here - there:+.2f}")
-        lines.append(f"| {lmbda:g} | [{low:g}, {high:g}] | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "PSNR (dB) of planes at a quarter and at half of the rate of all "
-                      "channels, and how much more it is than theirs."])  # fmt: skip
+        rows.append((*named(key), *cells))
+    return table(
+        ("whole stream, planes over channels", "at 1/4", "at 1/2"), rows,
+        "PSNR (dB) of planes at a quarter and at half of the rate of all channels, and how much "
+        "more it is than theirs.",
+    )  # fmt: skip
 
 
 def comparison(deltas: pd.DataFrame) -> str:
     """BD-rate of every model against other codecs."""
     columns = [name for name in AGAINST if name in set(deltas.against)]
-    lines = [
-        f"| λ | range of p | levels | {' | '.join(columns)} |",
-        f"|---:|---|---|{'---:|' * len(columns)}",
-    ]
-    model = ["lambda", "range_low", "range_high", "codec"]
-    for (lmbda, low, high, codec), rows in deltas.groupby(model):
-        kind = "planes" if codec.endswith(results.PLANES) else "channels"
-        rates = rows.set_index("against").bd_rate
-        cells = ["" if pd.isna(rates.get(name)) else f"{rates[name]:+.0f} %" for name in columns]
-        lines.append(f"| {lmbda:g} | [{low:g}, {high:g}] | {kind} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "BD-rate: bits for the same PSNR, relative to the other codec; "
-                      "negative is better. Against the published ProgDTD with its own protocol, "
-                      "against the others on whole images."])  # fmt: skip
+    rows = []
+    for (*key, codec), part in deltas.groupby([*NAMED, "codec"]):
+        rates = part.set_index("against").bd_rate
+        cells = ("" if pd.isna(rates.get(name)) else f"{rates[name]:+.0f} %" for name in columns)
+        rows.append((*named(key), results.kind(codec), *cells))
+    return (
+        f"{markdown.table(('λ', 'range of p', 'levels', *columns), rows, 'rllr')}\n\n"
+        "BD-rate: bits for the same PSNR, relative to the other codec; negative is better. Against "
+        "the published ProgDTD with its own protocol, against the others on whole images."
+    )
 
 
 if __name__ == "__main__":

@@ -379,6 +379,14 @@ def test_bad_launchers_end_in_one_sentence(command, monkeypatch, arguments, said
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("word", ["drop=null", "quality=", "trainer/optimizer=null"])
+def test_a_group_without_a_choice_is_refused_in_a_sentence(command, word) -> None:
+    code, output = command("train", word)
+    assert code == 1
+    assert f"{word}: choose one of " in output
+    assert "Traceback" not in output
+
+
 def test_a_plugin_that_is_missing_is_named_with_its_remedy(command, monkeypatch) -> None:
     monkeypatch.setattr("progdtd.sweep.find_spec", lambda name: None)
     code, output = command("train", "-m", "experiment=smoke", "launcher=ray")

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from progdtd import results
+from progdtd import markdown, results
 from progdtd.errors import UserError
 
 RUN = {
@@ -60,3 +60,8 @@ def test_foreign_files_are_named(tmp_path) -> None:
     for name, why in (("other.csv", "lacks codec"), ("empty.csv", "cannot be read")):
         with pytest.raises(UserError, match=rf"{name}.*{why}"):
             results.read([tmp_path / name])
+
+
+def test_a_table_for_people_has_a_side_for_each_column() -> None:
+    text = markdown.table(("λ", "range", "a", "b"), [(0.1, "[0, 1]", "", 3)], "rlr")
+    assert text == "| λ | range | a | b |\n|---:|---|---:|---:|\n| 0.1 | [0, 1] |  | 3 |"
