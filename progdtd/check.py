@@ -17,7 +17,10 @@ WHOLE = {
 """Options that are whole numbers, with the least of each."""
 
 NUMBERS = ("trainer.lr", "trainer.aux_lr", "trainer.final_lr", "dataset.cache_gib")
-FLAGS = ("drop.latent", "drop.hyper", "trainer.flip", "trainer.compile", "logger.wandb")
+FLAGS = (
+    "drop.latent", "drop.hyper", "trainer.flip", "trainer.rounded", "trainer.compile",
+    "logger.wandb",
+)  # fmt: skip
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 OPTIONAL = ("trainer.resize", "dataset.workers")
 """Options that are whole numbers from 0, or null."""

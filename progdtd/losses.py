@@ -15,12 +15,13 @@ class RateDistortion(nn.Module):
     Args:
         model: the compression model.
         lmbda: lambda, above 0; the weight of the distortion on the 8-bit scale.
+        rounded: whether the syntheses see rounded latents, as `Progressive.quantise` says.
     """
 
-    def __init__(self, model: Progressive, lmbda: float) -> None:
+    def __init__(self, model: Progressive, lmbda: float, rounded: bool = False) -> None:
         super().__init__()
         self.model = model
-        self.lmbda = lmbda
+        self.lmbda, self.rounded = lmbda, rounded
 
     def forward(self, x: Tensor, p: Tensor, p_hyper: Tensor) -> dict[str, Tensor]:
         """Scalars: `loss`, `bpp` (bits per pixel), `mse` (for images in [0, 1]) and `aux`, the
@@ -30,7 +31,7 @@ class RateDistortion(nn.Module):
             x: images (B, 3, H, W) in [0, 1].
             p, p_hyper: fractions of `y` and `z` to keep, each (B,).
         """
-        out = self.model(x, p, p_hyper)
+        out = self.model(x, p, p_hyper, self.rounded)
         pixels = x.shape[0] * x.shape[2] * x.shape[3]
         nats = -torch.stack([likelihood.log().sum() for likelihood in out["likelihoods"].values()])
         bpp = nats.sum() / (math.log(2) * pixels)

@@ -100,7 +100,7 @@ class Trainer:
         if self.options.compile:
             self.model.g_a.compile()
             self.model.g_s.compile()
-        objective = RateDistortion(self.model, cfg["lambda"])
+        objective = RateDistortion(self.model, cfg["lambda"], self.options.rounded)
         self.module, self.optimizer, self.aux_optimizer = self.fabric.setup(
             objective, *make_optimizers(self.model, self.options)
         )

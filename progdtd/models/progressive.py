@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from compressai.ops import quantize_ste
 from torch import Tensor, nn
 
 from progdtd.tail_drop import mask
@@ -65,7 +66,12 @@ class Progressive(nn.Module):
         return self.split(self.h_s(z_hat))
 
     def quantise(
-        self, y: Tensor, z: Tensor, p: Fraction = 1.0, p_hyper: Fraction | None = None
+        self,
+        y: Tensor,
+        z: Tensor,
+        p: Fraction = 1.0,
+        p_hyper: Fraction | None = None,
+        rounded: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Quantise, drop the tails and count the bits.
 
@@ -76,6 +82,10 @@ class Progressive(nn.Module):
             y, z: from `analyse`.
             p: fraction of the latent's channels to keep; a float or a tensor of shape (B,).
             p_hyper: fraction of the hyper-latent's channels; p unless given.
+            rounded: in training too, both syntheses see rounded latents, whose gradients are those
+                of the latents (Minnen, Singh, "Channel-wise autoregressive entropy models for
+                learned image compression", ICIP 2020). Else they see noise there, as the
+                likelihoods do either way.
 
         Returns:
             `y_hat`, of the shape of `y`, and the likelihoods {"y", "z"} of every element.
@@ -84,11 +94,17 @@ class Progressive(nn.Module):
         keep_z = mask(p if p_hyper is None else p_hyper, z.shape[1], z.device)
         with torch.autocast(y.device.type, enabled=False):
             z_hat, z_likelihoods = self.entropy_bottleneck(z.float())
+            if rounded:
+                medians = self.entropy_bottleneck.quantiles[:, :, 1:2].detach()
+                z_hat = quantize_ste(z.float() - medians) + medians
             z_hat = z_hat * keep_z
         scales, means = self.prior(z_hat)
         with torch.autocast(y.device.type, enabled=False):
             means = None if means is None else means.float()
             y_hat, y_likelihoods = self.gaussian_conditional(y.float(), scales.float(), means=means)
+            if rounded:
+                centre = 0.0 if means is None else means
+                y_hat = quantize_ste(y.float() - centre) + centre
             y_hat = y_hat * keep_y
         likelihoods = {
             "y": torch.where(keep_y > 0, y_likelihoods, 1.0),
@@ -97,16 +113,20 @@ class Progressive(nn.Module):
         return y_hat, likelihoods
 
     def forward(
-        self, x: Tensor, p: Fraction = 1.0, p_hyper: Fraction | None = None
+        self,
+        x: Tensor,
+        p: Fraction = 1.0,
+        p_hyper: Fraction | None = None,
+        rounded: bool = False,
     ) -> dict[str, Any]:
         """Analyse, quantise and drop, synthesise.
 
         Args:
             x: images (B, 3, H, W) in [0, 1]; H and W multiples of 64.
-            p, p_hyper: as in `quantise`.
+            p, p_hyper, rounded: as in `quantise`.
 
         Returns:
             `x_hat` (B, 3, H, W), not clipped, and `likelihoods` {"y", "z"}, as CompressAI does.
         """
-        y_hat, likelihoods = self.quantise(*self.analyse(x), p, p_hyper)
+        y_hat, likelihoods = self.quantise(*self.analyse(x), p, p_hyper, rounded)
         return {"x_hat": self.g_s(y_hat).float(), "likelihoods": likelihoods}

@@ -28,16 +28,16 @@ def test_without_drop_equals_compressai(ours: type, theirs: type) -> None:
     assert mine["likelihoods"]["y"].min() < 0.9, "the test needs latents that cost something"
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("training", "rounded"), [(True, True), (True, False), (False, False)])
 @pytest.mark.parametrize("p", [0.0, 0.3, torch.tensor([0.1, 0.8])])
-def test_dropped_channels_are_exactly_zero_and_free(model, training: bool, p) -> None:
+def test_dropped_channels_are_exactly_zero_and_free(model, training, rounded, p) -> None:
     """Also with trained medians, where masking before quantisation would not give zeros."""
     with torch.no_grad():
         model.entropy_bottleneck.quantiles[:, 0, 1] = 0.37
     seen = {}
     model.h_s.register_forward_pre_hook(lambda _, inputs: seen.update(z_hat=inputs[0]))
     model.g_s.register_forward_pre_hook(lambda _, inputs: seen.update(y_hat=inputs[0]))
-    out = model.train(training)(x(), p)
+    out = model.train(training)(x(), p, rounded=rounded)
     for i in range(2):
         fraction = float(p[i]) if isinstance(p, torch.Tensor) else p
         for name, channels in (("y", 12), ("z", 8)):
@@ -83,8 +83,20 @@ def test_bfloat16_touches_the_convolutions_alone(model) -> None:
     assert mixed["bpp"].item() == pytest.approx(exact["bpp"].item(), rel=0.05)
 
 
-def test_gradients_reach_every_parameter(model) -> None:
-    out = RateDistortion(model.train(), 0.1)(x(), torch.ones(2), torch.ones(2))
+def test_rounded_the_syntheses_see_in_training_what_they_see_in_use(model) -> None:
+    """The likelihoods are those of noise all the same."""
+    with torch.no_grad():
+        model.entropy_bottleneck.quantiles[:, 0, 1] = 0.37
+    in_use, training = model(x(), 0.5), model.train()(x(), 0.5, rounded=True)
+    assert torch.equal(training["x_hat"], in_use["x_hat"])
+    for name in ("y", "z"):
+        assert not torch.equal(training["likelihoods"][name], in_use["likelihoods"][name])
+    assert not torch.equal(model(x(), 0.5)["x_hat"], in_use["x_hat"])
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_gradients_reach_every_parameter(model, rounded: bool) -> None:
+    out = RateDistortion(model.train(), 0.1, rounded)(x(), torch.ones(2), torch.ones(2))
     (out["loss"] + out["aux"]).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []

@@ -1,0 +1,51 @@
+"""How trainings compare on the images that they held out: `python scripts/compare.py RUN...`.
+
+A line for each run, from the last validation in its `validation.csv`: bits per pixel and PSNR in dB
+at each fraction p. Only runs with the same held-out images and the same lambda can be compared.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from progdtd import markdown
+from progdtd.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="run directories")
+    options = parser.parse_args()
+    try:
+        rows = {str(directory): last(directory) for directory in options.runs}
+    except UserError as error:
+        sys.exit(str(error))
+    levels = sorted({p for points in rows.values() for p in points})
+    header = ("p", *(f"{p:g}" for p in levels))
+    cells = ((name, *(points.get(p, "") for p in levels)) for name, points in rows.items())
+    print(markdown.table(header, cells))
+
+
+def last(directory: Path) -> dict[float, str]:
+    """Rate and PSNR at each p, as a run last validated them.
+
+    Raises:
+        UserError: it has not yet.
+    """
+    try:
+        table = pd.read_csv(directory / "validation.csv")
+        points = table[table.step == table.step.max()]
+        cells = {row.p: f"{row.bpp:.3f}: {row.psnr:.2f}" for row in points.itertuples()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{directory} has no validation that can be read ({error}).") from error
+    if not cells:
+        raise UserError(f"{directory} has not been validated yet.")
+    return cells
+
+
+if __name__ == "__main__":
+    main()
