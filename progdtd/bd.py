@@ -102,7 +102,8 @@ def rising(curve: pd.DataFrame) -> pd.DataFrame:
     """The points of a curve where rate and PSNR both rise; the repeated points of channels that
     carry nothing are left out."""
     points, last = [], (-math.inf, -math.inf)
-    for bpp, psnr in curve[["bpp", "psnr"]].dropna().sort_values("bpp").itertuples(index=False):
+    finite = curve[np.isfinite(curve[["bpp", "psnr"]].astype(float)).all(axis=1)]
+    for bpp, psnr in finite[["bpp", "psnr"]].sort_values("bpp").itertuples(index=False):
         if bpp > last[0] + 1e-6 and psnr > last[1] + 1e-6:
             points.append((bpp, psnr))
             last = (bpp, psnr)
@@ -120,18 +121,18 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
 
 def described(deltas: pd.DataFrame) -> str:
     """The rows of `compare` as Markdown."""
-    header = ("codec", "model", "drop", "range of p", "lambda", "against", "BD-rate (%)",
-              "BD-PSNR (dB)")  # fmt: skip
+    header = ("codec", "model", "drop", "range of p", "lambda", "seed", "against",
+              "BD-rate (%)", "BD-PSNR (dB)")  # fmt: skip
     rows = [
         (
             row["codec"], row["model"], row["drop"],
             f"{row['range_low']:g} to {row['range_high']:g}",
-            f"{row['lambda']:g}", row["against"], _number(row["bd_rate"], ".1f"),
-            _number(row["bd_psnr"], ".2f"),
+            f"{row['lambda']:g}", f"{row['seed']:g}", row["against"],
+            _number(row["bd_rate"], ".1f"), _number(row["bd_psnr"], ".2f"),
         )
         for row in deltas.to_dict("records")
     ]  # fmt: skip
-    return f"{markdown.table(header, rows, 'llllrlr')}\n\n{EXPLANATION}\n"
+    return f"{markdown.table(header, rows, 'llllrrlr')}\n\n{EXPLANATION}\n"
 
 
 def _number(value: float, form: str) -> str:

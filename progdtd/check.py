@@ -21,7 +21,7 @@ FLAGS = (
     "drop.latent", "drop.hyper", "trainer.flip", "trainer.rounded", "trainer.compile",
     "logger.wandb",
 )  # fmt: skip
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
 OPTIONAL = ("trainer.resize", "dataset.workers")
 """Options that are whole numbers from 0, or null."""
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import hydra
 import matplotlib
+import numpy as np
 import pandas as pd
+from hydra.core.hydra_config import HydraConfig
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -69,12 +71,16 @@ def main(cfg: DictConfig) -> None:
         native = protocol == "native"
         overlay = published if cfg.published else published.iloc[:0]
         whole_images = slice(None if native else 0)
+        left = part
         for suffix, curves_of, beside in panels(part):
+            left = left.drop(curves_of.index, errors="ignore")
             figure = rate_distortion(
                 curves_of, overlay if beside else overlay.iloc[:0], baselines[whole_images],
                 others[whole_images], f"{cfg.images.capitalize()}, {TITLES[str(protocol)]}",
             )  # fmt: skip
             written += save(figure, out / f"rate_distortion_{protocol}{suffix}")
+        for key, _ in left.groupby(results.MODEL, dropna=False):
+            log.warning("In no figure of %s: %s", protocol, " ".join(map(str, key)))
     deltas = bd.compare(ours, published, baselines, others)
     written += bd.write(deltas, out)
     if cfg.strip.run:
@@ -89,18 +95,24 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         UserError: there are none.
     """
+    words = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
+    chosen = "runs" in words and "results" not in words
     patterns = [*map(str, listed(cfg.runs))]
     measured = results.read(find(patterns, cfg.images))
     measured = measured[measured.dataset == cfg.images]
     if len(measured):
         baselines = results.read(Path(path) for path in sorted(glob.glob(cfg.baselines)))
         baselines = baselines[baselines.dataset == cfg.images]
+        if other := results.of_other_images(pd.concat([measured, baselines])):
+            log.warning("Not of the same images as the rest, so not to be compared with it: %s.",
+                        "; ".join(other))  # fmt: skip
         return results.aggregate(measured), results.aggregate(baselines)
     kept = Path(cfg.results)
-    table = results.read_means(kept) if kept.is_file() else None
+    table = results.read_means(kept) if kept.is_file() and not chosen else None
     if table is None or (table := table[table.dataset == cfg.images]).empty:
         raise UserError(
-            f"No results for {cfg.images} under {', '.join(patterns)}, nor in {kept}: make some "
+            f"No results for {cfg.images} under {', '.join(patterns)}"
+            f"{'' if chosen else f', nor in {kept}'}: make some "
             "with `python -m progdtd.evaluate run=<run>`, or set runs= and images=."
         )
     log.info("No run has results here: drawing those in %s.", kept)
@@ -112,11 +124,13 @@ def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     curves are drawn beside it. Levels of planes and other tail drops have figures of their own."""
     planes, double = ours.codec.map(results.kind) == "planes", ours["drop"] == "dtd"
     main = double | ~double.any()
-    yield "", ours[main & ~planes], True
+    if (main & ~planes).any():
+        yield "", ours[main & ~planes], True
     if planes.any():
         yield "_planes", ours[main], False
-    if double.any() and not double.all():
-        yield "_drops", results.controls(ours[~planes]), False
+    controls = results.controls(ours[~planes])
+    if controls["drop"].nunique() > 1:
+        yield "_drops", controls, False
 
 
 TITLES = {
@@ -209,13 +223,15 @@ def _curves(
 
 
 def _line(axis: Axes, curve: pd.DataFrame, metric: str, **style) -> Line2D:
-    curve = curve.dropna(subset=[metric]).sort_values("bpp")
+    curve = curve[np.isfinite(curve[metric].astype(float))].sort_values("bpp")
     return axis.plot(curve.bpp, curve[metric], **style)[0]
 
 
 def _label(named: dict, ours: pd.DataFrame) -> str:
     """λ and range, and the model, drop and seed where more than one of them is in the figure."""
-    more = [str(named[key]) for key in ("model", "drop", "seed") if ours[key].nunique() > 1]
+    more = [str(named[key]) for key in ("model", "drop") if ours[key].nunique() > 1]
+    if ours.seed.nunique() > 1:
+        more.append(f"seed {named['seed']:g}")
     low, high = named["range_low"], named["range_high"]
     bounds = f"p ∈ [{low:g}, {high:g}]" if low < high else f"p = {low:g}"
     if results.kind(named["codec"]) == "planes":

@@ -43,10 +43,11 @@ def native(codec: Codec, picture: np.ndarray, levels: Sequence[float]) -> Iterat
     y, z = y.to(codec.device), z.to(codec.device)
     for p in levels:
         row = _level(codec.drop, p, y, z) | {"protocol": "native", "width": width, "height": height}
-        _, likelihoods = codec.model.quantise(y, z, *codec.drop.fractions(p))
-        estimated = bits(likelihoods).item() / (height * width)
         prefix = prefixes[row["latent_channels"]]
-        yield prefix | row | {"bpp_estimated": estimated, "encode_s": encode_s}
+        p_hyper = (prefix["hyper_channels"] - 0.5) / z.shape[1]  # of as many latent ones, the most
+        _, likelihoods = codec.model.quantise(y, z, codec.drop.fractions(p)[0], p_hyper)
+        estimated = bits(likelihoods).item() / (height * width)
+        yield row | prefix | {"bpp_estimated": estimated, "encode_s": encode_s}
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """The results table: one row per image and level, the same columns for every codec."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,6 +25,9 @@ MODEL = COLUMNS[: COLUMNS.index("protocol")]
 
 IDENTITY = COLUMNS[: COLUMNS.index("image")]
 """What names a rate-distortion curve."""
+
+NUMBERS = dict.fromkeys(("range_low", "range_high", "lambda", "seed"), float)
+"""Of these, 1 and 1.0 are the same model."""
 
 LEVEL = [*IDENTITY, "p", "latent_channels", "hyper_channels"]
 """What names a point of a rate-distortion curve."""
@@ -56,7 +60,11 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
         missing = [column for column in COLUMNS if column not in table]
         if missing:
             raise UserError(f"{path} is not a results table: it lacks {', '.join(missing)}.")
-        for key in map(tuple, table[IDENTITY].drop_duplicates().astype(str).to_numpy()):
+        try:
+            named = table[IDENTITY].astype(NUMBERS).drop_duplicates().astype(str)
+        except ValueError as error:
+            raise UserError(f"{path} is not a results table ({error}).") from error
+        for key in map(tuple, named.to_numpy()):
             if origin.setdefault(key, path) is not path:
                 raise UserError(
                     f"{origin[key]} and {path} are results of models of the same name: give their "
@@ -92,6 +100,16 @@ def trained(curve: pd.DataFrame) -> pd.DataFrame:
     """The points of models within the range of p that they were trained for; of planes all."""
     within = curve.p.between(curve.range_low, curve.range_high)
     return curve[within | (curve.codec.map(kind) == "planes")]
+
+
+def of_other_images(table: pd.DataFrame) -> list[str]:
+    """The curves that are of other images than most: their means cannot be compared with those."""
+    images = {
+        " ".join(part for part in map(str, key) if part != "nan"): frozenset(curve["image"])
+        for key, curve in table.groupby([*IDENTITY], dropna=False)
+    }
+    usual = Counter(images.values()).most_common(1)
+    return [f"{name} ({len(of)} images)" for name, of in images.items() if of != usual[0][0]]
 
 
 def controls(table: pd.DataFrame) -> pd.DataFrame:

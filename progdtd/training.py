@@ -301,8 +301,6 @@ def make_fabric(options: DictConfig) -> Fabric:
     where = {key: options[key] for key in ("accelerator", "strategy", "devices")}
     try:
         device = Fabric(**where).device
-        if options.precision == "16-mixed" and device.type == "cpu":
-            raise UserError("trainer.precision=16-mixed needs a GPU: use bf16-mixed or 32-true.")
         if options.precision == "auto":
             options.precision = "bf16-mixed" if fast_bf16(device) else "32-true"
         if options.channels_last == "auto":

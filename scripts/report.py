@@ -191,17 +191,17 @@ def kinds(ours: pd.DataFrame) -> str:
         found = dict(list(both.groupby(both.codec.map(results.kind))))
         if len(found) < 2:
             continue
-        channels, planes = found["channels"], found["planes"]
+        channels, planes = results.trained(found["channels"]), found["planes"]
         full = channels.bpp.max()
         cells = [f"{planes.bpp.max() / full - 1:+.2%}"]
         for rate in (full / 4, full / 2):
-            there, here = (np.interp(rate, c.bpp, c.psnr) for c in (channels, planes))
-            cells.append(f"{here:.2f}, {here - there:+.2f}")
+            there, here = (np.interp(rate, c.bpp, c.psnr, np.nan) for c in (channels, planes))
+            cells.append(f"{here:.2f}" + ("" if np.isnan(there) else f", {here - there:+.2f}"))
         rows.append((*named(key), *cells))
     return table(
         ("whole stream, planes over channels", "at 1/4", "at 1/2"), rows,
         "PSNR (dB) of planes at a quarter and at half of the rate of all channels, and how much "
-        "more it is than theirs.",
+        "more it is than theirs, where they have a level within the range of p.",
     )  # fmt: skip
 
 

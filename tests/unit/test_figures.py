@@ -44,6 +44,8 @@ def test_bd_without_overlap_or_with_dead_tails() -> None:
     tail = pd.concat([curve(), *[curve().tail(1)] * 3])
     assert len(bd.rising(tail)) == 5
     assert bd.delta(curve(), tail)["bd_psnr"] == pytest.approx(0, abs=1e-6)
+    exact = pd.concat([curve(), pd.DataFrame({"bpp": [2.0], "psnr": [np.inf]})])
+    assert bd.delta(curve(), exact)["bd_psnr"] == pytest.approx(0, abs=1e-6)
 
 
 def test_figures_and_tables_from_results(command) -> None:
@@ -125,6 +127,41 @@ def test_no_results_says_how_to_make_some(command) -> None:
     assert "progdtd.evaluate" in output
     assert "nowhere/*" in output
     assert "Traceback" not in output
+
+
+def test_a_mistyped_run_does_not_draw_the_projects_own_results(command, monkeypatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    code, output = command("figures", "runs=outputs/train/typo*", "out=/nowhere")
+    assert code == 1
+    assert "No results for kodak under outputs/train/typo*: make some" in output
+
+
+def test_curves_of_other_images_and_curves_in_no_figure_are_named(command) -> None:
+    write_runs()
+    (path, *_) = sorted(Path("outputs/train").glob("*/evaluation/kodak_native.csv"))
+    table = pd.read_csv(path)
+    results.write(table[table.image == 1].to_dict("records"), path)
+    other = table.assign(drop="latent_only", range_low=0.3)
+    results.write(other.to_dict("records"), Path("outputs/train/x/evaluation/kodak_native.csv"))
+    code, output = command("figures")
+    assert code == 0, output
+    assert "Not of the same images as the rest" in output
+    assert "dtd 0.0 1 0.01 0 native kodak (1 images)" in output
+    assert "In no figure of native: ProgDTD hyperprior latent_only 0.3 1.0" in output
+
+
+def test_planes_alone_are_drawn_with_a_picture_that_is_exact(command) -> None:
+    rows = [
+        {"codec": "ProgDTD planes", "model": "hyperprior", "drop": "dtd", "range_low": 0.0,
+         "range_high": 1.0, "lambda": 0.1, "seed": 0, "protocol": "native", "dataset": "d",
+         "image": "a", "p": p, "bpp": p, "psnr": np.inf if p == 1 else 30 + p}
+        for p in (0.1, 0.5, 0.8, 1.0)
+    ]  # fmt: skip
+    results.write(rows, Path("outputs/train/r/evaluation/d_native_planes.csv"))
+    code, output = command("figures", "images=d")
+    assert code == 0, output
+    assert Path("outputs/figures/rate_distortion_native_planes.png").exists()
+    assert not Path("outputs/figures/rate_distortion_native.png").exists()
 
 
 def test_strip_of_one_image_over_p(command, images) -> None:

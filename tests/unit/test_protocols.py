@@ -38,6 +38,14 @@ def test_native_measures_what_decodes(model, photograph) -> None:
         assert row["decode_s"] > 0
 
 
+def test_where_a_stream_has_one_level_all_its_rows_are_of_that(model, photograph) -> None:
+    hyper_only = Codec(Loaded(model, TailDrop(latent=False, hyper=True), {"model": {}}))
+    rows = list(protocols.native(hyper_only, photograph[:64, :64], [0.1, 1.0]))
+    for name in ("bytes", "latent_channels", "hyper_channels", "bpp_estimated", "psnr"):
+        assert rows[0][name] == rows[1][name]
+    assert rows[0]["hyper_channels"] == 8
+
+
 def test_planes_are_measured_at_fractions_of_the_bytes(model, photograph) -> None:
     picture, p_levels = photograph[:192, :256], (0.01, 0.3, 0.31, 1.0)
     planes = Codec(Loaded(model, DTD, {"model": {}, "gains": [0] * 12}))

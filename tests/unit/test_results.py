@@ -34,8 +34,9 @@ def test_codecs_without_a_model_are_aggregated_too(tmp_path) -> None:
 
 
 def test_two_models_of_one_name_are_not_averaged(tmp_path) -> None:
-    for name in ("one", "two"):
-        results.write([RUN | {"image": "a", "p": 0.1, "bpp": 1}], tmp_path / f"{name}.csv")
+    for name, lmbda in (("one", 1), ("two", 1.0)):
+        row = RUN | {"lambda": lmbda, "image": "a", "p": 0.1, "bpp": 1}
+        results.write([row], tmp_path / f"{name}.csv")
     with pytest.raises(UserError, match=r"one.csv and .*two.csv .* same name"):
         results.read([tmp_path / "one.csv", tmp_path / "two.csv"])
     assert len(results.read([tmp_path / "one.csv", tmp_path / "one.csv"])) == 1
