@@ -80,7 +80,7 @@ def main(cfg: DictConfig) -> None:
             )  # fmt: skip
             written += save(figure, out / f"rate_distortion_{protocol}{suffix}")
         for key, _ in left.groupby(results.MODEL, dropna=False):
-            log.warning("In no figure of %s: %s", protocol, " ".join(map(str, key)))
+            log.warning("In no figure of %s: %s", protocol, results.spelled(key))
     deltas = bd.compare(ours, published, baselines, others)
     written += bd.write(deltas, out)
     if cfg.strip.run:

@@ -16,7 +16,7 @@ from progdtd.codec.codec import PLANES, Codec, Levels, StreamDecoder
 from progdtd.metrics import Quality, eight_bit
 from progdtd.models import Progressive
 from progdtd.models.progressive import STRIDE
-from progdtd.tail_drop import TailDrop, kept
+from progdtd.tail_drop import TailDrop, fraction, kept
 
 Row = dict[str, Any]
 
@@ -44,7 +44,7 @@ def native(codec: Codec, picture: np.ndarray, levels: Sequence[float]) -> Iterat
     for p in levels:
         row = _level(codec.drop, p, y, z) | {"protocol": "native", "width": width, "height": height}
         prefix = prefixes[row["latent_channels"]]
-        p_hyper = (prefix["hyper_channels"] - 0.5) / z.shape[1]  # of as many latent ones, the most
+        p_hyper = fraction(prefix["hyper_channels"], z.shape[1])  # more, where several p share it
         _, likelihoods = codec.model.quantise(y, z, codec.drop.fractions(p)[0], p_hyper)
         estimated = bits(likelihoods).item() / (height * width)
         yield row | prefix | {"bpp_estimated": estimated, "encode_s": encode_s}

@@ -102,10 +102,15 @@ def trained(curve: pd.DataFrame) -> pd.DataFrame:
     return curve[within | (curve.codec.map(kind) == "planes")]
 
 
+def spelled(key: Iterable) -> str:
+    """What names a curve, as a message says it."""
+    return " ".join(part for part in map(str, key) if part != "nan")
+
+
 def of_other_images(table: pd.DataFrame) -> list[str]:
     """The curves that are of other images than most: their means cannot be compared with those."""
     images = {
-        " ".join(part for part in map(str, key) if part != "nan"): frozenset(curve["image"])
+        spelled(key): frozenset(curve["image"])
         for key, curve in table.groupby([*IDENTITY], dropna=False)
     }
     usual = Counter(images.values()).most_common(1)

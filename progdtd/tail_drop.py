@@ -40,6 +40,11 @@ def kept(p: float, channels: int) -> int:
     return min(channels, math.floor(p * channels) + 1)
 
 
+def fraction(count: int, channels: int) -> float:
+    """A p that keeps `count` of so many channels: `kept` gives it back."""
+    return (count - 0.5) / channels
+
+
 def mask(p: float | Tensor, channels: int, device: torch.device | None = None) -> Tensor:
     """Ones for the kept channels and zeros for the tail, of shape (B or 1, C, 1, 1), float32.
 

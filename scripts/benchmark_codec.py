@@ -33,7 +33,7 @@ from progdtd.codec import channels
 from progdtd.codec.codec import PLANES, Levels
 from progdtd.memory import keep_freed_memory
 from progdtd.metrics import psnr
-from progdtd.tail_drop import P_LEVELS
+from progdtd.tail_drop import P_LEVELS, fraction
 
 
 def main() -> None:
@@ -143,11 +143,6 @@ def nested_bits(codec: Codec, picture: np.ndarray) -> list[float]:
         total, known = total + protocols.bits(new).item(), level
         by_level[level[0]] = total
     return [by_level[channels.kept(codec.drop.fractions(p)[0], sizes[0])] for p in P_LEVELS]
-
-
-def fraction(kept: int, size: int) -> float:
-    """A p that keeps so many of so many channels."""
-    return 1.0 if kept == size else (kept - 0.5) / size
 
 
 def times(model: str | None, path: Path, rounds: int) -> str:

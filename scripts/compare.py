@@ -1,7 +1,8 @@
 """How trainings compare on the images that they held out: `python scripts/compare.py RUN...`.
 
-A line for each run, from the last validation in its `validation.csv`: bits per pixel and PSNR in dB
-at each fraction p. Only runs with the same held-out images and the same lambda can be compared.
+A line for each run, from the last validation in its `validation.csv`: bits per pixel, PSNR in dB
+and the loss at each fraction p. Only runs with the same held-out images and the same lambda can be
+compared.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 def last(directory: Path) -> dict[float, str]:
-    """Rate and PSNR at each p, as a run last validated them.
+    """Rate, PSNR and loss at each p, as a run last validated them.
 
     Raises:
         UserError: it has not yet.
@@ -39,7 +40,9 @@ def last(directory: Path) -> dict[float, str]:
     try:
         table = pd.read_csv(directory / "validation.csv")
         points = table[table.step == table.step.max()]
-        cells = {row.p: f"{row.bpp:.3f}: {row.psnr:.2f}" for row in points.itertuples()}
+        cells = {
+            row.p: f"{row.bpp:.3f}: {row.psnr:.2f}, {row.loss:.3f}" for row in points.itertuples()
+        }
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{directory} has no validation that can be read ({error}).") from error
     if not cells:

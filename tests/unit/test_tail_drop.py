@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progdtd.errors import UserError
-from progdtd.tail_drop import P_LEVELS, TailDrop, kept, mask
+from progdtd.tail_drop import P_LEVELS, TailDrop, fraction, kept, mask
 
 
 @given(st.floats(0, 1), st.integers(1, 400))
@@ -13,6 +13,12 @@ def test_kept_as_published(p: float, channels: int) -> None:
     published = channels if p == 1.0 else channels - max(0, channels - int(p * channels) - 1)
     assert kept(p, channels) == published
     assert 1 <= kept(p, channels) <= channels
+
+
+@pytest.mark.parametrize("channels", [1, 7, 128, 192])
+def test_a_fraction_keeps_what_it_was_made_for(channels: int) -> None:
+    for count in range(1, channels + 1):
+        assert kept(fraction(count, channels), channels) == count
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.integers(1, 200))
