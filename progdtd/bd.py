@@ -47,14 +47,16 @@ def compare(
 
 
 def _same_weights(named: dict, ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """For levels of planes, the levels of channels of the same model."""
-    if results.kind(named["codec"]) == "planes":
-        key = named | {"codec": named["codec"].removesuffix(results.PLANES)}
-        same = [(ours[name] == value) | (ours[name].isna() & pd.isna(value))
-                for name, value in key.items()]  # fmt: skip
-        channels = results.trained(ours[np.logical_and.reduce(same)])
-        if len(channels):
-            yield f"{key['codec']}, channels", channels
+    """For levels of planes, the levels of channels of the same model; for an effort, none."""
+    codec = named["codec"]
+    channels, effortless = codec.removesuffix(results.PLANES), results.without_effort(codec)
+    for other, name in ((channels, f"{channels}, channels"), (effortless, effortless)):
+        key = named | {"codec": other}
+        same = [(ours[column] == value) | (ours[column].isna() & pd.isna(value))
+                for column, value in key.items()]  # fmt: skip
+        curve = results.trained(ours[np.logical_and.reduce(same)])
+        if other != codec and len(curve):
+            yield name, curve
 
 
 def _anchors(

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from progdtd.check import number
 from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.fingerprint import build_tables, fingerprint
@@ -40,6 +41,12 @@ class Loaded:
     model: Progressive
     drop: TailDrop
     meta: dict[str, Any]
+
+    @property
+    def lmbda(self) -> float | None:
+        """The lambda that it was trained with, or None where that is no number above 0."""
+        recorded: Any = self.meta.get("lambda")
+        return float(recorded) if number(recorded) and recorded > 0 else None
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> None:
             raise UserError(f"levels: p={p} is not within [0, 1].")
     protocols, kinds = listed(cfg.protocols), listed(cfg.kinds)
     for path in find(listed(cfg.run)):
-        evaluate(path, str(cfg.images), protocols, levels, str(cfg.device), kinds)
+        evaluate(path, str(cfg.images), protocols, levels, str(cfg.device), kinds, cfg.effort)
 
 
 def find(run: list[Any]) -> list[Path]:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from progdtd import checkpoint, data, protocols, results, run
-from progdtd.codec.codec import Codec
+from progdtd.codec.codec import CHANNELS, PLANES, Codec
 from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.memory import keep_freed_memory
@@ -30,7 +30,8 @@ def evaluate(
     names: Sequence[str],
     levels: Sequence[float],
     device: str,
-    kinds: Sequence[str] = ("channels",),
+    kinds: Sequence[str] = (CHANNELS,),
+    effort: int = 0,
 ) -> list[Path]:
     """Evaluate one model and write its tables beside it.
 
@@ -41,16 +42,17 @@ def evaluate(
         levels: fractions p.
         device: `auto`, `cpu` or `cuda`.
         kinds: levels of the streams that `native` measures, of `channels` and `planes`.
+        effort: steps in which each latent is fitted to its image; tables of another effort stay.
 
     Returns:
         the CSV files written, one for each protocol and kind.
 
     Raises:
-        UserError: no model, no images, none readable, no such protocol, kind or device.
+        UserError: no model, no images, none readable, no such protocol, kind, device or effort.
     """
     keep_freed_memory()
     for what, given, known in (("protocol", names, ("native", "reference")),
-                               ("kind of level", kinds, tuple(NATIVE))):  # fmt: skip
+                               ("kind of level", kinds, (CHANNELS, PLANES))):  # fmt: skip
         if unknown := set(given) - set(known):
             raise UserError(
                 f"No {what} {', '.join(sorted(unknown))}; there are {', '.join(known)}."
@@ -64,21 +66,25 @@ def evaluate(
                         "and channels, planes.")  # fmt: skip
     loaded = checkpoint.load_model(path, device)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
-    ways: dict[str, Way] = {}
+    ways: list[Way] = []
     if "native" in names:
-        codec = Codec(loaded, device)
-        ways = {name: partial(NATIVE[name], codec) for name in kinds}
+        ways.append(partial(protocols.native, Codec(loaded, device), kinds=kinds, effort=effort))
     if "reference" in names:
-        ways["reference"] = partial(protocols.reference, loaded.model, loaded.drop, device=device)
+        ways.append(partial(protocols.reference, loaded.model, loaded.drop, device=device,
+                            effort=effort, lmbda=loaded.lmbda))  # fmt: skip
     rows = list(measure(ways, paths, levels, str(path)))
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
     table = pd.DataFrame(rows).assign(dataset=dataset, **identity(loaded))
-    planes = table.pop("way") == "planes"
+    if effort:
+        table["codec"] += f"{results.EFFORT}{effort}"
+    planes = table.pop("kind") == PLANES
     table.loc[planes, "codec"] += results.PLANES
+    suffix = f"_effort-{effort}" if effort else ""
     written = []
     for (protocol, of_planes), part in table.groupby(["protocol", planes]):
-        csv = directory_of(path) / f"{dataset}_{protocol}{'_planes' if of_planes else ''}.csv"
+        kind = "_planes" if of_planes else ""
+        csv = directory_of(path) / f"{dataset}_{protocol}{kind}{suffix}.csv"
         results.write(part.to_dict("records"), csv)
         write_json(results.read([csv]), csv.with_suffix(".json"))
         written.append(csv)
@@ -90,7 +96,7 @@ Way = Callable[[np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]
 
 
 def measure(
-    ways: Mapping[str, Way],
+    ways: Sequence[Way],
     paths: Sequence[Path],
     levels: Sequence[float],
     title: str,
@@ -100,12 +106,9 @@ def measure(
     bar = tqdm(paths, title, unit="image", disable=None, dynamic_ncols=True)
     called = dict(zip(paths, data.names(paths), strict=True))
     for path, picture in data.pictures(bar):
-        for name, way in ways.items():
+        for way in ways:
             for row in way(picture, levels):
-                yield row | {"image": called[path], "way": name}
-
-
-NATIVE = {"channels": protocols.native, "planes": protocols.planes}
+                yield row | {"image": called[path]}
 
 
 def identity(loaded: checkpoint.Loaded) -> dict[str, Any]:

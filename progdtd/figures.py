@@ -1,6 +1,7 @@
 """Rate-distortion figures and BD tables: `python -m progdtd.figures`; see `--help`."""
 
 import glob
+import itertools
 import logging
 import os
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's palette, which colour-blind readers can tell apart; one colour a lambda."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
-"""One marker for each range of p."""
+"""One marker for each range of p, in the first place."""
 
 STYLE: Any = {
     "font.size": 8,
@@ -121,14 +122,18 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     """The figures of one protocol: a suffix of the name, what is drawn, and whether the published
-    curves are drawn beside it. Levels of planes and other tail drops have figures of their own."""
+    curves are drawn beside it. Levels of planes, an effort in encoding, and other tail drops have
+    figures of their own."""
     planes, double = ours.codec.map(results.kind) == "planes", ours["drop"] == "dtd"
+    effort = ours.codec.map(results.effort) > 0
     main = double | ~double.any()
-    if (main & ~planes).any():
-        yield "", ours[main & ~planes], True
-    if planes.any():
-        yield "_planes", ours[main], False
-    controls = results.controls(ours[~planes])
+    if (main & ~planes & ~effort).any():
+        yield "", ours[main & ~planes & ~effort], True
+    if (main & planes & ~effort).any():
+        yield "_planes", ours[main & ~effort], False
+    if (main & effort).any():
+        yield "_effort", ours[main & effort], True
+    controls = results.controls(ours[~planes & ~effort])
     if controls["drop"].nunique() > 1:
         yield "_drops", controls, False
 
@@ -155,7 +160,7 @@ def rate_distortion(
     title: str,
 ) -> Figure:
     """MS-SSIM and PSNR over the rate, a curve for each model; colour is lambda, or the drop where
-    several share one lambda, marker the range.
+    several share one lambda, marker the range and what else tells models apart.
 
     Args:
         ours: aggregated results of one protocol.
@@ -164,14 +169,12 @@ def rate_distortion(
         others: published curves of other codecs.
     """
     lambdas = sorted(set(ours["lambda"].dropna()) | set(published["lambda"]))
-    pairs = [zip(t.range_low, t.range_high, strict=True) for t in (ours, published)]
-    ranges = sorted({pair for both in pairs for pair in both})
     colour = {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(lambdas)}
     drops = sorted(set(ours["drop"]))
     shade = "drop" if ours["lambda"].nunique() == 1 < len(drops) else "lambda"
     if shade == "drop":
         colour |= {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(drops)}
-    marker = {value: MARKERS[i % len(MARKERS)] for i, value in enumerate(ranges)}
+    marker = _markers(ours, published)
     labels: dict[str, Line2D] = {}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 3.6), layout="constrained")
@@ -183,15 +186,14 @@ def rate_distortion(
                 curve = curve[curve.p >= key[1]]
                 style = {
                     "color": colour[key[0]],
-                    "marker": marker[key[1], key[2]],
+                    "marker": marker[key[1:]],
                     "linestyle": "--",
                 }
                 line = _line(axis, curve, metric, **style, lw=0.7, ms=2.2, mfc="white", alpha=0.8)
                 labels.setdefault("ProgDTD, published (512×512, last patch)", line)
             for key, curve in ours.groupby(results.MODEL, dropna=False):
                 named: dict[str, Any] = dict(zip(results.MODEL, key, strict=True))
-                bounds = (named["range_low"], named["range_high"])
-                style = {"color": colour.get(named[shade], "black"), "marker": marker[bounds]}
+                style = {"color": colour.get(named[shade], "black"), "marker": marker[_kin(named)]}
                 if results.kind(named["codec"]) == "planes":
                     style |= {"linestyle": (0, (4, 1)), "mfc": "white"}
                 labels[_label(named, ours)] = _line(
@@ -206,6 +208,26 @@ def rate_distortion(
         )  # fmt: skip
         figure.suptitle(title, fontsize=8)
     return figure
+
+
+def _kin(named: dict[str, Any]) -> tuple:
+    """What curves of one marker share: the range of p, and what else but lambda, drop and the kind
+    of level tells models apart."""
+    codec = named["codec"].removesuffix(results.PLANES)
+    return named["range_low"], named["range_high"], codec, str(named["model"]), str(named["seed"])
+
+
+def _markers(ours: pd.DataFrame, published: pd.DataFrame) -> dict[tuple, str]:
+    """A marker for each `_kin`; published models have that of the first of ours of their range."""
+    models: Any = ours[results.MODEL].drop_duplicates().to_dict("records")
+    kin = {_kin(named) for named in models}
+    theirs = zip(published.range_low, published.range_high, strict=True)
+    free, marker = itertools.cycle(MARKERS), dict[tuple, str]()
+    for pair in sorted({key[:2] for key in kin} | set(theirs)):
+        alike = sorted(key for key in kin if key[:2] == pair)
+        marker |= {key: next(free) for key in alike or [pair]}
+        marker[pair] = marker[(alike or [pair])[0]]
+    return marker
 
 
 GREY, DARK, OURS = "#999999", "#222222", "λ"
@@ -236,6 +258,8 @@ def _label(named: dict, ours: pd.DataFrame) -> str:
     bounds = f"p ∈ [{low:g}, {high:g}]" if low < high else f"p = {low:g}"
     if results.kind(named["codec"]) == "planes":
         bounds += ", planes"
+    if effort := results.effort(named["codec"]):
+        bounds += f", effort {effort}"
     return ", ".join([f"{OURS} = {named['lambda']:g}, {bounds}", *more])
 
 

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from progdtd import data
 from progdtd.codec import container
-from progdtd.codec.codec import PLANES, Codec, Levels, StreamDecoder
+from progdtd.codec.codec import CHANNELS, PLANES, Codec, StreamDecoder
+from progdtd.codec.effort import check_effort, fit
 from progdtd.metrics import Quality, eight_bit
 from progdtd.models import Progressive
 from progdtd.models.progressive import STRIDE
@@ -22,69 +23,70 @@ Row = dict[str, Any]
 
 
 @torch.inference_mode()
-def native(codec: Codec, picture: np.ndarray, levels: Sequence[float]) -> Iterator[Row]:
-    """Code a whole image at its own size into one stream, and decode every prefix of it.
+def native(
+    codec: Codec,
+    picture: np.ndarray,
+    levels: Sequence[float],
+    kinds: Sequence[str] = (CHANNELS,),
+    effort: int = 0,
+) -> Iterator[Row]:
+    """Code a whole image at its own size into a stream of each kind, and decode prefixes of it.
 
     Args:
         codec: of the model.
         picture: (H, W, 3) uint8, any size.
-        levels: fractions p of the channels to keep.
+        levels: fractions p of the channels to keep, or of a stream of planes those of its bytes.
+        kinds: of levels, of `channels` and `planes`.
+        effort: steps in which the latent is fitted to the image.
 
     Yields:
-        for each fraction a row of results: bytes of the prefix that holds it, header and all; the
+        for each kind and fraction a row of results: bytes of the prefix that holds it (of planes,
+        of the last level that ends within it, or of the first), header and all; of channels, the
         bits that the model estimates for coding it alone; quality of the decoded 8-bit picture;
         seconds to encode the whole stream and to decode the prefix.
     """
     height, width = picture.shape[:2]
-    x, (y, z), stream, encode_s = _coded(codec, picture, levels)
+    start = time.perf_counter()
+    latents = codec.analyse(picture, effort)
+    analysis_s = time.perf_counter() - start
+    x = data.to_tensor(picture).contiguous()
+    for kind in kinds:
+        start = time.perf_counter()
+        stream = codec.encode_latents(*latents, width, height, PLANES if kind == PLANES else levels)
+        shared = {"protocol": "native", "width": width, "height": height, "kind": kind,
+                  "encode_s": analysis_s + time.perf_counter() - start}  # fmt: skip
+        rows = (_planes(codec, stream, x, levels) if kind == PLANES
+                else _channels(codec, stream, x, levels, *latents))  # fmt: skip
+        for row in rows:
+            yield shared | row
+
+
+def _channels(
+    codec: Codec, stream: bytes, x: Tensor, levels: Sequence[float], y: Tensor, z: Tensor
+) -> Iterator[Row]:
+    """What the level of each fraction of the channels costs and brings."""
     prefixes = {
         prefix["latent_channels"]: prefix for prefix in _prefixes(codec.decoder(), stream, x)
     }
     y, z = y.to(codec.device), z.to(codec.device)
     for p in levels:
-        row = _level(codec.drop, p, y, z) | {"protocol": "native", "width": width, "height": height}
+        row = _level(codec.drop, p, y, z)
         prefix = prefixes[row["latent_channels"]]
         p_hyper = fraction(prefix["hyper_channels"], z.shape[1])  # more, where several p share it
         _, likelihoods = codec.model.quantise(y, z, codec.drop.fractions(p)[0], p_hyper)
-        estimated = bits(likelihoods).item() / (height * width)
-        yield row | prefix | {"bpp_estimated": estimated, "encode_s": encode_s}
+        yield row | prefix | {"bpp_estimated": bits(likelihoods).item() / x[0, 0].numel()}
 
 
-@torch.inference_mode()
-def planes(codec: Codec, picture: np.ndarray, levels: Sequence[float]) -> Iterator[Row]:
-    """As `native`, of a stream whose levels are planes.
-
-    Args:
-        codec: of the model.
-        picture: (H, W, 3) uint8, any size.
-        levels: fractions p of the stream's bytes.
-
-    Yields:
-        for each fraction a row of results: of the last level that ends within it, or of the first.
-    """
-    height, width = picture.shape[:2]
-    x, _, stream, encode_s = _coded(codec, picture, PLANES)
+def _planes(codec: Codec, stream: bytes, x: Tensor, levels: Sequence[float]) -> Iterator[Row]:
+    """What the last level within each fraction of the bytes, or the first, costs and brings."""
     ends = container.ends(stream)
     chosen = {p: max(1, sum(end <= p * len(stream) for end in ends)) for p in levels}
+    wanted = set(chosen.values())
     prefixes = {
-        prefix.pop("level"): prefix
-        for prefix in _prefixes(codec.decoder(), stream, x, set(chosen.values()))
+        prefix.pop("level"): prefix for prefix in _prefixes(codec.decoder(), stream, x, wanted)
     }
     for p, level in chosen.items():
-        row = {"p": p, "protocol": "native", "width": width, "height": height}
-        yield row | prefixes[level] | {"encode_s": encode_s}
-
-
-def _coded(
-    codec: Codec, picture: np.ndarray, levels: Levels
-) -> tuple[Tensor, tuple[Tensor, Tensor], bytes, float]:
-    """The image (1, 3, H, W), its latents `(y, z)`, the whole stream and the seconds it took."""
-    height, width = picture.shape[:2]
-    start = time.perf_counter()
-    latents = codec.analyse(picture)
-    stream = codec.encode_latents(*latents, width, height, levels)
-    seconds = time.perf_counter() - start
-    return data.to_tensor(picture).contiguous(), latents, stream, seconds
+        yield {"p": p} | prefixes[level]
 
 
 def _prefixes(
@@ -156,13 +158,17 @@ def reference(
     picture: np.ndarray,
     levels: Sequence[float],
     device: str | torch.device = "cpu",
+    effort: int = 0,
+    lmbda: float | None = None,
 ) -> Iterator[Row]:
     """Evaluate as the published code does, flaws included (`val.py` of the published repository).
 
     The image is squashed to 512x512 and coded as four 256x256 patches; the reconstruction is not
     rounded to 8 bits; the published rate is that of the bottom-right patch alone.
 
-    Args: as `estimate`.
+    Args:
+        model, drop, picture, levels, device: as for `estimate`.
+        effort, lmbda: steps in which the latents are fitted to the patches, and by which lambda.
 
     Yields:
         for each fraction two rows of the same quality: protocol `reference` with the rate of the
@@ -172,6 +178,9 @@ def reference(
     x = data.to_tensor(squashed).to(device).contiguous()
     patches = _patches(x).contiguous(memory_format=torch.channels_last)
     y, z = model.analyse(patches)
+    check_effort(effort, lmbda)
+    if effort and lmbda:
+        y = fit(model, drop, lmbda, patches, y, z, effort, side=y.shape[-1])
     quality = Quality(x)
     known, scores = None, {}
     for p in levels:
@@ -180,7 +189,7 @@ def reference(
             x_hat = _whole(model.g_s(y_hat).float().clamp(0, 1).contiguous())
             known, scores = y_hat, quality(x_hat)
         bpp = bits(likelihoods) / 256**2
-        row = _level(drop, p, y, z) | {"width": 512, "height": 512} | scores
+        row = _level(drop, p, y, z) | {"kind": CHANNELS, "width": 512, "height": 512} | scores
         for protocol, rate in (
             ("reference", bpp[-1].item()),
             ("reference-all-patches", bpp.mean().item()),

@@ -20,6 +20,9 @@ there are any and from the estimate elsewhere; times are seconds; `ms_ssim_db` i
 PLANES = " planes"
 """Ends the codec's name where the levels are planes; p is a fraction of the stream's bytes then."""
 
+EFFORT = ", effort "
+"""Then, in the codec's name, the steps in which each latent was fitted to its image, if it was."""
+
 MODEL = COLUMNS[: COLUMNS.index("protocol")]
 """What names a model and its kind of level, or another codec."""
 
@@ -94,6 +97,16 @@ def _read(path: Path) -> pd.DataFrame:
 def kind(codec: str) -> str:
     """What the levels of a codec's streams are, by its name: `channels` or `planes`."""
     return "planes" if codec.endswith(PLANES) else "channels"
+
+
+def effort(codec: str) -> int:
+    """The steps in which latents were fitted to their images, by the codec's name."""
+    return int(codec.removesuffix(PLANES).partition(EFFORT)[2] or 0)
+
+
+def without_effort(codec: str) -> str:
+    """The name of the same codec, whose latents are as the analysis finds them."""
+    return codec.partition(EFFORT)[0] + (PLANES if kind(codec) == "planes" else "")
 
 
 def trained(curve: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from progdtd import checkpoint, data
 from progdtd.codec import channels, container, find, planes
+from progdtd.codec.effort import check_effort, fit
 from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, OtherModelError
 from progdtd.codec.tiles import tiled
 from progdtd.errors import UserError
@@ -56,6 +57,7 @@ class Codec:
             build_tables(self.model)
         self.fingerprint = fingerprint(self.model)
         """8 bytes that name the decoding half of the model; every stream carries them."""
+        self._lmbda = loaded.lmbda
         self._gains = recorded_gains(loaded)
         try:
             if not all(w.isfinite().all() for w in self.model.parameters()):
@@ -126,6 +128,7 @@ class Codec:
         levels: Levels = CHANNELS,
         max_bytes: int | None = None,
         target_psnr: float | None = None,
+        effort: int = 0,
         progress: bool = False,
     ) -> bytes:
         """Code an image as a stream.
@@ -139,19 +142,21 @@ class Codec:
                 which refines what pays most.
             max_bytes: keep as many levels as fit into this many bytes.
             target_psnr: keep as few levels as reach this PSNR, in dB (all, if none does).
-            progress: show a progress bar for images of several tiles.
+            effort: fit the latent to the image in so many steps (`effort.py`); 10 go far.
+            progress: show progress bars.
 
         Raises:
             UserError: not an image, too large, no such levels, or not even the first one fits; or
-                the model has no gains, which planes need.
+                the model has no gains, which planes need, or no lambda, which effort needs.
         """
         self._check_levels(levels)
+        check_effort(effort, self._lmbda)
         picture = to_rgb(image)
         height, width = picture.shape[:2]
         if not 0 < height * width <= MAX_PIXELS or max(height, width) > container.MAX_SIDE:
             raise UserError(f"An image of {width}x{height} pixels cannot be coded; "
                             f"at most {MAX_PIXELS} pixels.")  # fmt: skip
-        latents = self.analyse(picture, "analyse" if progress else "")
+        latents = self.analyse(picture, effort, progress)
         stream = self.encode_latents(*latents, width, height, levels)
         if target_psnr is not None:
             stream = self._cut_at(target_psnr, stream, picture)
@@ -220,7 +225,7 @@ class Codec:
         except DamagedError:
             if not salvage or decoder.level == 0:
                 raise
-        return Image.fromarray(decoder.picture("synthesise" if progress else ""))
+        return Image.fromarray(decoder.picture(progress))
 
     def progressive(self, chunks: Iterable[bytes] | bytes) -> Iterator[Image.Image]:
         """Decode while bytes arrive: yields a picture whenever a level is complete.
@@ -246,8 +251,15 @@ class Codec:
         return StreamDecoder(self)
 
     @torch.inference_mode()
-    def analyse(self, picture: np.ndarray, title: str = "") -> tuple[Tensor, Tensor]:
-        """The latent and hyper-latent of (H, W, 3) uint8, padded by repeating its edge."""
+    def analyse(
+        self, picture: np.ndarray, effort: int = 0, progress: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The latent and hyper-latent of (H, W, 3) uint8, padded by repeating its edge.
+
+        Raises:
+            UserError: effort is no number of steps, or needs lambda, which the weights do not say.
+        """
+        check_effort(effort, self._lmbda)
         height, width = picture.shape[:2]
         reach = self.model.REACH
         padded = np.pad(picture, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), "edge")
@@ -257,13 +269,19 @@ class Codec:
             return self.model.g_a(x.contiguous(memory_format=torch.channels_last)).cpu()
 
         pixels = torch.from_numpy(padded).permute(2, 0, 1)[None]
-        y = tiled(g_a, pixels, Fraction(1, LATENT_STRIDE), TILE, reach["g_a"], title)
+        y = tiled(g_a, pixels, Fraction(1, LATENT_STRIDE), TILE, reach["g_a"],
+                  "analyse" if progress else "")  # fmt: skip
         z = tiled(lambda part: self.model.hyper_analyse(part.to(self.device)).cpu(),
                   y, Fraction(1, 4), TILE // 4, reach["h_a"])  # fmt: skip
+        if effort and self._lmbda:
+            y = fit(self.model, self.drop, self._lmbda, pixels[..., :height, :width], y, z, effort,
+                    TILE // LATENT_STRIDE, "fit" if progress else "")  # fmt: skip
         return y, z
 
     @torch.inference_mode()
-    def synthesise(self, y_hat: Tensor, height: int, width: int, title: str = "") -> np.ndarray:
+    def synthesise(
+        self, y_hat: Tensor, height: int, width: int, progress: bool = False
+    ) -> np.ndarray:
         """The picture (H, W, 3) uint8 of a latent."""
 
         def g_s(part: Tensor) -> Tensor:
@@ -272,7 +290,7 @@ class Codec:
             return x_hat.clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
 
         pixels = tiled(g_s, y_hat, Fraction(LATENT_STRIDE), TILE // LATENT_STRIDE,
-                       self.model.REACH["g_s"], title)  # fmt: skip
+                       self.model.REACH["g_s"], "synthesise" if progress else "")  # fmt: skip
         return np.ascontiguousarray(pixels[0, :, :height, :width].permute(1, 2, 0).numpy())
 
     def _cut_at(self, target: float, stream: bytes, picture: np.ndarray) -> bytes:
@@ -376,11 +394,11 @@ class StreamDecoder:
         size = self.codec._prior.channels
         return channels.level_at(channels.unpack(header.parameters, *size), p, size[0])
 
-    def picture(self, title: str = "") -> np.ndarray:
+    def picture(self, progress: bool = False) -> np.ndarray:
         """The picture (H, W, 3) uint8 of the levels known; synthesised when first asked for."""
         if self._picture is None:
             header = self.reader.require_header()
-            self._picture = self.codec.synthesise(self.y_hat, header.height, header.width, title)
+            self._picture = self.codec.synthesise(self.y_hat, header.height, header.width, progress)
         return self._picture
 
     def _begin(self, header: container.Header) -> channels.ChannelDecoder | planes.PlaneDecoder:

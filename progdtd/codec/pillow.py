@@ -15,7 +15,7 @@ from progdtd.codec.errors import CodecError
 from progdtd.errors import UserError
 
 FORMAT = "PDTD"
-OPTIONS = ("levels", "max_bytes", "target_psnr")
+OPTIONS = ("levels", "max_bytes", "target_psnr", "effort")
 
 
 class PdtdImageFile(ImageFile.ImageFile):
@@ -61,7 +61,8 @@ def accept(prefix: bytes) -> bool:
 
 def save(image: Image.Image, file: IO[bytes], filename: str | bytes | Path) -> None:
     """Encode; of the keyword arguments of `Image.save`, `model` goes to `Codec.load` and `levels`,
-    `max_bytes` and `target_psnr` to `Codec.encode`. Pillow empties an existing file beforehand.
+    `max_bytes`, `target_psnr` and `effort` to `Codec.encode`. Pillow empties an existing file
+    beforehand.
     """
     from progdtd.codec.codec import Codec
 

@@ -1,22 +1,65 @@
-"""Apply a convolutional network to an image of any size in bounded memory.
+"""Work on an image of any size in bounded memory, tile by tile.
 
-Tiles overlap by at least the network's reach, and what lies within reach of a cut is thrown away,
-so the result is that of the whole image: there are no seams.
+Tiles are looked at with what surrounds them. Where that is at least the reach of a convolutional
+network, and what lies within reach of a cut is thrown away, the result is that of the whole image:
+there are no seams.
 """
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from types import EllipsisType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 
+class Box(NamedTuple):
+    """A rectangle of samples; `bottom` and `right` lie just outside."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def slices(self) -> tuple[EllipsisType, slice, slice]:
+        """Of its samples, in a tensor (..., H, W)."""
+        return ..., slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def grown(self, by: int, height: int, width: int) -> "Box":
+        """With so much around it as lies within a height and width."""
+        top, left, bottom, right = self
+        return Box(
+            max(top - by, 0), max(left - by, 0), min(bottom + by, height), min(right + by, width)
+        )
+
+    def within(self, outer: "Box") -> "Box":
+        """As seen from a box that contains it."""
+        top, left, bottom, right = self
+        return Box(top - outer.top, left - outer.left, bottom - outer.top, right - outer.left)
+
+    def times(self, ratio: Fraction) -> "Box":
+        """The same place where there are so many times the samples a side."""
+        return Box(*(int(side * ratio) for side in self))
+
+
+def tiles(height: int, width: int, side: int) -> Iterator[Box]:
+    """Tiles of that side which cover a height and width; one of all that is no larger than one."""
+    if height * width <= side * side:
+        yield Box(0, 0, height, width)
+        return
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            yield Box(top, left, min(top + side, height), min(left + side, width))
+
+
 def tiled(
     function: Callable[[Tensor], Tensor],
     source: Tensor,
     ratio: Fraction,
-    tile: int,
+    side: int,
     halo: int,
     title: str = "",
 ) -> Tensor:
@@ -26,34 +69,21 @@ def tiled(
         function: maps (1, C, h, w) to (1, C', h * ratio, w * ratio) and commutes with shifts.
         source: (1, C, H, W).
         ratio: size of the result relative to the source.
-        tile, halo: side of a tile and the reach around it, in samples of the source; multiples of
-            what `ratio` divides by.
+        side, halo: of a tile and the reach around it, in samples of the source; multiples of what
+            `ratio` divides by.
         title: of the progress bar, shown while a terminal looks on and there are several tiles.
     """
     height, width = source.shape[-2:]
-    if height * width <= tile * tile:
+    boxes = list(tiles(height, width, side))
+    if len(boxes) == 1:
         return function(source)
     result = None
-    tiles = list(_tiles(height, width, tile))
-    for top, left in tqdm(tiles, title, unit="tile", leave=False, disable=None if title else True):
-        bottom, right = min(top + tile, height), min(left + tile, width)
-        above, before = max(top - halo, 0), max(left - halo, 0)
-        part = function(source[..., above : bottom + halo, before : right + halo])
-        inner = part[
-            ...,
-            int((top - above) * ratio) : int((bottom - above) * ratio),
-            int((left - before) * ratio) : int((right - before) * ratio),
-        ]
+    for box in tqdm(boxes, title, unit="tile", leave=False, disable=None if title else True):
+        outer = box.grown(halo, height, width)
+        part = function(source[outer.slices])[box.within(outer).times(ratio).slices]
         if result is None:
-            shape = (*inner.shape[:2], int(height * ratio), int(width * ratio))
-            result = torch.empty(shape, dtype=inner.dtype, device=inner.device)
-        y, x = int(top * ratio), int(left * ratio)
-        result[..., y : y + inner.shape[-2], x : x + inner.shape[-1]] = inner
+            shape = (*part.shape[:2], int(height * ratio), int(width * ratio))
+            result = torch.empty(shape, dtype=part.dtype, device=part.device)
+        result[box.times(ratio).slices] = part
     assert result is not None
     return result
-
-
-def _tiles(height: int, width: int, tile: int) -> Iterator[tuple[int, int]]:
-    for top in range(0, height, tile):
-        for left in range(0, width, tile):
-            yield top, left

@@ -30,7 +30,7 @@ class Progressive(nn.Module):
     counts bits run in float32.
     """
 
-    REACH = {"g_a": 32, "h_a": 8, "g_s": 2}  # noqa: RUF012
+    REACH = {"g_a": 32, "h_a": 8, "h_s": 2, "g_s": 2}  # noqa: RUF012
     """How far a transform looks around each sample of its input, in samples, at most: the codec's
     tiles overlap by as much."""
 

@@ -51,7 +51,7 @@ def test_planes_are_measured_at_fractions_of_the_bytes(model, photograph) -> Non
     picture, p_levels = photograph[:192, :256], (0.01, 0.3, 0.31, 1.0)
     planes = Codec(Loaded(model, DTD, {"model": {}, "gains": [0] * 12}))
     stream = planes.encode(picture, "planes")
-    rows = list(protocols.planes(planes, picture, p_levels))
+    rows = list(protocols.native(planes, picture, p_levels, ["planes"]))
     ends = container.ends(stream)
     assert [row["p"] for row in rows] == list(p_levels)
     assert [row["bytes"] for row in rows] == [

@@ -1,0 +1,195 @@
+"""Effort: fit the latent of one image to the synthesis that will show it.
+
+The analysis finds a latent in one pass and does not see what rounding makes of it. Some steps of
+gradient descent on the latent itself lower the rate-distortion loss of this very image, at all of
+the channels and at fractions of them in turn. The hyper-latent, the model and the format of streams
+stay as they are, and decoding takes no longer.
+
+Sources: Campos, Meierhans, Djelouah, Schroers, "Content adaptive optimization for neural image
+compression", CVPR Workshops 2019. Rounding is replaced by a soft one that hardens on the way:
+Agustsson, Theis, "Universally quantized neural compression", NeurIPS 2020, section 4.1.
+"""
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from progdtd.codec.tiles import Box, tiles
+from progdtd.errors import UserError
+from progdtd.models.progressive import LATENT_STRIDE, STRIDE, Progressive
+from progdtd.tail_drop import TailDrop, mask
+
+RATE = 0.1
+"""Of Adam, in quantisation steps; it falls to a tenth along half a cosine."""
+
+SOFTEST, HARDEST = 2.0, 10.0
+"""How steep the soft rounding is, in the first step and after the last."""
+
+HYPER = STRIDE // LATENT_STRIDE
+"""Samples of the latent a side for one of the hyper-latent."""
+
+HALO = HYPER
+"""So much of the latent around a tile is looked at with it: whole hyper-latents, and no less than
+twice the reach of the synthesis, so that all pixels that the tile touches are right."""
+
+LEAST = 1e-9
+"""Probability that a symbol has at least, as in training."""
+
+GOLDEN = (math.sqrt(5) - 1) / 2
+"""Its multiples, less their whole parts, are spread evenly however many there are."""
+
+
+def check_effort(effort: int, lmbda: float | None) -> None:
+    """Check what `fit` will be asked for.
+
+    Raises:
+        UserError: effort is no number of steps, or the model's lambda is not known.
+    """
+    if type(effort) is not int or effort < 0:
+        raise UserError(f"effort={effort!r} is not a number of steps: give 0 or more; 10 go far.")
+    if effort and lmbda is None:
+        raise UserError(
+            "effort weighs rate against distortion by the lambda that the model was trained with, "
+            "and these weights do not say which."
+        )
+
+
+def fit(
+    model: Progressive,
+    drop: TailDrop,
+    lmbda: float,
+    pixels: Tensor,
+    y: Tensor,
+    z: Tensor,
+    steps: int,
+    side: int,
+    title: str = "",
+) -> Tensor:
+    """A latent of images that suits them better than what the analysis found.
+
+    Args:
+        model: in evaluation mode, on any device.
+        drop: which tails a fraction p cuts, and from which range p is.
+        lmbda: lambda, the weight of the distortion, above 0.
+        pixels: images (B, 3, h, w) without padding, uint8 or float32 in [0, 1].
+        y, z: latent (B, M, H, W) and hyper-latent (B, N, H/4, W/4) of them, not quantised.
+        steps: how many; each is a pass through the synthesis and back.
+        side: of the tiles that are fitted one after the other, in samples of the latent.
+        title: of the progress bar, shown while a terminal looks on.
+
+    Returns:
+        a latent of the shape of `y`, on its device. Rounded, and with as many channels as the model
+        was trained for, no tile of any image has a greater loss than before.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        y, z = y.clone(), z.clone()
+        height, width = y.shape[-2:]
+        boxes = list(tiles(height, width, side))
+        quiet = None if title else True
+        with tqdm(None, title, len(boxes) * steps, False, unit="step", disable=quiet) as bar:
+            for box in boxes:
+                tile = Tile(model, drop, lmbda, pixels, y, z, box)
+                y[box.slices] = tile.fitted(steps, bar)
+    return y
+
+
+class Tile:
+    """One tile of a latent, and what its loss depends on: the image, and what surrounds it.
+
+    Args:
+        model, drop, lmbda, pixels, y, z: as for `fit`.
+        box: where in the latent the tile is.
+    """
+
+    def __init__(
+        self,
+        model: Progressive,
+        drop: TailDrop,
+        lmbda: float,
+        pixels: Tensor,
+        y: Tensor,
+        z: Tensor,
+        box: Box,
+    ) -> None:
+        device = next(model.parameters()).device
+        outer, seen = (box.grown(by, *y.shape[-2:]) for by in (HALO, model.REACH["g_s"]))
+        self.model, self.drop = model, drop
+        self.weight = lmbda * 255**2 / pixels.shape[1]
+        self.around = y[outer.slices].to(device)
+        self.inner = box.within(outer).slices
+        self.shown = seen.within(outer).times(Fraction(LATENT_STRIDE)).slices
+        x = pixels[seen.times(Fraction(LATENT_STRIDE)).slices].to(device)
+        self.x = x if x.is_floating_point() else x / 255
+        known = outer.times(Fraction(1, HYPER))
+        wider = known.grown(model.REACH["h_s"], *z.shape[-2:])
+        self.predicted = known.within(wider).times(Fraction(HYPER)).slices
+        with torch.no_grad():
+            self.z_hat = model.entropy_bottleneck(z[wider.slices].to(device))[0]
+
+    def fitted(self, steps: int, bar: tqdm) -> Tensor:
+        """The tile's latent after so many steps, or as it was where that is better."""
+        start = self.around[self.inner]
+        tile = start.clone().requires_grad_()
+        optimizer = torch.optim.Adam([tile], lr=RATE)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, RATE / 10)
+        for step, p in enumerate(fractions(self.drop, steps)):
+            steepness = SOFTEST + (HARDEST - SOFTEST) * step / steps
+            (tile.grad,) = torch.autograd.grad(self.loss(tile, p, steepness).sum(), tile)
+            optimizer.step()
+            schedule.step()
+            bar.update()
+        with torch.no_grad():
+            before, after = (self.loss(latent, self.drop.range[1]) for latent in (start, tile))
+            return torch.where((after < before)[:, None, None, None], tile, start)
+
+    def loss(self, tile: Tensor, p: float, steepness: float = math.inf) -> Tensor:
+        """`R + lambda 255^2 MSE` of each image (B,), in bits, of what the tile has an effect on.
+
+        Args:
+            tile: its latent, not quantised.
+            p: fraction of the channels.
+            steepness: of the rounding.
+        """
+        model, (p_latent, p_hyper) = self.model, self.drop.fractions(p)
+        with torch.no_grad():
+            keep_z = mask(p_hyper, self.z_hat.shape[1], tile.device)
+            scales, means = model.prior(self.z_hat * keep_z)
+            scales = model.gaussian_conditional.lower_bound_scale(scales[self.predicted])
+            means = torch.zeros_like(scales) if means is None else means[self.predicted]
+            residual = torch.round(self.around - means)
+        residual[self.inner] = soft_round(tile - means[self.inner], steepness)
+        keep_y = mask(p_latent, model.M, tile.device)
+        y_hat = ((residual + means) * keep_y).contiguous(memory_format=torch.channels_last)
+        x_hat = model.g_s(y_hat)[self.shown][..., : self.x.shape[-2], : self.x.shape[-1]]
+        error = (x_hat - self.x).square().sum((1, 2, 3))
+        rate = (bits(residual, scales) * keep_y).sum((1, 2, 3))
+        return rate + self.weight * error
+
+
+def bits(symbols: Tensor, scales: Tensor) -> Tensor:
+    """What symbols (B, C, H, W), not only whole ones, cost under Gaussians of these scales."""
+    magnitude = symbols.abs()
+    upper, lower = ((half - magnitude) / scales for half in (0.5, -0.5))
+    chance = torch.special.ndtr(upper) - torch.special.ndtr(lower)
+    return -chance.clamp_min(LEAST).log2()
+
+
+def soft_round(values: Tensor, steepness: float) -> Tensor:
+    """Rounding whose steps have slopes, the steeper the closer to it; with infinity it is it."""
+    if math.isinf(steepness):
+        return values.round()
+    below = values.detach().floor()
+    rise = torch.tanh(steepness * (values - below - 0.5)) / math.tanh(steepness / 2)
+    return below + 0.5 + rise / 2
+
+
+def fractions(drop: TailDrop, steps: int) -> Iterator[float]:
+    """The fraction p of each step: all channels, and in turn one from all over the range."""
+    low, high = drop.range
+    for step in range(steps):
+        spread = (step // 2 * GOLDEN + 0.5) % 1
+        yield high if step % 2 == 0 else low + (high - low) * spread

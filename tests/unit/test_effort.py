@@ -1,0 +1,165 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from progdtd import Codec, checkpoint, data, protocols
+from progdtd.checkpoint import Loaded
+from progdtd.codec import codec as codec_module
+from progdtd.codec import effort
+from progdtd.codec.tiles import tiles
+from progdtd.errors import UserError
+from progdtd.tail_drop import TailDrop
+
+DTD = TailDrop(latent=True, hyper=True)
+LAMBDA = 0.05
+
+
+def codec_of(model, drop: TailDrop = DTD) -> Codec:
+    return Codec(Loaded(model, drop, {"model": {}, "lambda": LAMBDA, "gains": [0] * 12}))
+
+
+@pytest.fixture(scope="module")
+def trained() -> Loaded:
+    """A model that comes with the project: only of a trained one is the synthesis a picture."""
+    runs = Path(__file__).parents[2] / "outputs/reference"
+    return checkpoint.load_model(runs / "hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0")
+
+
+def tensors(picture: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
+
+
+def cost(codec: Codec, picture: np.ndarray, steps: int, kind: str = "channels") -> float:
+    """R + lambda 255^2 MSE of the whole stream, in bits per pixel."""
+    stream = codec.encode(picture, kind, effort=steps)
+    decoded = data.to_tensor(np.asarray(codec.decode(stream)))
+    mse = (decoded - data.to_tensor(picture)).square().mean().item()
+    return 8 * len(stream) / decoded[0, 0].numel() + 0.1 * 255**2 * mse
+
+
+@pytest.mark.parametrize("kind", ["channels", "planes"])
+def test_effort_lowers_the_loss_of_real_streams(trained, photograph, kind) -> None:
+    codec, picture = Codec(trained), photograph[:90, :100]
+    without, little, more = (cost(codec, picture, steps, kind) for steps in (0, 3, 9))
+    assert more < little < 0.97 * without
+
+
+@pytest.mark.parametrize(
+    "drop", [TailDrop(False, False, name="none"), TailDrop(True, True, (0.3, 0.6))]
+)
+def test_effort_with_other_tail_drops(model, photograph, drop) -> None:
+    codec, picture = codec_of(model, drop), photograph[:64, :64]
+    x, (y, z) = tensors(picture), codec.analyse(picture)
+    fitted = effort.fit(model, drop, LAMBDA, x, y, z, steps=4, side=40)
+    tile = effort.Tile(model, drop, LAMBDA, x, y, z, next(tiles(4, 4, 40)))
+    with torch.no_grad():
+        assert tile.loss(fitted, drop.range[1]) < tile.loss(y, drop.range[1])
+
+
+def test_the_loss_is_that_of_training(model, photograph) -> None:
+    x = tensors(photograph[:128, :192])
+    with torch.no_grad():
+        y, z = model.analyse(x / 255)
+        tile = effort.Tile(model, DTD, LAMBDA, x, y, z, next(tiles(8, 12, 40)))
+        for p in (0.2, 1.0):
+            y_hat, likelihoods = model.quantise(y, z, p)
+            bits = -likelihoods["y"].log2().sum()
+            error = (model.g_s(y_hat) - x / 255).square().mean() * x[0, 0].numel()
+            expected = bits + LAMBDA * 255**2 * error
+            torch.testing.assert_close(tile.loss(y, p)[0], expected, rtol=1e-4, atol=1e-2)
+
+
+def test_a_tile_knows_all_that_it_has_an_effect_on(model, photograph) -> None:
+    """Fitting one of several tiles changes the whole image's loss as its own."""
+    x = tensors(photograph[:250, :310])
+    with torch.no_grad():
+        padded = torch.nn.functional.pad(x.float(), (0, 10, 0, 6), mode="replicate") / 255
+        y, z = model.analyse(padded)
+        boxes = list(tiles(16, 20, 4))
+        assert len(boxes) == 20
+        whole = effort.Tile(model, DTD, LAMBDA, x, y, z, next(tiles(16, 20, 100)))
+        for box in boxes:
+            tile = effort.Tile(model, DTD, LAMBDA, x, y, z, box)
+            other = y.clone()
+            other[box.slices] += 1.3
+            here = tile.loss(other[box.slices], 1.0) - tile.loss(y[box.slices], 1.0)
+            there = whole.loss(other, 1.0) - whole.loss(y, 1.0)
+            torch.testing.assert_close(here, there, rtol=1e-3, atol=1)
+
+
+def test_tiles_are_fitted_too(trained, photograph, monkeypatch) -> None:
+    codec, picture = Codec(trained), photograph[:130, :150]
+    without, whole = cost(codec, picture, 0), cost(codec, picture, 4)
+    monkeypatch.setattr(codec_module, "TILE", 64)
+    assert cost(codec, picture, 4) - whole < 0.2 * (without - whole)
+
+
+def test_effort_never_makes_it_worse(model, photograph, monkeypatch) -> None:
+    codec, picture = codec_of(model), photograph[:64, :128]
+    monkeypatch.setattr(effort, "RATE", 50.0)
+    assert torch.equal(codec.analyse(picture, 2)[0], codec.analyse(picture)[0])
+
+
+def test_images_of_a_batch_are_fitted_each_by_itself(model, photograph) -> None:
+    x = torch.cat([tensors(photograph[:64, a : a + 64]) for a in (0, 100)])
+    with torch.no_grad():
+        y, z = model.analyse(x / 255)
+    both = effort.fit(model, DTD, LAMBDA, x, y, z, steps=3, side=4)
+    for i in range(2):
+        one = effort.fit(
+            model, DTD, LAMBDA, x[i : i + 1], y[i : i + 1], z[i : i + 1], steps=3, side=4
+        )
+        torch.testing.assert_close(both[i : i + 1], one, rtol=1e-3, atol=1e-3)
+
+
+def test_soft_rounding_hardens() -> None:
+    values = torch.linspace(-3, 3, 241, requires_grad=True)
+    apart = (values.detach() % 1 - 0.5).abs() > 0.1
+    for steepness, error in ((2, 0.45), (10, 0.12), (60, 1e-4)):
+        soft = effort.soft_round(values, steepness)
+        (slope,) = torch.autograd.grad(soft.sum(), values)
+        assert (slope > 0).all() or steepness == 60
+        assert (soft - values.round())[apart].abs().max() < error
+        assert (soft.diff() > -1e-6).all()
+    assert torch.equal(effort.soft_round(values, math.inf), values.round())
+
+
+def test_fractions_are_spread_over_the_range() -> None:
+    found = list(effort.fractions(TailDrop(True, True, (0.3, 0.9)), 40))
+    assert found[::2] == [0.9] * 20
+    drawn = sorted(found[1::2])
+    assert 0.3 <= drawn[0] < 0.35
+    assert 0.85 < drawn[-1] <= 0.9
+    assert max(np.diff(drawn)) < 0.06
+
+
+def test_both_protocols_measure_with_effort(trained, photograph) -> None:
+    codec, picture = Codec(trained), photograph[100:164, 100:164]
+    losses = {}
+    for steps in (0, 2):
+        native = protocols.native(codec, picture, [1.0], ["channels", "planes"], steps)
+        reference = protocols.reference(
+            trained.model, trained.drop, picture, [1.0], effort=steps, lmbda=trained.lmbda
+        )
+        rows = [*native, *reference]
+        assert rows[0]["psnr"] == rows[1]["psnr"]
+        losses[steps] = [row["bpp"] + 0.1 * 255**2 * 10 ** (-row["psnr"] / 10) for row in rows]
+    assert np.less(losses[2], losses[0])[[0, 1, 3]].all()
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "10", None])
+def test_what_is_no_effort_says_so(model, photograph, wrong) -> None:
+    with pytest.raises(UserError, match="not a number of steps"):
+        codec_of(model).encode(photograph[:64, :64], effort=wrong)
+
+
+@pytest.mark.parametrize("meta", [{}, {"lambda": None}, {"lambda": 0.0}, {"lambda": "much"}])
+def test_effort_needs_lambda(model, photograph, meta) -> None:
+    codec = Codec(Loaded(model, DTD, {"model": {}} | meta))
+    with pytest.raises(UserError, match="do not say which"):
+        codec.encode(photograph[:64, :64], effort=1)
+    with pytest.raises(UserError, match="do not say which"):
+        next(protocols.reference(model, DTD, photograph, [1.0], effort=1))
