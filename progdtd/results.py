@@ -106,7 +106,9 @@ def effort(codec: str) -> int:
 
 def without_effort(codec: str) -> str:
     """The name of the same codec, whose latents are as the analysis finds them."""
-    return codec.partition(EFFORT)[0] + (PLANES if kind(codec) == "planes" else "")
+    return codec.removesuffix(PLANES).partition(EFFORT)[0] + (
+        PLANES if kind(codec) == "planes" else ""
+    )
 
 
 def trained(curve: pd.DataFrame) -> pd.DataFrame:

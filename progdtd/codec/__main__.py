@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     encode.add_argument(
         "--effort",
         metavar="N",
-        type=_positive(int),
+        type=int,
         default=0,
         help="fit each latent to its image in N steps, about 1 s each for a megapixel: more PSNR "
         "for the same bytes, and decoding takes no longer; 10 go far (default: none)",

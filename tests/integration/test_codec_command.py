@@ -77,6 +77,24 @@ def test_the_commands_as_typed(model_file, photo, command) -> None:
     assert pixels("levels.png").shape[1] > 1000
 
 
+def test_effort(model_file, photo, command) -> None:
+    """As of the trained model that comes with the project, so that it pays."""
+    released = Path(__file__).parents[2] / "outputs/reference"
+    model = str(released / "hyperprior_dtd_lambda-0.01_range-0.0-1.0_seed-0")
+    encode = ("codec.__main__", "encode", photo)
+    psnr = {}
+    for effort in ("0", "3"):
+        arguments = ("--model", model, "--effort", effort)
+        assert command(*encode, f"{effort}.pdtd", *arguments)[0] == 0
+        assert command("codec.__main__", "decode", f"{effort}.pdtd", f"{effort}.png")[0] == 0
+        error = pixels(f"{effort}.png").astype(float) - pixels(photo)
+        psnr[effort] = -10 * np.log10(np.square(error).mean() / 255**2)
+    assert psnr["3"] > psnr["0"] + 0.05
+    assert Path("3.pdtd").stat().st_size < 1.02 * Path("0.pdtd").stat().st_size
+    code, output = command(*encode, "a.pdtd", "--effort", "-2")
+    assert (code, "effort=-2 is not a number of steps" in output) == (1, True)
+
+
 def test_pipes(model_file, photo) -> None:
     """`head -c N | decode - -`, in real processes."""
     base = [sys.executable, "-W", "ignore", "-m", "progdtd.codec"]

@@ -61,6 +61,22 @@ def test_planes_stand_beside_channels(command, trained, images) -> None:
     assert (code, "No kind of level mine" in output) == (1, True)
 
 
+def test_effort_stands_beside_none(command, trained, images) -> None:
+    arguments = (f"run={trained}", f"images={images}", "levels=[0.3,1.0]")
+    assert command("evaluate", *arguments)[0] == 0
+    code, output = command("evaluate", *arguments, "effort=1", "kinds=[channels,planes]")
+    assert code == 0, output
+    names = {"native": "ProgDTD, effort 1", "native_planes": "ProgDTD, effort 1 planes",
+             "reference": "ProgDTD, effort 1"}  # fmt: skip
+    for table, codec in names.items():
+        rows = pd.read_csv(trained / f"evaluation/images_{table}_effort-1.csv")
+        assert (set(rows.codec), len(rows)) == ({codec}, 10)
+    code, output = command("figures", f"runs={trained}", "images=images")
+    assert code == 0, output
+    assert Path("outputs/figures/rate_distortion_native_effort.png").exists()
+    assert "ProgDTD" in set(pd.read_csv("outputs/figures/bd.csv").against)
+
+
 def test_compressai_reads_the_json(command, trained, images) -> None:
     assert command("evaluate", f"run={trained}", f"images={images}", "protocols=[native]")[0] == 0
     from compressai.utils.plot.__main__ import parse_json_file
@@ -107,6 +123,8 @@ def test_weights_of_one_name_have_results_of_their_own(command, trained, images)
         (["run=2024"], "run=2024 matches only directories without weights"),
         (["run=RUN", "images=null"], "None is no directory"),
         (["run=RUN", "images=images", "device=null"], "device"),
+        (["run=RUN", "images=images", "effort=-1"], "effort=-1 is not a number of steps"),
+        (["run=RUN", "images=images", "effort=much"], "effort='much' is not a number of steps"),
         (["run=RUN", "images=images", "levels=[true]"], "p=True is not within"),
         (["run=[RUN,RUN/weights.safetensors]"], "would go to the same folder"),
     ],

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from progdtd import bd, curves, results
+from progdtd import bd, curves, figures, results
 
 
 def write_runs(gain: float = 1.0, dataset: str = "kodak") -> None:
@@ -174,3 +174,49 @@ def test_strip_of_one_image_over_p(command, images) -> None:
     code, output = command("figures", f"strip.run={run}", "strip.image=nowhere.png")
     assert code == 1
     assert "nowhere.png cannot be read" in output
+
+
+def test_effort_and_seeds_can_be_told_apart(command) -> None:
+    """Curves of one lambda and range have markers of their own, and an effort its own figure."""
+    write_runs()
+    source = Path("outputs/train/0.1-0.0-1/evaluation/kodak_native.csv")
+    table = pd.read_csv(source)
+    for name, codec, seed, gain in (
+        ("seed", "ProgDTD", 1, 0), ("effort", "ProgDTD, effort 10", 0, 1),
+        ("both", "ProgDTD, effort 10 planes", 0, 2),
+    ):  # fmt: skip
+        other = table.assign(codec=codec, seed=seed, psnr=table.psnr + gain)
+        results.write(
+            other.to_dict("records"), Path(f"outputs/train/{name}/evaluation/kodak_native.csv")
+        )
+    code, output = command("figures")
+    assert (code, "In no figure" in output) == (0, False), output
+    assert Path("outputs/figures/rate_distortion_native_effort.png").exists()
+    deltas = pd.read_csv("outputs/figures/bd.csv").groupby(["codec", "against"]).bd_psnr
+    gained = deltas.mean().to_dict()
+    assert gained["ProgDTD, effort 10", "ProgDTD"] == pytest.approx(1)
+    assert gained["ProgDTD, effort 10 planes", "ProgDTD, effort 10, channels"] == pytest.approx(1)
+    assert ("ProgDTD", "ProgDTD") not in gained
+    ours = results.read_means(Path("outputs/figures/results.csv"))
+    native = ours[(ours.protocol == "native") & (ours["lambda"] == 0.1) & (ours.range_low == 0)]
+    lines = {
+        line.get_label(): (line.get_color(), line.get_marker(), str(line.get_linestyle()))
+        for line in figures.rate_distortion(
+            native, curves.progdtd().iloc[:0], ours.iloc[:0], ours.iloc[:0], ""
+        )
+        .axes[0]
+        .lines
+    }
+    assert len(set(lines.values())) == len(lines) == 4
+
+
+def test_names_say_the_effort() -> None:
+    for codec, kind, effort, plain in (
+        ("ProgDTD", "channels", 0, "ProgDTD"),
+        ("ProgDTD planes", "planes", 0, "ProgDTD planes"),
+        ("ProgDTD, effort 10", "channels", 10, "ProgDTD"),
+        ("single-rate, effort 5 planes", "planes", 5, "single-rate planes"),
+        ("JPEG progressive (prefix)", "channels", 0, "JPEG progressive (prefix)"),
+    ):
+        assert (results.kind(codec), results.effort(codec)) == (kind, effort)
+        assert results.without_effort(codec) == plain
