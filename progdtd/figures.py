@@ -88,6 +88,8 @@ def main(cfg: DictConfig) -> None:
         written += draw_strip(cfg.strip, out)
     for path in written:
         log.info("%s", os.path.relpath(path))
+    if old := sorted({*out.glob("rate_distortion_*.*")} - {*written}):
+        log.warning("Of earlier results, and not drawn again: %s", ", ".join(p.name for p in old))
 
 
 def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -132,7 +134,7 @@ def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     if (main & planes & ~effort).any():
         yield "_planes", ours[main & ~effort], False
     if (main & effort).any():
-        yield "_effort", ours[main & effort], True
+        yield "_effort", ours[main & effort], not (main & effort & planes).any()
     controls = results.controls(ours[~planes & ~effort])
     if controls["drop"].nunique() > 1:
         yield "_drops", controls, False

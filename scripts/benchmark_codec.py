@@ -8,6 +8,8 @@ Levels of channels and of planes, of the same model: how many, what the whole st
 coding at once, time, PSNR at a quarter and at half of the bytes of coding at once, and the most
 that PSNR falls from one level to the next.
 
+Effort: seconds to encode, bytes and PSNR of the whole stream after so many steps.
+
 Time, in turn and in one run, each codec in a process of its own: ours codes all levels,
 CompressAI's own class codes the same weights at one rate. Quote the ratios of the medians.
 """
@@ -35,6 +37,8 @@ from progdtd.memory import keep_freed_memory
 from progdtd.metrics import psnr
 from progdtd.tail_drop import P_LEVELS, fraction
 
+EFFORTS = (0, 5, 10, 20, 40)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -51,6 +55,7 @@ def main() -> None:
         times(options.model, paths[0], options.rounds),
         *([large(options.model, paths[0], options.megapixels)] if options.megapixels else []),
         kinds(codec, paths),
+        efforts(codec, paths),
         sizes(codec, paths),
     ]
     report = "\n\n".join(parts)
@@ -103,6 +108,26 @@ def measure_levels(codec: Codec, picture: np.ndarray, levels: Levels) -> dict[st
         "half": float(np.interp(at_once / 2, sizes, psnrs)),
         "fall": max(0.0, -float(np.diff(psnrs).min())),
     }  # fmt: skip
+
+
+def efforts(codec: Codec, paths: list[Path]) -> str:
+    """What steps of effort cost and bring, as Markdown."""
+    rows = []
+    for _, picture in data.pictures(tqdm(paths, "efforts", unit="image", disable=None)):
+        x = data.to_tensor(picture)
+        for steps in EFFORTS:
+            begin = time.perf_counter()
+            stream = codec.encode(picture, effort=steps)
+            seconds = time.perf_counter() - begin
+            decoded = data.to_tensor(np.asarray(codec.decode(stream)))
+            rows.append({"effort": steps, "encode_s": seconds, "bytes": len(stream),
+                         "psnr": psnr(x, decoded)})  # fmt: skip
+    mean = pd.DataFrame(rows).groupby("effort").mean()
+    lines = [
+        (f"{steps}", f"{row.encode_s:.2f}", f"{row.bytes:.0f}", f"{row.psnr:.2f}")
+        for steps, row in mean.iterrows()
+    ]
+    return markdown.table(("effort", "encode, s", "bytes", "PSNR (dB)"), lines, "r")
 
 
 def sizes(codec: Codec, paths: list[Path]) -> str:
