@@ -195,29 +195,32 @@ def at_rates(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame] | None = Non
 def effort(plain: pd.DataFrame, fitted: pd.DataFrame, deltas: pd.DataFrame) -> str:
     """What fitting latents to their images brings: at p = 1, and over the whole curves."""
     (steps,) = set(fitted.codec.map(results.effort))
-    kind_of = deltas.codec.map(results.kind)
-    same = deltas[deltas.against == deltas.codec.map(results.without_effort)]
-    parts = (
-        same[kind_of == "channels"], same[kind_of == "planes"],
-        deltas[(deltas.against == "ProgDTD (published)") & (deltas.protocol == "reference")],
-    )  # fmt: skip
-    gains = [part[part.protocol != "reference-all-patches"].set_index(NAMED) for part in parts]
-    gains[0] = gains[0][gains[0].protocol == "native"]
+    planes = deltas.codec.map(results.kind) == "planes"
+    same = deltas.against == deltas.codec.map(results.without_effort)
+    native, theirs = deltas.protocol == "native", deltas.against == "ProgDTD (published)"
+    parts = [
+        deltas[which].set_index(NAMED)
+        for which in (native & same & ~planes, native & same & planes, theirs)
+    ]
     whole = [
         table[(table.codec.map(results.kind) == "channels") & (table.p == 1)].set_index(NAMED)
         for table in (plain, fitted)
     ]
     rows = [
         (*named(key), *(f"{table.bpp[key]:.3f}: {table.psnr[key]:.2f}" for table in whole),
-         *(f"{part.bd_rate[key]:+.1f} %, {part.bd_psnr[key]:+.2f} dB" for part in gains))
-        for key in whole[1].index
+         *(difference(part.loc[key]) for part in parts))
+        for key in whole[1].sort_index().index
     ]  # fmt: skip
     return table(
         ("p = 1", f"p = 1, effort {steps}", "channels", "planes", "against the published"), rows,
         f"Bits per pixel and PSNR (dB) of whole images; BD-rate and BD-PSNR of effort {steps} "
         "against none, levels of channels and of planes, and against the published curve of the "
-        "same model, with the published protocol.",
+        "same model, with the published protocol; empty where rates do not overlap.",
     )  # fmt: skip
+
+
+def difference(row: pd.Series) -> str:
+    return "" if pd.isna(row.bd_psnr) else f"{row.bd_rate:+.1f} %, {row.bd_psnr:+.2f} dB"
 
 
 def kinds(ours: pd.DataFrame) -> str:
