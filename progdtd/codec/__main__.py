@@ -97,8 +97,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         default=0,
-        help="fit each latent to its image in N steps, about 1 s each for a megapixel: more PSNR "
-        "for the same bytes, and decoding takes no longer; 10 go far (default: none)",
+        help="fit each latent to its image in N steps, on a CPU some seconds each for a megapixel: "
+        "more PSNR for about the same bytes, and decoding takes no longer; 10 go far (default: 0)",
     )
     encode.set_defaults(run=run_encode)
 
