@@ -1,7 +1,7 @@
 """Is a training's configuration one that can be run? Answered before torch is loaded."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -93,7 +93,7 @@ def check(cfg: DictConfig) -> None:
 
 def whole(value: Any, least: int) -> bool:
     """Whether a value is a whole number of at least `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def number(value: Any) -> bool:

@@ -148,6 +148,7 @@ def build_model(config: Mapping[Any, Any]) -> Progressive:
         raise UserError(f"Cannot build the model {dict(config)}: {_first_line(error)}.") from error
 
 
+@torch.inference_mode(False)  # so that a caller's does not bar gradients from it for ever
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     """Load a model for evaluation.
 

@@ -68,7 +68,8 @@ def evaluate(
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
     ways: list[Way] = []
     if "native" in names:
-        ways.append(partial(protocols.native, Codec(loaded, device), kinds=kinds, effort=effort))
+        once = list(dict.fromkeys(kinds))
+        ways.append(partial(protocols.native, Codec(loaded, device), kinds=once, effort=effort))
     if "reference" in names:
         ways.append(partial(protocols.reference, loaded.model, loaded.drop, device=device,
                             effort=effort, lmbda=loaded.lmbda))  # fmt: skip

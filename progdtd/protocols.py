@@ -174,11 +174,11 @@ def reference(
         for each fraction two rows of the same quality: protocol `reference` with the rate of the
         last patch, and `reference-all-patches` with the rate of all four.
     """
+    check_effort(effort, lmbda)
     squashed = np.asarray(Image.fromarray(picture).resize((512, 512), Image.Resampling.BILINEAR))
     x = data.to_tensor(squashed).to(device).contiguous()
     patches = _patches(x).contiguous(memory_format=torch.channels_last)
     y, z = model.analyse(patches)
-    check_effort(effort, lmbda)
     if effort and lmbda:
         y = fit(model, drop, lmbda, patches, y, z, effort, side=y.shape[-1])
     quality = Quality(x)

@@ -1,5 +1,6 @@
 """The results table: one row per image and level, the same columns for every codec."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -101,14 +102,13 @@ def kind(codec: str) -> str:
 
 def effort(codec: str) -> int:
     """The steps in which latents were fitted to their images, by the codec's name."""
-    return int(codec.removesuffix(PLANES).partition(EFFORT)[2] or 0)
+    found = re.fullmatch(f".*{EFFORT}([0-9]+)({PLANES})?", codec)
+    return int(found[1]) if found else 0
 
 
 def without_effort(codec: str) -> str:
     """The name of the same codec, whose latents are as the analysis finds them."""
-    return codec.removesuffix(PLANES).partition(EFFORT)[0] + (
-        PLANES if kind(codec) == "planes" else ""
-    )
+    return re.sub(f"{EFFORT}[0-9]+(?=({PLANES})?$)", "", codec)
 
 
 def trained(curve: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,7 @@ python scripts/report.py outputs/reference --controls outputs/controls --readme
 
 import argparse
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def main() -> None:
         "groups": (groups(channels), falls(double)),
     }
     if len(fitted):
-        report["effort"] = (effort(double, fitted, fitted_deltas), at_rates(fitted))
+        report["effort"] = (
+            effort(double, fitted, fitted_deltas), differences(double, fitted), at_rates(fitted)
+        )  # fmt: skip
     if options.controls:
         controls = results.read_means(options.controls / "results.csv")
         report["drops"] = drops(controls[controls.model.notna()])
@@ -182,6 +185,7 @@ def at_rates(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame] | None = Non
     found = {}
     for (*key, codec), curve in ours.groupby([*NAMED, "codec"]):
         name = f"λ = {', '.join(named(key))}, {results.kind(codec)}"
+        name += f", effort {steps}" if (steps := results.effort(codec)) else ""
         found[name] = results.trained(curve)
     rows = [(name, *interpolated(curve)) for name, curve in (found | (beside or {})).items()]
     rows = [row for row in rows if any(row[1:])]
@@ -194,29 +198,58 @@ def at_rates(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame] | None = Non
 
 def effort(plain: pd.DataFrame, fitted: pd.DataFrame, deltas: pd.DataFrame) -> str:
     """What fitting latents to their images brings: at p = 1, and over the whole curves."""
-    (steps,) = set(fitted.codec.map(results.effort))
-    planes = deltas.codec.map(results.kind) == "planes"
-    same = deltas.against == deltas.codec.map(results.without_effort)
-    native, theirs = deltas.protocol == "native", deltas.against == "ProgDTD (published)"
-    parts = [
-        deltas[which].set_index(NAMED)
-        for which in (native & same & ~planes, native & same & planes, theirs)
-    ]
-    whole = [
-        table[(table.codec.map(results.kind) == "channels") & (table.p == 1)].set_index(NAMED)
+    theirs = "ProgDTD (published)"
+    whole, fitted_whole = (
+        table[(table.codec.map(results.kind) == "channels") & (table.p == 1)]
+        .set_index([*NAMED, "codec"])
+        .sort_index()
         for table in (plain, fitted)
-    ]
-    rows = [
-        (*named(key), *(f"{table.bpp[key]:.3f}: {table.psnr[key]:.2f}" for table in whole),
-         *(difference(part.loc[key]) for part in parts))
-        for key in whole[1].sort_index().index
-    ]  # fmt: skip
+    )
+    against = deltas.set_index([*NAMED, "codec", "protocol", "against"]).sort_index()
+    rows = []
+    for (*key, codec), end in fitted_whole.iterrows():
+        before = results.without_effort(codec)
+        compared = (
+            (*key, codec, "native", before),
+            (*key, codec + results.PLANES, "native", before + results.PLANES),
+            (*key, codec, "reference", theirs),
+        )
+        begun = (*key, before)
+        rows.append((
+            *named((key[0], key[1], key[2])),
+            str(results.effort(codec)),
+            *(f"{point.bpp:.3f}: {point.psnr:.2f}" if point is not None else ""
+              for point in (whole.loc[begun] if begun in whole.index else None, end)),
+            *(difference(against.loc[row]) if row in against.index else "" for row in compared),
+        ))  # fmt: skip
     return table(
-        ("p = 1", f"p = 1, effort {steps}", "channels", "planes", "against the published"), rows,
-        f"Bits per pixel and PSNR (dB) of whole images; BD-rate and BD-PSNR of effort {steps} "
-        "against none, levels of channels and of planes, and against the published curve of the "
-        "same model, with the published protocol; empty where rates do not overlap.",
-    )  # fmt: skip
+        ("effort", "p = 1 without", "p = 1 with", "channels", "planes", "against the published"),
+        rows,
+        "Bits per pixel and PSNR (dB) of whole images; BD-rate and BD-PSNR of effort against none, "
+        "levels of channels and of planes, and against the published curve of the same model, with "
+        "the published protocol; empty where rates do not overlap, or where nothing was measured.",
+    )
+
+
+def differences(plain: pd.DataFrame, fitted: pd.DataFrame) -> str:
+    """The least and the most that effort brings at one rate, over all models of a kind."""
+    lines = []
+    for kind, part in fitted.groupby(fitted.codec.map(results.kind)):
+        found = []
+        for (*key, codec), curve in part.groupby([*NAMED, "codec"]):
+            before = plain[(plain[NAMED] == key).all(axis=1)]
+            before = before[before.codec == results.without_effort(codec)].sort_values("bpp")
+            if before.empty:
+                continue
+            points = results.trained(curve)
+            known = np.interp(points.bpp, before.bpp, before.psnr, np.nan, np.nan)
+            found += (points.psnr - known).tolist()
+        if not np.isnan([math.nan, *found]).all():
+            lines.append(
+                f"At the rates of its levels, {kind} with effort have from "
+                f"{np.nanmin(found):+.3f} to {np.nanmax(found):+.3f} dB more than without."
+            )
+    return "\n".join(lines)
 
 
 def difference(row: pd.Series) -> str:
@@ -238,13 +271,16 @@ def kinds(ours: pd.DataFrame) -> str:
             cells.append(f"{here:.2f}" + ("" if np.isnan(there) else f", {here - there:+.2f}"))
         rows.append((*named(key), *cells))
         shared = channels[channels.bpp.between(planes.bpp.min(), planes.bpp.max())]
-        ahead.append((np.interp(shared.bpp, planes.bpp, planes.psnr) - shared.psnr).min())
+        ahead += (np.interp(shared.bpp, planes.bpp, planes.psnr) - shared.psnr).tolist()
+    least = "" if not ahead else (
+        " At the rates of those of their levels that planes reach too, planes are ahead by "
+        f"{min(ahead):.3f} dB or more."
+    )  # fmt: skip
     return table(
         ("whole stream, planes over channels", "at 1/4", "at 1/2"), rows,
         "PSNR (dB) of planes at a quarter and at half of the rate of all channels, and how much "
-        "more it is than theirs, where they have a level within the range of p. At the rates "
-        f"of those of their levels that planes reach too, planes are ahead by {min(ahead):.3f} dB "
-        "or more.",
+        "more it is than theirs, where they have a level within the range of p."
+        f"{least}",
     )  # fmt: skip
 
 

@@ -98,7 +98,8 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         help="fit each latent to its image in N steps, on a CPU some seconds each for a megapixel: "
-        "more PSNR for about the same bytes, and decoding takes no longer; 10 go far (default: 0)",
+        "more PSNR of the whole stream for about the same bytes, hardly any of short prefixes; "
+        "decoding takes no longer; 10 go far (default: 0)",
     )
     encode.set_defaults(run=run_encode)
 

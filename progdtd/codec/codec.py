@@ -150,7 +150,6 @@ class Codec:
                 the model has no gains, which planes need, or no lambda, which effort needs.
         """
         self._check_levels(levels)
-        check_effort(effort, self._lmbda)
         picture = to_rgb(image)
         height, width = picture.shape[:2]
         if not 0 < height * width <= MAX_PIXELS or max(height, width) > container.MAX_SIDE:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from progdtd.check import whole
 from progdtd.codec.tiles import Box, tiles
 from progdtd.errors import UserError
 from progdtd.models.progressive import LATENT_STRIDE, STRIDE, Progressive
@@ -32,10 +33,6 @@ SOFTEST, HARDEST = 2.0, 10.0
 HYPER = STRIDE // LATENT_STRIDE
 """Samples of the latent a side for one of the hyper-latent."""
 
-HALO = HYPER
-"""So much of the latent around a tile is looked at with it: whole hyper-latents, and no less than
-twice the reach of the synthesis, so that all pixels that the tile touches are right."""
-
 LEAST = 1e-9
 """Probability that a symbol has at least, as in training."""
 
@@ -49,12 +46,12 @@ def check_effort(effort: int, lmbda: float | None) -> None:
     Raises:
         UserError: effort is no number of steps, or the model's lambda is not known.
     """
-    if type(effort) is not int or effort < 0:
+    if not whole(effort, 0):
         raise UserError(f"effort={effort!r} is not a number of steps: give 0 or more; 10 go far.")
     if effort and lmbda is None:
         raise UserError(
             "effort weighs rate against distortion by the lambda that the model was trained with, "
-            "and these weights do not say which."
+            "and these weights record none above 0."
         )
 
 
@@ -77,13 +74,15 @@ def fit(
         lmbda: lambda, the weight of the distortion, above 0.
         pixels: images (B, 3, h, w) without padding, uint8 or float32 in [0, 1].
         y, z: latent (B, M, H, W) and hyper-latent (B, N, H/4, W/4) of them, not quantised.
-        steps: how many; each is a pass through the synthesis and back.
-        side: of the tiles that are fitted one after the other, in samples of the latent.
+        steps: how many, at least 1; each is a pass through the synthesis and back.
+        side: of the tiles that are fitted one after the other, in samples of the latent; a
+            multiple of HYPER.
         title: of the progress bar, shown while a terminal looks on.
 
     Returns:
-        a latent of the shape of `y`, on its device. Rounded, and with as many channels as the model
-        was trained for, no tile of any image has a greater loss than before.
+        a latent of the shape of `y`, on its device. With as many channels as the model was trained
+        for, no tile of any image has a greater loss than before, by the model's estimate of the
+        rate and before pixels are clipped; of fewer channels, or of planes, nothing is promised.
     """
     with torch.inference_mode(False), torch.enable_grad():
         y, z = y.clone(), z.clone()
@@ -99,6 +98,9 @@ def fit(
 
 class Tile:
     """One tile of a latent, and what its loss depends on: the image, and what surrounds it.
+
+    That is whole hyper-latents, and no less than twice the reach of the synthesis, so that all
+    pixels that the tile touches are right.
 
     Args:
         model, drop, lmbda, pixels, y, z: as for `fit`.
@@ -116,7 +118,9 @@ class Tile:
         box: Box,
     ) -> None:
         device = next(model.parameters()).device
-        outer, seen = (box.grown(by, *y.shape[-2:]) for by in (HALO, model.REACH["g_s"]))
+        reach = model.REACH["g_s"]
+        halo = math.ceil(2 * reach / HYPER) * HYPER
+        outer, seen = (box.grown(by, *y.shape[-2:]) for by in (halo, reach))
         self.model, self.drop = model, drop
         self.weight = lmbda * 255**2 / pixels.shape[1]
         self.around = y[outer.slices].to(device)

@@ -32,7 +32,7 @@ class Progressive(nn.Module):
 
     REACH = {"g_a": 32, "h_a": 8, "h_s": 2, "g_s": 2}  # noqa: RUF012
     """How far a transform looks around each sample of its input, in samples, at most: the codec's
-    tiles overlap by as much."""
+    tiles overlap by as much. A model that looks further says `Progressive.REACH | {"g_s": 4}`."""
 
     M: int
     g_a: nn.Module

@@ -47,11 +47,13 @@ def test_evaluates_a_run_with_both_protocols(command, trained, images) -> None:
 
 def test_planes_stand_beside_channels(command, trained, images) -> None:
     arguments = (f"run={trained}", f"images={images}", "protocols=[native]")
-    assert command("evaluate", *arguments, "kinds=[channels,planes]", "levels=[0.3,1.0]")[0] == 0
+    assert command("evaluate", *arguments, "kinds=[channels,planes,channels]",
+                   "levels=[0.3,1.0]")[0] == 0  # fmt: skip
     tables = [
         pd.read_csv(trained / f"evaluation/images_native{kind}.csv") for kind in ("", "_planes")
     ]
     assert [set(table.codec) for table in tables] == [{"ProgDTD"}, {"ProgDTD planes"}]
+    assert [len(table) for table in tables] == [10, 10]
     whole = [table[table.p == 1].psnr.tolist() for table in tables]
     assert whole[0] == whole[1]
     code, output = command("figures", f"runs={trained}", "images=images")

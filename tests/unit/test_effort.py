@@ -72,8 +72,11 @@ def test_the_loss_is_that_of_training(model, photograph) -> None:
             torch.testing.assert_close(tile.loss(y, p)[0], expected, rtol=1e-4, atol=1e-2)
 
 
-def test_a_tile_knows_all_that_it_has_an_effect_on(model, photograph) -> None:
-    """Fitting one of several tiles changes the whole image's loss as its own."""
+@pytest.mark.parametrize("reach", [{}, {"g_s": 5, "h_s": 3}])
+def test_a_tile_knows_all_that_it_has_an_effect_on(model, photograph, monkeypatch, reach) -> None:
+    """Fitting one of several tiles changes the whole image's loss as its own; also where a model
+    says that it looks further."""
+    monkeypatch.setattr(model, "REACH", model.REACH | reach)
     x = tensors(photograph[:250, :310])
     with torch.no_grad():
         padded = torch.nn.functional.pad(x.float(), (0, 10, 0, 6), mode="replicate") / 255
@@ -97,7 +100,7 @@ def test_tiles_are_fitted_too(trained, photograph, monkeypatch) -> None:
     assert cost(codec, picture, 4) - whole < 0.2 * (without - whole)
 
 
-def test_effort_never_makes_it_worse(model, photograph, monkeypatch) -> None:
+def test_a_latent_of_which_the_whole_is_worse_is_not_taken(model, photograph, monkeypatch) -> None:
     codec, picture = codec_of(model), photograph[:64, :128]
     monkeypatch.setattr(effort, "RATE", 50.0)
     assert torch.equal(codec.analyse(picture, 2)[0], codec.analyse(picture)[0])
@@ -150,7 +153,15 @@ def test_both_protocols_measure_with_effort(trained, photograph) -> None:
     assert np.less(losses[2], losses[0])[[0, 1, 3]].all()
 
 
-@pytest.mark.parametrize("wrong", [-1, 1.5, True, "10", None])
+def test_a_model_that_was_loaded_in_inference_mode_can_be_fitted_to(trained, photograph) -> None:
+    runs = Path(__file__).parents[2] / "outputs/reference"
+    with torch.inference_mode():
+        codec = Codec.load(runs / "hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0")
+        stream = codec.encode(photograph[:64, :64], effort=np.int64(1))
+    assert stream == Codec(trained).encode(photograph[:64, :64], effort=1)
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, np.True_, np.int32(-2), "10", None])
 def test_what_is_no_effort_says_so(model, photograph, wrong) -> None:
     with pytest.raises(UserError, match="not a number of steps"):
         codec_of(model).encode(photograph[:64, :64], effort=wrong)
@@ -159,7 +170,7 @@ def test_what_is_no_effort_says_so(model, photograph, wrong) -> None:
 @pytest.mark.parametrize("meta", [{}, {"lambda": None}, {"lambda": 0.0}, {"lambda": "much"}])
 def test_effort_needs_lambda(model, photograph, meta) -> None:
     codec = Codec(Loaded(model, DTD, {"model": {}} | meta))
-    with pytest.raises(UserError, match="do not say which"):
+    with pytest.raises(UserError, match="record none above 0"):
         codec.encode(photograph[:64, :64], effort=1)
-    with pytest.raises(UserError, match="do not say which"):
+    with pytest.raises(UserError, match="record none above 0"):
         next(protocols.reference(model, DTD, photograph, [1.0], effort=1))

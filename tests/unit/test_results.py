@@ -50,6 +50,21 @@ def test_models_are_shown_where_they_were_trained() -> None:
     assert len(results.trained(table.assign(codec=f"ProgDTD{results.PLANES}"))) == 4
 
 
+@pytest.mark.parametrize(
+    ("codec", "steps", "kind", "without"),
+    [
+        ("ProgDTD", 0, "channels", "ProgDTD"),
+        ("ProgDTD planes", 0, "planes", "ProgDTD planes"),
+        ("single-rate, effort 10", 10, "channels", "single-rate"),
+        ("ProgDTD, effort 3 planes", 3, "planes", "ProgDTD planes"),
+        ("JPEG XL, effort 7 (prefix)", 0, "channels", "JPEG XL, effort 7 (prefix)"),
+    ],
+)
+def test_what_a_codec_s_name_says(codec, steps, kind, without) -> None:
+    assert (results.effort(codec), results.kind(codec)) == (steps, kind)
+    assert results.without_effort(codec) == without
+
+
 def test_nothing_to_read_is_an_empty_table() -> None:
     assert list(results.read([]).columns) == results.COLUMNS
     assert results.aggregate(results.read([])).empty
