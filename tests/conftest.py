@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from progdtd import data
 from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
 
 TINY = ("model.N=8", "model.M=12")
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 
 @pytest.fixture(autouse=True)
@@ -31,23 +33,47 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         started.pop().kill()
 
 
-@pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
-    """Run `python -m progdtd.<name> <arguments>` in this process; returns (exit code, output)."""
+Run = Callable[..., tuple[int, str]]
+"""Runs something by its name with arguments; returns the exit code and the output."""
 
-    def run(name: str, *arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", [name, *arguments])
+
+@pytest.fixture
+def started_with(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a main function in this process, as if with these arguments."""
+
+    def run(main: Callable[[], object], *arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [*map(str, arguments)])
         capfd.readouterr()
         code = 0
         try:
-            importlib.import_module(f"progdtd.{name}").main()
+            main()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
             if isinstance(stop.code, str):
                 print(stop.code, file=sys.stderr)
         return code, "".join(capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def command(started_with: Run) -> Run:
+    """Run `python -m progdtd.<name> <arguments>` in this process."""
+
+    def run(name: str, *arguments: str) -> tuple[int, str]:
+        return started_with(importlib.import_module(f"progdtd.{name}").main, name, *arguments)
+
+    return run
+
+
+@pytest.fixture
+def script(started_with: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `python scripts/<name> <arguments>` in this process."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+    def run(name: str, *arguments: object) -> tuple[int, str]:
+        path = str(SCRIPTS / name)
+        return started_with(lambda: runpy.run_path(path, run_name="__main__"), name, *arguments)
 
     return run
 

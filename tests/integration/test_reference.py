@@ -1,7 +1,6 @@
 """Checkpoints of the published code, written as it writes them and used as it uses them."""
 
 import math
-import runpy
 import sys
 import types
 import zipfile
@@ -22,7 +21,6 @@ from progdtd.errors import UserError
 from progdtd.metrics import psnr
 from progdtd.reference import ProgDTD
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_published.py"
 N, M = 8, 12
 
 
@@ -212,21 +210,17 @@ def test_the_published_function_says_what_is_wrong(address, images) -> None:
         ProgDTD(address, 1, 0.1, images / "b*.png")
 
 
-def convert(monkeypatch, *arguments) -> None:
-    monkeypatch.setattr(sys, "argv", ["convert_published.py", *map(str, arguments)])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
-
-
-def test_the_script_converts(address, trained, photograph, tmp_path, monkeypatch, capsys) -> None:
+def test_the_script_converts(address, trained, photograph, tmp_path, script) -> None:
     destination = tmp_path / "new" / "weights.safetensors"
-    convert(monkeypatch, address, destination)
-    assert f"N={N}, M={M}" in capsys.readouterr().out
+    code, output = script("convert_published.py", address, destination)
+    assert (code, f"N={N}, M={M}" in output) == (0, True)
     direct, converted = checkpoint.load_model(address), checkpoint.load_model(destination)
     assert converted.meta == direct.meta
     x = to_tensor(photograph[:64, :64])
     assert psnr(direct.model(x, 0.5)["x_hat"], converted.model(x, 0.5)["x_hat"]) > 200
 
-    convert(monkeypatch, address, destination, "--lambda", 1, "--range", 0, 0.5)
+    options = ("--lambda", 1, "--range", 0, 0.5)
+    assert script("convert_published.py", address, destination, *options)[0] == 0
     changed = checkpoint.load_model(destination)
     assert (changed.meta["lambda"], changed.drop.range) == (1.0, (0.0, 0.5))
 
@@ -235,13 +229,9 @@ def test_the_script_converts(address, trained, photograph, tmp_path, monkeypatch
     ("destination", "extra", "message"),
     [("w.pt", (), "must end in .safetensors"), ("w.safetensors", ("--range", 1, 0), "not a range")],
 )
-def test_the_script_refuses(
-    address, destination, extra, message, monkeypatch, tmp_path, capsys
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        convert(monkeypatch, address, tmp_path / destination, *extra)
-    assert stop.value.code == 1
-    assert message in capsys.readouterr().err
+def test_the_script_refuses(address, destination, extra, message, script, tmp_path) -> None:
+    code, output = script("convert_published.py", address, tmp_path / destination, *extra)
+    assert (code, message in output) == (1, True)
     assert not (tmp_path / destination).exists()
 
 

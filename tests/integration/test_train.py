@@ -7,8 +7,6 @@ import random
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -31,19 +29,18 @@ def rows(path: Path | str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_trainings_are_compared_by_their_last_validations() -> None:
-    script = Path(__file__).parents[2] / "scripts" / "compare.py"
+def test_trainings_are_compared_by_their_last_validations(script) -> None:
     table = "step,p,loss,bpp,psnr\n1,0.5,9,1.0,20\n2,0.5,4,0.51,29.996\n2,1,3,0.9,31\n"
     for name in ("one", "new"):
         Path(name).mkdir()
     Path("one/validation.csv").write_text(table)
     Path("new/validation.csv").write_text(table.partition("\n")[0] + "\n")
-    compare = [sys.executable, str(script)]
-    done = subprocess.run([*compare, "one"], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "| one | 0.510: 30.00, 4.000 | 0.900: 31.00, 3.000 |"
+    code, output = script("compare.py", "one")
+    assert code == 0
+    assert output.splitlines()[-1] == "| one | 0.510: 30.00, 4.000 | 0.900: 31.00, 3.000 |"
     for name, said in (("new", "new has not been validated yet"), ("none", "none has no valid")):
-        done = subprocess.run([*compare, "one", name], capture_output=True, text=True)
-        assert (done.returncode, said in done.stderr) == (1, True), done.stderr
+        code, output = script("compare.py", "one", name)
+        assert (code, said in output) == (1, True), output
 
 
 def test_smoke_run_leaves_everything(command) -> None:

@@ -1,5 +1,3 @@
-import importlib.util
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -8,56 +6,48 @@ import pytest
 from progdtd import results
 
 ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT / "outputs/reference"
 
 
 @pytest.fixture
-def report(monkeypatch):
-    """The script as a module."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    spec = importlib.util.spec_from_file_location("report", ROOT / "scripts/report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tables() -> dict[str, pd.DataFrame]:
+    """What the script reads, of the project's own results."""
+    return {name: pd.read_csv(PUBLISHED / name) for name in ("results.csv", "bd.csv")}
 
 
-def tables_of(report, command, capfd, monkeypatch, levels: pd.DataFrame) -> str:
-    """What the script prints of results, drawn before by `progdtd.figures`."""
-    levels.to_csv("means.csv", index=False)
-    assert command("figures", "results=means.csv", "out=drawn")[0] == 0
-    monkeypatch.setattr(sys, "argv", ["report.py", "drawn"])
-    report.main()
-    return "".join(capfd.readouterr())
+def printed(script, tables: dict[str, pd.DataFrame]) -> str:
+    for name, table in tables.items():
+        table.to_csv(name, index=False)
+    code, output = script("report.py", ".")
+    assert code == 0, output
+    return output
 
 
-@pytest.fixture
-def own() -> pd.DataFrame:
-    return results.read_means(ROOT / "outputs/reference/results.csv")
-
-
-def test_every_table_of_the_readme_is_what_the_script_prints(
-    report, own, command, capfd, monkeypatch
-) -> None:
-    printed = tables_of(report, command, capfd, monkeypatch, own)
+def test_every_table_of_the_readme_is_what_the_script_prints(script) -> None:
+    code, output = script("report.py", PUBLISHED, "--controls", PUBLISHED.with_name("controls"))
+    assert code == 0, output
     readme = (ROOT / "README.md").read_text()
-    for section in ("results", "others", "groups", "effort"):
+    for section in ("results", "others", "groups", "effort", "drops"):
         text = readme.partition(f"<!-- {section} -->")[2].partition(f"<!-- /{section} -->")[0]
-        assert text.strip() in printed
+        assert text.strip() in output
 
 
-def test_models_without_planes_have_tables_too(report, own, command, capfd, monkeypatch) -> None:
-    printed = tables_of(
-        report, command, capfd, monkeypatch, own[own.codec.map(results.kind) != "planes"]
-    )
-    assert "planes are ahead" not in printed
-    assert "+0.05 dB |  |" in printed
+def test_models_without_planes_have_tables_too(script, tables) -> None:
+    channels = {
+        name: table[table.codec.map(results.kind) == "channels"] for name, table in tables.items()
+    }
+    output = printed(script, channels)
+    assert "planes are ahead" not in output
+    assert "planes with effort have" not in output
+    assert "| effort | p = 1 without |" in output
 
 
-def test_two_efforts_have_two_lines(report, own, command, capfd, monkeypatch) -> None:
-    fitted = own[own.codec == "ProgDTD, effort 10"]
-    printed = tables_of(
-        report, command, capfd, monkeypatch,
-        pd.concat([own, fitted.assign(codec="ProgDTD, effort 20")]),
-    )  # fmt: skip
-    lines = [line.split(" | ") for line in printed.splitlines()]
+def test_two_efforts_have_two_lines(script, tables) -> None:
+    more = {
+        name: table[table.codec == "ProgDTD, effort 10"].assign(codec="ProgDTD, effort 20")
+        for name, table in tables.items()
+    }
+    output = printed(script, {name: pd.concat([tables[name], more[name]]) for name in tables})
+    lines = [line.split(" | ") for line in output.splitlines()]
     steps = [line[2] for line in lines if line[:2] == ["| 0.01", "[0, 1]"] and len(line) == 8]
     assert steps == ["10", "20"]
