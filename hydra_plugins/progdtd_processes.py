@@ -47,15 +47,26 @@ class Processes(Launcher):
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         slots = processes.slots(*self.options)
+        configs = where(self.config.hydra)
         jobs = []
         for overrides in job_overrides:
             sweep = self.loader.load_sweep_config(self.config, list(overrides)).hydra.sweep
-            jobs.append(processes.Job(Path(sweep.dir) / sweep.subdir, tuple(overrides)))
+            directory = Path(sweep.dir) / sweep.subdir
+            jobs.append(processes.Job(directory, tuple(overrides), configs))
         threads = slots[0]["OMP_NUM_THREADS"]
         log.info("%d jobs, %d at a time, %s threads each", len(jobs), len(slots), threads)
         with status.Live([job.directory for job in jobs]) as live:
             failed = processes.run_jobs(jobs, slots, live.refresh)
         return [returned(job, failed.get(job), UserError) for job in jobs]
+
+
+def where(hydra: DictConfig) -> tuple[str, ...]:
+    """The words of the command line that say where configs are, which every job needs too."""
+    extra = [source.path for source in hydra.runtime.config_sources
+             if source.provider == "command-line"]  # fmt: skip
+    folders = [word for path in extra for word in ("--config-dir", path.removeprefix("file://"))]
+    searched = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
+    return (*folders, "--config-name", hydra.job.config_name, *searched)
 
 
 def returned(job, why, error) -> JobReturn:

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from progdtd.errors import UserError
+from progdtd.paths import listed
 from progdtd.tail_drop import build_drop
 
 WHOLE = {
@@ -69,8 +70,14 @@ def check(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if not (value is None or whole(value, 0)):
             raise UserError(f"{key}={value} must be a whole number, not negative, or null.")
-    if options.clip is not None and (not number(options.clip) or options.clip < 0):
-        raise UserError(f"trainer.clip={options.clip} must be a number, not negative, or null.")
+    if options.clip is not None and not (number(options.clip) and options.clip > 0):
+        raise UserError(f"trainer.clip={options.clip} must be a number above 0, or null: none.")
+    if options.final_lr > 1:
+        raise UserError(f"trainer.final_lr={options.final_lr} is a part of trainer.lr: at most 1.")
+    devices, least = listed(options.devices), 0 if OmegaConf.is_list(options.devices) else 1
+    if not devices or not all(whole(device, least) for device in devices):
+        raise UserError(f"trainer.devices={options.devices} must be a whole number, at least 1, "
+                        "or the numbers of GPUs, as [0,1].")  # fmt: skip
     if cfg.seed > LARGEST_SEED:
         raise UserError(f"seed={cfg.seed} must be at most {LARGEST_SEED}.")
     if not (OmegaConf.is_dict(options.optimizer) and "_target_" in options.optimizer):

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import struct
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from progdtd.errors import UserError
+from progdtd.machine import cores
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +114,7 @@ def read_image(path: Path | BinaryIO) -> np.ndarray:
 
 def rgb(image: Image.Image) -> np.ndarray:
     """A Pillow image of any mode as (H, W, 3) uint8, as `read_image` describes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+    with quiet():
         with contextlib.suppress(Exception):  # damaged EXIF data: whatever Pillow makes of them
             image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
@@ -124,6 +125,18 @@ def rgb(image: Image.Image) -> np.ndarray:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return np.asarray(image.convert("RGB"))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings, such as Pillow's remarks on odd metadata. In the main thread alone: filters
+    are the whole process's, and of threads that set and reset them at once some would stay set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _peak(mode: str, largest: float) -> float:
@@ -290,7 +303,7 @@ class Batches(Dataset[torch.Tensor]):
         return image
 
     def _fill_cache(self) -> None:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with quiet(), ThreadPoolExecutor(cores()) as pool:
             decoded = pool.map(self._image, range(len(self.paths)))
             list(tqdm(decoded, "decoding images", len(self.paths), leave=False, disable=None))
 
@@ -302,7 +315,7 @@ def loader(batches: Batches, steps: range, workers: int | None) -> DataLoader:
         workers: None: none when the images are cached, else one a core, at most eight.
     """
     if workers is None:
-        workers = 0 if batches.cached else min(8, os.cpu_count() or 1)
+        workers = 0 if batches.cached else min(8, cores())
     return DataLoader(
         batches,
         batch_size=None,

@@ -2,6 +2,7 @@
 
 import glob
 import logging
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,12 @@ def find(run: list[Any]) -> list[Path]:
                 f"run={pattern} matches nothing. Train first (python -m progdtd.train ...), or "
                 "give a run directory such as outputs/train/<run>, a weights file or a glob."
             )
-        found += [path for path in matches if path.is_file() or any(path.glob("*.safetensors"))
-                  or any(path.glob("*.pt"))]  # fmt: skip
+        named = not glob.has_magic(pattern)
+        found += [path for path in matches if has_weights(path) or (named and path.is_file())]
     if not found:
         raise UserError(
             f"run={', '.join(map(str, run))} matches only directories without weights or "
-            "checkpoints."
+            "checkpoints, and files that are none."
         )
     places: dict[Path, Path] = {}
     for path in found:
@@ -63,6 +64,14 @@ def find(run: list[Any]) -> list[Path]:
                 "them, or rename it."
             )
     return list(places.values())
+
+
+def has_weights(path: Path) -> bool:
+    """Whether a directory holds weights or checkpoints, or a file may be some: beside runs lie
+    plans, tables and pictures."""
+    if path.is_dir():
+        return any(path.glob("*.safetensors")) or any(path.glob("*.pt"))
+    return path.suffix == ".safetensors" or zipfile.is_zipfile(path)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from progdtd import checkpoint, data, protocols, results, run
 from progdtd.codec.codec import CHANNELS, PLANES, Codec
 from progdtd.errors import UserError
 from progdtd.files import write_aside
-from progdtd.memory import keep_freed_memory
+from progdtd.machine import keep_freed_memory
 
 log = logging.getLogger(__name__)
 

@@ -62,7 +62,8 @@ def of(loaded: Loaded, photographs: Sequence[Path], device: str | torch.device) 
     Raises:
         UserError: none of the photographs can be read, or planes cannot code with this model.
     """
-    used = photographs[:: max(1, len(photographs) // PHOTOGRAPHS)][:PHOTOGRAPHS]
+    few = min(PHOTOGRAPHS, len(photographs))
+    used = [photographs[i * len(photographs) // few] for i in range(few)]
     pictures = [picture for _, picture in data.pictures(used)]
     if not pictures:
         raise UserError(f"None of the {len(used)} photographs can be read.")

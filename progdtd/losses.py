@@ -24,8 +24,8 @@ class RateDistortion(nn.Module):
         self.lmbda, self.rounded = lmbda, rounded
 
     def forward(self, x: Tensor, p: Tensor, p_hyper: Tensor) -> dict[str, Tensor]:
-        """Scalars: `loss`, `bpp` (bits per pixel), `mse` (for images in [0, 1]) and `aux`, the
-        loss of the entropy bottleneck's quantiles. All are means over the batch.
+        """Scalars: `loss`, `bpp` (bits per pixel) and `mse` (for images in [0, 1]), means over the
+        batch, and `aux`, the loss of the entropy bottleneck's quantiles.
 
         Args:
             x: images (B, 3, H, W) in [0, 1].

@@ -20,6 +20,7 @@ from pathlib import Path
 from progdtd import run
 from progdtd.check import whole
 from progdtd.errors import UserError
+from progdtd.machine import cores
 from progdtd.requeue import CODE, LAUNCHER, StopSignals
 
 log = logging.getLogger(__name__)
@@ -27,22 +28,28 @@ log = logging.getLogger(__name__)
 STDERR = "stderr.log"
 """Within a run: what its process printed to standard error, kept if it failed."""
 
+HYDRA_SAYS = ("Error executing job with overrides", "Set the environment variable HYDRA_FULL_ERROR")
+"""How lines begin in which Hydra says nothing of why a job failed."""
+
 GRACE = 120
 """Seconds that jobs have to save a checkpoint when the sweep is told to end."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training of a sweep: its directory and the overrides that `progdtd.train` gets."""
+    """One training of a sweep: its directory, and the words that `progdtd.train` gets: overrides,
+    and before them where else configs are, if the sweep was told."""
 
     directory: Path
     overrides: tuple[str, ...]
+    configs: tuple[str, ...] = ()
 
     @property
     def command(self) -> list[str]:
         where = str(self.directory).replace("\\", "\\\\").replace("'", "\\'")
         fixed = ("hydra.mode=RUN", f"hydra.run.dir='{where}'")
-        return [sys.executable, "-m", "progdtd.train", *self.overrides, *fixed]
+        words = (*self.configs, *self.overrides, *fixed)
+        return [sys.executable, "-m", "progdtd.train", *words]
 
 
 def run_jobs(
@@ -73,7 +80,7 @@ def run_jobs(
                         del running[job]
                         free.append(slot)
                         if process.returncode:
-                            failed[job] = conclude(job, process.returncode)
+                            failed[job] = conclude(job, process)
                         else:
                             (job.directory / STDERR).unlink(missing_ok=True)
                 tick()
@@ -113,24 +120,27 @@ def end(processes: Sequence[subprocess.Popen]) -> None:
             process.wait()
 
 
-def conclude(job: Job, code: int) -> str:
-    """Why a job failed; recorded in its directory if it could not do so itself."""
-    record = run.recorded(job.directory)
-    if code == CODE:
+def conclude(job: Job, process: subprocess.Popen) -> str:
+    """Why a job's process failed; recorded in its directory if it could not do so itself, unless
+    the record there is that of another process, which this one did not get to replace."""
+    if process.returncode == CODE:
         return "stopped by a signal, with a checkpoint"
-    if record.get("state") == "failed" and record.get("error"):
+    record = run.recorded(job.directory)
+    began = run.holder(job.directory).get("pid") == process.pid
+    if began and record.get("state") == "failed" and record.get("error"):
         return str(record["error"])
-    if code < 0:
-        why = f"killed by {signal.Signals(-code).name}"
-        if -code == signal.SIGKILL:
+    killed = process.returncode < 0
+    if killed:
+        why = f"killed by {signal.Signals(-process.returncode).name}"
+        if -process.returncode == signal.SIGKILL:
             why += " (out of memory?)"
     else:
-        said = (job.directory / STDERR).read_text(errors="replace").strip().splitlines()
-        said = [line for line in said if line and "HYDRA_FULL_ERROR" not in line]
-        why = said[-1] if said else f"exit code {code}"
-    if not run.is_held(job.directory):  # else the record is that of the process that has it
+        said = (job.directory / STDERR).read_text(errors="replace").splitlines()
+        said = [line for line in said if line.strip() and not line.startswith(HYDRA_SAYS)]
+        why = "\n".join(said) or f"exit code {process.returncode}"
+    if began or not record:
         with contextlib.suppress(UserError):
-            run.record(job.directory, state="interrupted" if code < 0 else "failed", error=why)
+            run.record(job.directory, state="interrupted" if killed else "failed", error=why)
     return why
 
 
@@ -170,6 +180,6 @@ def slots(workers: int | None, threads: int | None, per_gpu: bool) -> list[dict[
             "CUDA_VISIBLE_DEVICES is empty). Use launcher=local."
         )
     count = workers or len(devices) or 1
-    share = threads or max(1, len(os.sched_getaffinity(0)) // count)
+    share = threads or max(1, cores() // count)
     each = {"OMP_NUM_THREADS": str(share), "MKL_NUM_THREADS": str(share)}
     return [each | ({"CUDA_VISIBLE_DEVICES": devices[i]} if per_gpu else {}) for i in range(count)]

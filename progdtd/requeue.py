@@ -81,6 +81,8 @@ def is_orphan() -> bool:
         os.kill(int(launcher or os.getpid()), 0)
     except ProcessLookupError:
         return True
+    except PermissionError:  # its number is another user's by now
+        return True
     return False
 
 

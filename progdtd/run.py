@@ -36,8 +36,12 @@ WEIGHTS = "weights.safetensors"
 PLAN = "sweep.json"
 """Within a sweep's directory: the names of its runs."""
 
-IRRELEVANT = ("logger", "group", "run_name", "launcher")
-"""Options that do not change what a run computes; it may be resumed with others."""
+IRRELEVANT = (
+    "logger", "group", "run_name", "launcher", "dataset.workers", "dataset.cache_gib",
+    "dataset.root", "dataset.paths.root",
+)  # fmt: skip
+"""Options that do not change what a run computes; it may be resumed with others. That the images
+are the same wherever they are now is found out when they are read."""
 
 
 @contextlib.contextmanager
@@ -140,7 +144,7 @@ def compare(directory: Path, cfg: DictConfig) -> None:
     differing = [
         f"  {key}: {there.get(key)} there, {here.get(key)} now"
         for key in sorted(set(there) | set(here))
-        if there.get(key) != here.get(key) and key.split(".")[0] not in IRRELEVANT
+        if there.get(key) != here.get(key) and not {key, key.split(".")[0]} & {*IRRELEVANT}
     ]
     if differing:
         raise UserError(

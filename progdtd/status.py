@@ -2,14 +2,16 @@
 
 import argparse
 import csv
+import functools
 import glob
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,38 +53,82 @@ class Status:
 
 def read(directory: Path) -> Status:
     """The state of the run in a directory, which need not exist yet."""
-    record, rows = run.recorded(directory), metrics(directory)
-    config: dict[str, Any] = {}
-    with suppress(OSError, yaml.YAMLError, TypeError):
-        config = dict(yaml.safe_load((directory / run.CONFIG).read_text()))
-    trainer = config.get("trainer")
-    trainer = trainer if isinstance(trainer, dict) else {}
+    record, (row, loss) = run.recorded(directory), metrics(directory)
+    trainer = options(directory / run.CONFIG)
     steps = trainer["steps"] if isinstance(trainer.get("steps"), int) else 0
-    step = int(rows[-1]["step"]) if rows else 0
+    step = int(row.get("step", 0))
     state = str(record.get("state", "waiting"))
     if (directory / run.WEIGHTS).exists():
         state, step = "finished", steps
     elif state in ("running", "finished"):
         state = "running" if run.is_held(directory) else "interrupted"
     eta = None
-    if state == "running" and rows:
+    if state == "running" and row:
         images = (steps - step) * trainer.get("batch_size", 1) * int(record.get("processes", 1))
-        eta = images / max(float(rows[-1]["images_per_s"]), 1e-9)
+        eta = images / max(float(row["images_per_s"]), 1e-9)
     error = record.get("error") if state in ("failed", "interrupted") else None
     if state == "interrupted" and not error:
         error = "its process is gone"
-    loss = min((float(row["loss"]) for row in rows), default=math.nan)
     lines = str(error or "").strip().splitlines()
     return Status(directory.name, state, step, steps, loss, eta, lines[0] if lines else "")
 
 
-def metrics(directory: Path) -> list[dict[str, str]]:
-    """The complete rows of a run's metrics.csv."""
+def options(path: Path) -> dict[str, Any]:
+    """The options under `trainer` in a run's config, empty if there are none."""
+    with suppress(OSError, yaml.YAMLError, TypeError, AttributeError):
+        trainer = _parsed(path, path.stat().st_mtime_ns).get("trainer")
+        return trainer if isinstance(trainer, dict) else {}
+    return {}
+
+
+@functools.lru_cache
+def _parsed(path: Path, changed: int) -> dict[str, Any]:
+    """A YAML file, read once for each time at which it was changed."""
+    return dict(yaml.safe_load(path.read_text()))
+
+
+@dataclass
+class _Read:
+    """How far a metrics.csv has been read: its inode, the bytes of whole lines, its columns, the
+    last row and the lowest loss."""
+
+    inode: int
+    end: int = 0
+    columns: list[str] = field(default_factory=list)
+    row: dict[str, str] = field(default_factory=dict)
+    loss: float = math.nan
+
+
+_known: dict[Path, _Read] = {}
+
+
+def metrics(directory: Path) -> tuple[dict[str, str], float]:
+    """The last complete row of a run's metrics.csv, and the lowest loss in it (NaN: none); looking
+    again costs only what was written since."""
+    path = directory.absolute() / "metrics.csv"
     try:
-        whole = (directory / "metrics.csv").read_text().rpartition("\n")[0]
+        with path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            known = _known.get(path)
+            if known is None or known.inode != stat.st_ino or known.end > stat.st_size:
+                known = _known[path] = _Read(stat.st_ino)
+            file.seek(known.end)
+            new = file.read()
     except OSError:
-        return []
-    return [row for row in csv.DictReader(whole.splitlines()) if None not in row.values()]
+        return {}, math.nan
+    whole = new[: new.rfind(b"\n") + 1]
+    known.end += len(whole)
+    for cells in csv.reader(whole.decode(errors="replace").splitlines()):
+        if not known.columns:
+            known.columns = cells
+        elif len(cells) == len(known.columns):
+            known.row = dict(zip(known.columns, cells, strict=True))
+            known.loss = min(float(known.row["loss"]), known.loss, key=_nan_last)
+    return known.row, known.loss
+
+
+def _nan_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value
 
 
 def runs(places: Iterable[Path]) -> list[Path]:
@@ -194,7 +240,7 @@ def main() -> None:
         while any(read(path).state == "running" for path in runs(places)):
             live.directories = runs(places)
             live.refresh()
-            time.sleep(0.2)
+            time.sleep(REFRESH)
     show(places)
 
 

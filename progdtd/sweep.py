@@ -82,7 +82,8 @@ def check_mode(cfg: DictConfig) -> None:
     sweeps, basic = hydra.mode == RunMode.MULTIRUN, cfg.launcher.name == "basic"
     if not sweeps and not basic and LAUNCHER not in os.environ:
         log.warning("launcher=%s has no effect without -m.", cfg.launcher.name)
-    if sweeps and basic and cfg.trainer.devices not in (1, "1", "auto"):
+    devices = cfg.trainer.devices
+    if sweeps and basic and (devices if isinstance(devices, int) else len(devices)) > 1:
         raise UserError(
             f"trainer.devices={cfg.trainer.devices} in a sweep needs a launcher that gives each "
             "run a process: add launcher=local (or gpus, slurm, ray)."

@@ -70,7 +70,7 @@ class TailDrop:
         latent: drop the tail of the latent `y`.
         hyper: drop the tail of the hyper-latent `z`, with the same p.
         range: bounds of p, `0 <= low <= high <= 1`.
-        full: probability that an image keeps everything (p = high), whatever the draw.
+        full: probability that an image keeps as much as any (p = high), whatever the draw.
         power: p = low + (high - low) * u**power for u ~ U(0, 1); 1 is the paper's uniform draw,
             above 1 favours short prefixes, below 1 long ones.
         name: what run directories and result tables call it.

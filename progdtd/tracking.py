@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from progdtd.errors import UserError
+from progdtd.requeue import Requeue
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +18,8 @@ class Tracker:
     """One W&B run for one training run; does nothing with `logger=csv`.
 
     The id is derived from the run's directory, so a resumed run goes on in the same W&B run. As a
-    context it closes the W&B run, as a failed one where the training failed.
+    context it closes the W&B run, as a failed one where the training failed, rather than was told
+    to stop.
 
     Args:
         leads: whether this is the one of the run's processes that logs.
@@ -59,7 +61,7 @@ class Tracker:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.run:
-            self.run.finish(exit_code=int(error is not None))
+            self.run.finish(exit_code=int(not isinstance(error, Requeue | None)))
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         if self.run:

@@ -36,8 +36,7 @@ def task(cfg: DictConfig) -> None:
     try:
         check_names(cfg)
         if follows():
-            logging.getLogger().setLevel(logging.ERROR)
-            train(cfg, directory)
+            follow(cfg, directory)
         else:
             with run.held(directory):
                 lead(cfg, directory)
@@ -56,6 +55,16 @@ def lead(cfg: DictConfig, directory: Path) -> None:
     with run.recording(directory):
         check(cfg)
         sweep.check_mode(cfg)
+        train(cfg, directory)
+
+
+def follow(cfg: DictConfig, directory: Path) -> None:
+    """Train as one process of a run that another leads, or end where that one does: it would be
+    waited for in vain."""
+    logging.getLogger().setLevel(logging.ERROR)
+    run.compare(directory, cfg)
+    if not (directory / run.WEIGHTS).exists():
+        check(cfg)
         train(cfg, directory)
 
 

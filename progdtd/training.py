@@ -26,7 +26,7 @@ from tqdm import tqdm
 from progdtd import checkpoint, data, gains, protocols, run
 from progdtd.errors import UserError
 from progdtd.losses import RateDistortion
-from progdtd.memory import keep_freed_memory
+from progdtd.machine import keep_freed_memory
 from progdtd.models import Progressive
 from progdtd.models.progressive import STRIDE
 from progdtd.requeue import CODE, StopSignals
@@ -41,8 +41,9 @@ warnings.filterwarnings("ignore", message="The `srun` command is available")  # 
 
 VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 VALIDATION_SIDE = 256
-EXPLODED = 50.0
-"""A loss this many times the lowest so far is not coming back."""
+EXPLODED, ENOUGH = 50.0, 64
+"""A loss this many times the lowest so far is not coming back, if both are means of ENOUGH images;
+of fewer, whose p and content weigh more, so many times more."""
 
 SUMS = ("loss", "bpp", "mse", "aux")
 METRICS = ["step", "loss", "bpp", "psnr", "aux", "lr", "images_per_s"]
@@ -109,7 +110,12 @@ class Trainer:
 
         described = describe(cfg, paths, held)
         check_images(state.get("meta", described), described)
+        warn_of_precision(state.get("meta", described), described)
         self.meta = state.get("meta", began) | described
+        if self.options.warmup >= self.options.steps:
+            log.warning("trainer.warmup=%d: the learning rate rises to the end of the run, of %d "
+                        "steps, and never reaches trainer.lr.", self.options.warmup,
+                        self.options.steps)  # fmt: skip
         if self.leads:
             self.metrics = run.Table(directory / "metrics.csv", METRICS, self.first)
             self.validation = run.Table(directory / "validation.csv", VALIDATION, self.first)
@@ -199,7 +205,9 @@ class Trainer:
         the run if the loss has diverged."""
         means = self.fabric.all_reduce(self.sums / (done - self.since), reduce_op="mean")
         assert isinstance(means, Tensor)
-        check_loss(means[0].item(), self.lowest, done, self.directory)
+        images = (done - self.since) * self.options.batch_size * self.fabric.world_size
+        lowest = self.lowest * max(1.0, ENOUGH / images)
+        check_loss(means[0].item(), lowest, done, self.directory)
         return means.tolist()
 
     def report(self, done: int, pace: float, tracker: Tracker, progress: "Progress") -> None:
@@ -226,11 +234,12 @@ class Trainer:
             check_loss(math.nan, self.lowest, done, self.directory)
         if done > self.since:
             self.means(done)
+        sums = self.fabric.all_reduce(self.sums, reduce_op="mean")  # all resume from those of one
         if not self.leads:
             return
         state = {
             "model": weights, "optimizers": [o.state_dict() for o in self.optimizers],
-            "meta": self.meta, "step": done, "since": self.since, "sums": self.sums,
+            "meta": self.meta, "step": done, "since": self.since, "sums": sums,
             "lowest": self.lowest, "seconds": self.seconds,
         }  # fmt: skip
         checkpoint.save_checkpoint(self.directory / LAST, state)
@@ -272,7 +281,7 @@ class Trainer:
         loaded = checkpoint.Loaded(self.model.eval(), self.drop, meta)
         try:
             meta["gains"] = gains.of(loaded, self.batches.paths, self.fabric.device)
-        except UserError as error:
+        except (UserError, RuntimeError) as error:  # the latter of a GPU without memory left
             log.warning("%s has no gains, and so no levels of planes: %s", path, error)
         checkpoint.save_weights(path, self.model, meta)
         (self.directory / PREVIOUS).unlink(missing_ok=True)
@@ -298,6 +307,8 @@ def make_fabric(options: DictConfig) -> Fabric:
             f"trainer.devices={options.devices}: there are only {there} GPUs here. "
             f"Use trainer.devices={there}."
         )
+    if options.accelerator == "auto":
+        options.accelerator = "cuda" if there else "cpu"
     where = {key: options[key] for key in ("accelerator", "strategy", "devices")}
     try:
         device = Fabric(**where).device
@@ -351,8 +362,8 @@ def learning_rate(step: int, options: DictConfig) -> float:
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Make the noise of a step a function of its number."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
+    """Make the noise of a step a function of its number, and not that of its draws of p."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank + 1]).generate_state(1)[0]))
 
 
 def checkpoints(directory: Path) -> list[Path]:
@@ -430,6 +441,13 @@ def check_images(saved: dict[str, Any], now: dict[str, Any]) -> None:
             f"The images of dataset={now['dataset']} are not those that this run began with: put "
             "them back as they were, or start another run (run_name=...)."
         )
+
+
+def warn_of_precision(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Say that a run goes on in another precision, as `auto` may mean on another machine."""
+    before, after = (meta.get("trainer", {}).get("precision") for meta in (saved, now))
+    if before not in (None, after):
+        log.warning("This run began with trainer.precision=%s and goes on with %s.", before, after)
 
 
 def describe(cfg: DictConfig, paths: list[Path], held: list[Path]) -> dict[str, Any]:

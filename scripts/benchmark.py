@@ -32,7 +32,7 @@ from torchvision import transforms
 
 from progdtd import data, markdown, protocols
 from progdtd.losses import RateDistortion
-from progdtd.memory import keep_freed_memory
+from progdtd.machine import keep_freed_memory
 from progdtd.models import ProgressiveHyperprior
 from progdtd.paths import CONF
 from progdtd.tail_drop import P_LEVELS, TailDrop
@@ -156,9 +156,10 @@ def our_training(paths: list[Path], overrides: list[str]) -> Iterator[float]:
     if options.compile:
         model.g_a.compile()
         model.g_s.compile()
-    module, main_optimizer, aux_optimizer = fabric.setup(RateDistortion(model, 0.1), *optimizers)
+    objective = RateDistortion(model, 0.1, options.rounded)
+    module, main_optimizer, aux_optimizer = fabric.setup(objective, *optimizers)
     drop = TailDrop(latent=True, hyper=True)
-    batches = data.Batches(paths, options.batch_size, options.crop)
+    batches = data.Batches(paths, options.batch_size, options.crop, options.resize, options.flip)
     for images in data.loader(batches, range(1_000_000), cfg.dataset.workers):
         x = fabric.to_device(images).contiguous(memory_format=layout).float() / 255
         p = fabric.to_device(drop.draw(len(x), torch.default_generator))

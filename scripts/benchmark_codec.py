@@ -33,7 +33,7 @@ from tqdm import tqdm
 from progdtd import Codec, data, markdown, protocols
 from progdtd.codec import channels
 from progdtd.codec.codec import PLANES, Levels
-from progdtd.memory import keep_freed_memory
+from progdtd.machine import keep_freed_memory
 from progdtd.metrics import psnr
 from progdtd.tail_drop import P_LEVELS, fraction
 

@@ -238,7 +238,8 @@ def differences(plain: pd.DataFrame, fitted: pd.DataFrame) -> str:
         found = []
         for (*key, codec), curve in part.groupby([*NAMED, "codec"]):
             before = plain[(plain[NAMED] == key).all(axis=1)]
-            before = before[before.codec == results.without_effort(codec)].sort_values("bpp")
+            before = results.trained(before[before.codec == results.without_effort(codec)])
+            before = before.sort_values("bpp")
             if before.empty:
                 continue
             points = results.trained(curve)

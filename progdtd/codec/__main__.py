@@ -383,7 +383,7 @@ def each(
     from tqdm import tqdm
 
     from progdtd.errors import UserError
-    from progdtd.memory import keep_freed_memory
+    from progdtd.machine import keep_freed_memory
 
     keep_freed_memory()
     jobs = list(pair(options.input, options.output, suffixes, suffix))

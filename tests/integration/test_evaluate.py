@@ -98,6 +98,21 @@ def test_held_out_images_are_those_not_trained_on(command, trained) -> None:
     assert set(table.image) == {"coffee", "rocket"}
 
 
+def test_a_glob_finds_the_runs_among_what_else_is_there(command, trained, images) -> None:
+    for name in ("sweep.json", "multirun.yaml", "a.png"):
+        shutil.copy(images / "a.png", trained.with_name(name))
+    shutil.copy(trained / "last.pt", trained.with_name("z"))
+    arguments = (f"images={images}", "protocols=[native]", "levels=[1.0]")
+    code, output = command("evaluate", f"run={trained.parent}/*", *arguments)
+    assert code == 0, output
+    assert (trained / "evaluation/images_native.csv").exists()
+    assert len(list(Path("outputs/weights").iterdir())) == 1
+    code, output = command("evaluate", f"run={trained.parent}/*.png", *arguments)
+    assert (code, "and files that are none" in output) == (1, True)
+    code, output = command("evaluate", f"run={trained.parent}/sweep.json", *arguments)
+    assert (code, "not a readable checkpoint" in output) == (1, True)
+
+
 def test_weights_of_one_name_have_results_of_their_own(command, trained, images) -> None:
     for name in ("a", "b"):
         Path(name).mkdir()

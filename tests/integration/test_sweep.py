@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -75,6 +76,46 @@ def test_a_failing_job_costs_the_others_nothing(launcher, monkeypatch) -> None:
     assert [status.read(of(x)).state for x in (0.01, -1, 1.0)] == ["finished", "failed", "finished"]
     rows = re.findall(r"lambda-(\S+)_range\S+ +(finished|failed)", output.rpartition("best")[2])
     assert rows == [("0.01", "finished"), ("-1", "failed"), ("1.0", "finished")]
+
+
+def test_a_job_that_is_refused_says_why_and_leaves_the_record_alone(command) -> None:
+    """Neither a finished run nor one that failed before is what the refused process was."""
+    assert command("train", "experiment=smoke")[0] == 0
+    before = run.recorded(Path(RUN))
+    run.record(of(1.0), state="failed", error="an earlier failure")
+    shutil.copy(Path(RUN) / run.CONFIG, of(1.0))
+    again = ("-m", "experiment=smoke", "launcher=local", "lambda=0.1,1.0", "trainer.lr=0.01")
+    code, output = command("train", *again)
+    assert code == 1
+    assert run.recorded(Path(RUN)) == before
+    assert run.recorded(of(1.0))["error"] == "an earlier failure"
+    assert output.count("holds a run with another configuration") >= 1
+    assert "trainer.lr: 0.002 there, 0.01 now" in output
+
+
+@pytest.mark.parametrize("launcher", ["basic", "local"])
+def test_configs_may_be_the_user_s_own(command, launcher) -> None:
+    Path("own/experiment").mkdir(parents=True)
+    Path("own/experiment/mine.yaml").write_text(
+        "# @package _global_\ndefaults: [smoke]\ntrainer: {steps: 2}\n"
+    )
+    words = ("--config-dir", "own", "-m", "experiment=mine", "seed=0", f"launcher={launcher}")
+    code, output = command("train", *words)
+    assert code == 0, output
+    assert status.read(Path(RUN)).steps == 2
+    assert status.read(Path(RUN)).state == "finished"
+
+
+def test_a_follower_ends_where_its_leader_does(command, monkeypatch) -> None:
+    """Under torchrun and srun it would wait for a leader that has ended."""
+    assert command("train", "experiment=smoke")[0] == 0
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert command("train", "experiment=smoke")[0] == 0
+    code, output = command("train", "experiment=smoke", "trainer.lr=0.01")
+    assert (code, "another configuration" in output) == (1, True)
+    code, output = command("train", "experiment=smoke", "seed=1", "trainer.lr=-1")
+    assert (code, "must not be negative" in output) == (1, True)
 
 
 def test_a_killed_job_is_resumed_by_the_same_sweep(command) -> None:
@@ -434,6 +475,23 @@ def test_status_fits_a_terminal(command) -> None:
     shown = screen.file.getvalue()
     for word in ("finished", "failed", "6/6", "something"):
         assert word in shown
+
+
+def test_status_reads_on_where_it_was(tmp_path) -> None:
+    table = run.Table(tmp_path / "metrics.csv", ["step", "loss"], 0)
+    for step, loss in ((1, 3.0), (2, 2.0), (3, math.nan), (4, 2.5)):
+        table.append({"step": step, "loss": loss})
+        assert status.metrics(tmp_path)[0]["step"] == str(step)
+    with table.path.open("a") as file:
+        file.write("5,1.0")
+        file.flush()
+        assert status.metrics(tmp_path) == ({"step": "4", "loss": "2.5"}, 2.0)
+        file.write("25\n")
+    assert status.metrics(tmp_path) == ({"step": "5", "loss": "1.025"}, 1.025)
+    run.Table(table.path, ["step", "loss"], 1)
+    assert status.metrics(tmp_path) == ({"step": "1", "loss": "3"}, 3.0)
+    table.path.unlink()
+    assert status.metrics(tmp_path)[0] == {}
 
 
 def test_status_of_nothing(command) -> None:

@@ -1,5 +1,6 @@
 import logging
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -88,6 +89,13 @@ def test_bad_images_are_named_and_replaced(images, caplog, cache_gib) -> None:
             assert batches(images, **settings)[step].shape == (4, 3, 64, 64)
     for name, why in (("a.png", ""), ("b.jpg", "cannot identify"), ("small.png", "smaller than")):
         assert any(name in message and why in message for message in caplog.messages), name
+
+
+def test_threads_that_read_images_leave_warnings_as_they_were(images) -> None:
+    before = list(warnings.filters)
+    for _ in range(5):
+        assert data.Batches(data.folder(images), 2, 64).cached
+    assert warnings.filters == before
 
 
 def test_all_images_unusable(tmp_path) -> None:

@@ -8,12 +8,18 @@ from progdtd.errors import UserError
 
 
 def test_another_configuration_is_refused_and_shown(tmp_path) -> None:
-    cfg = OmegaConf.create({"lambda": 0.1, "trainer": {"steps": 5}, "logger": {"wandb": False}})
+    dataset = {"root": "here", "workers": 1, "validation": 2}
+    cfg = OmegaConf.create({"lambda": 0.1, "trainer": {"steps": 5}, "logger": {"wandb": False},
+                            "dataset": dataset})  # fmt: skip
     run.compare(tmp_path, cfg)
     run.claim(tmp_path, cfg)
     run.compare(tmp_path, cfg)
-    cfg.logger.wandb = True
+    cfg.logger.wandb, cfg.dataset.root, cfg.dataset.workers = True, "there", 4
     run.compare(tmp_path, cfg)
+    cfg.dataset.validation = 3
+    with pytest.raises(UserError, match=r"dataset.validation: 2 there, 3 now"):
+        run.compare(tmp_path, cfg)
+    cfg.dataset.validation = 2
     cfg.trainer.steps = 6
     with pytest.raises(UserError, match=r"trainer.steps: 5 there, 6 now(.|\n)*run_name="):
         run.compare(tmp_path, cfg)

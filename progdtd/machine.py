@@ -1,10 +1,18 @@
-"""Keep large blocks of memory for the next operation instead of returning them to the system."""
+"""What this process may use of the machine: its cores, and memory that it need not give back."""
 
 import ctypes
+import os
 import sys
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 LARGEST = 2**31 - 1
+
+
+def cores() -> int:
+    """The CPU cores that this process may run on, where the system tells; else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:
