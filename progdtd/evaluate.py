@@ -21,7 +21,9 @@ def main(cfg: DictConfig) -> None:
     from progdtd.evaluation import evaluate
     from progdtd.tail_drop import P_LEVELS
 
-    levels = listed(cfg.levels) or list(P_LEVELS)
+    levels = list(P_LEVELS) if cfg.levels is None else listed(cfg.levels)
+    if not levels:
+        raise UserError("levels=[] measures nothing; levels=null are the paper's 16.")
     for p in levels:
         if not (number(p) and 0 <= p <= 1):
             raise UserError(f"levels: p={p} is not within [0, 1].")

@@ -64,6 +64,8 @@ def evaluate(
     if not names or not kinds:
         raise UserError("protocols=[] or kinds=[] measures nothing; there are native, reference, "
                         "and channels, planes.")  # fmt: skip
+    if PLANES in kinds and "native" not in names:
+        raise UserError("kinds=planes are measured by protocols=native alone: add it.")
     loaded = checkpoint.load_model(path, device)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
     ways: list[Way] = []
@@ -77,6 +79,7 @@ def evaluate(
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
     table = pd.DataFrame(rows).assign(dataset=dataset, **identity(loaded))
+    say_what_is_missing(table, len(paths))
     if effort:
         table["codec"] += f"{results.EFFORT}{effort}"
     planes = table.pop("kind") == PLANES
@@ -86,11 +89,35 @@ def evaluate(
     for (protocol, of_planes), part in table.groupby(["protocol", planes]):
         kind = "_planes" if of_planes else ""
         csv = directory_of(path) / f"{dataset}_{protocol}{kind}{suffix}.csv"
+        say_what_is_replaced(csv, part)
         results.write(part.to_dict("records"), csv)
         write_json(results.read([csv]), csv.with_suffix(".json"))
         written.append(csv)
         log.info("%s\n%s", csv, summary(part))
     return written
+
+
+def say_what_is_missing(table: pd.DataFrame, images: int) -> None:
+    """Warn of images that means are not over."""
+    measured = table.image.nunique()
+    if measured < images:
+        log.warning("%d of %d images could not be read.", images - measured, images)
+    if small := table[table.ms_ssim.isna()].image.nunique():
+        log.warning("%d of %d images have no MS-SSIM: it takes sides of more than 160 pixels.",
+                    small, measured)  # fmt: skip
+
+
+def say_what_is_replaced(csv: Path, table: pd.DataFrame) -> None:
+    """Warn if a table is going to hold fewer images or levels than before."""
+    if not csv.is_file():
+        return
+    try:
+        old = results.read([csv])
+    except UserError:
+        return
+    before, after = ((len(t.image.unique()), len(t.p.unique())) for t in (old, table))
+    if after[0] < before[0] or after[1] < before[1]:
+        log.warning("%s held %d images at %d levels, and now holds %d at %d.", csv, *before, *after)
 
 
 Way = Callable[[np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]

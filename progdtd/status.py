@@ -154,10 +154,11 @@ def table(directories: Sequence[Path]) -> Table:
         table.add_column(
             name, justify="right" if numeric else "left", no_wrap=name not in ("run", "last error")
         )
-    for status in map(read, directories):
+    groups = {directory.parent for directory in directories}
+    for directory, status in zip(directories, map(read, directories), strict=True):
         colour = COLOURS.get(status.state, "white")
         table.add_row(
-            status.name,
+            status.name if len(groups) == 1 else f"{directory.parent.name}/{status.name}",
             f"[{colour}]{status.state}[/]",
             f"{status.step}/{status.steps or '?'}" if status.step or status.steps else "",
             "" if math.isnan(status.loss) else f"{status.loss:.4g}",

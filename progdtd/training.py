@@ -151,7 +151,7 @@ class Trainer:
                     self.sums, self.since = torch.zeros(len(SUMS)), done
                     begun, mark = done, time.monotonic()
                 if last or done % options.validate_every == 0:
-                    if self.leads:
+                    if self.leads and self.held:
                         progress.say(f"step {done}: {self.validate(done, tracker)}")
                     self.fabric.barrier()
                     begun, mark = done, time.monotonic()
@@ -259,7 +259,7 @@ class Trainer:
                 strip += [x_hat] if index == 0 else []
         self.model.train()
         said = []
-        for p in levels if rows else []:
+        for p in levels:
             level = [row for row in rows if row["p"] == p]
             mean = {key: float(np.mean([row[key] for row in level])) for key in VALIDATION[2:]}
             self.validation.append({"step": done, "p": p} | mean)

@@ -82,9 +82,9 @@ def parser() -> argparse.ArgumentParser:
         "pays most",
     )
     limit = encode.add_mutually_exclusive_group()
-    limit.add_argument("--max-bytes", metavar="N", type=_positive(int), help="stop before N bytes")
+    limit.add_argument("--max-bytes", metavar="N", type=_positive(int), help="at most N bytes")
     limit.add_argument(
-        "--max-bpp", metavar="R", type=_positive(float), help="stop before R bits per pixel"
+        "--max-bpp", metavar="R", type=_positive(float), help="at most R bits per pixel"
     )
     limit.add_argument(
         "--target-psnr",
@@ -129,12 +129,22 @@ def parser() -> argparse.ArgumentParser:
     )
     decode.set_defaults(run=run_decode)
 
-    info = commands.add_parser("info", help="what a stream holds")
+    info = commands.add_parser(
+        "info",
+        help="what a stream holds",
+        description="Show what streams, or prefixes of them, hold: size of the image, model, and "
+        "where each level ends. The model need not be on this machine.",
+    )
     info.add_argument("input", nargs="+", metavar="stream", help="a file, or - for stdin")
     info.add_argument("--json", action="store_true", help="one line of JSON for each stream")
     info.set_defaults(run=run_info)
 
-    strip = commands.add_parser("strip", help="contact sheet of an image over the levels")
+    strip = commands.add_parser(
+        "strip",
+        help="contact sheet of an image over the levels",
+        description="Code an image and draw it as decoded at each level, with its rate and PSNR, "
+        "beside the original.",
+    )
     strip.add_argument("input", metavar="image", help="a file, or - for stdin")
     strip.add_argument("output", help="where to draw it: .png, .pdf, ...")
     _model(strip)
@@ -365,7 +375,8 @@ def read_picture(content: bytes, name: str):
         return data.read_image(io.BytesIO(content))
     except data.UNREADABLE as error:
         why = "of no kind that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
-        raise UserError(f"{name} is not a readable image ({why}).") from error
+        what = "stdin" if name == "-" else name
+        raise UserError(f"{what} is not a readable image ({why}).") from error
 
 
 def bytes_for(bpp: float, pixels: int) -> int:

@@ -482,5 +482,11 @@ def _of_tensor(image: Tensor) -> np.ndarray:
             f"A tensor of shape {tuple(image.shape)} and {image.dtype} is no image: "
             "give (3, H, W) of floats in [0, 1]."
         )
-    eight_bit = (pixels.detach().float().nan_to_num(0).clamp(0, 1) * 255).round()
+    pixels = pixels.detach().float()
+    if pixels.numel() and not (pixels.min() >= -1 and pixels.max() <= 2):  # nor NaN
+        raise UserError(
+            f"A tensor of values from {pixels.min():g} to {pixels.max():g} is no image: give "
+            "floats in [0, 1]; those a little outside are clipped."
+        )
+    eight_bit = (pixels.clamp(0, 1) * 255).round()
     return eight_bit.to(torch.uint8).permute(1, 2, 0).cpu().numpy()

@@ -98,6 +98,21 @@ def test_held_out_images_are_those_not_trained_on(command, trained) -> None:
     assert set(table.image) == {"coffee", "rocket"}
 
 
+def test_what_a_table_lacks_is_said(command, trained, images) -> None:
+    """Images that cannot be read, images too small for MS-SSIM, and what it held before."""
+    Image.new("RGB", (40, 30)).save(images / "small.png")
+    arguments = (f"run={trained}", f"images={images}", "protocols=native")
+    code, output = command("evaluate", *arguments, "levels=[0.5,1.0]")
+    assert code == 0
+    assert "1 of 6 images have no MS-SSIM" in output
+    assert "and now holds" not in output
+    (images / "a.png").write_bytes(b"no image")
+    code, output = command("evaluate", *arguments, "levels=1.0")
+    assert code == 0
+    assert "1 of 6 images could not be read" in output
+    assert "held 6 images at 2 levels, and now holds 5 at 1" in output
+
+
 def test_a_glob_finds_the_runs_among_what_else_is_there(command, trained, images) -> None:
     for name in ("sweep.json", "multirun.yaml", "a.png"):
         shutil.copy(images / "a.png", trained.with_name(name))
@@ -143,6 +158,8 @@ def test_weights_of_one_name_have_results_of_their_own(command, trained, images)
         (["run=RUN", "images=images", "effort=-1"], "effort=-1 is not a number of steps"),
         (["run=RUN", "images=images", "effort=much"], "effort='much' is not a number of steps"),
         (["run=RUN", "images=images", "levels=[true]"], "p=True is not within"),
+        (["run=RUN", "images=images", "levels=[]"], "levels=[] measures nothing"),
+        (["run=RUN", "protocols=reference", "kinds=planes"], "by protocols=native alone"),
         (["run=[RUN,RUN/weights.safetensors]"], "would go to the same folder"),
     ],
 )

@@ -477,6 +477,15 @@ def test_status_fits_a_terminal(command) -> None:
         assert word in shown
 
 
+def test_status_names_the_groups_of_several(command) -> None:
+    for group in ("one", "two"):
+        assert command("train", "experiment=smoke", f"group={group}", "lambda=-1")[0] == 1
+    code, output = command("status", "outputs/*")
+    assert code == 0
+    assert [f"{group}/hyperprior_dtd" in output for group in ("one", "two")] == [True, True]
+    assert "one/" not in command("status", "outputs/one")[1]
+
+
 def test_status_reads_on_where_it_was(tmp_path) -> None:
     table = run.Table(tmp_path / "metrics.csv", ["step", "loss"], 0)
     for step, loss in ((1, 3.0), (2, 2.0), (3, math.nan), (4, 2.5)):

@@ -196,6 +196,8 @@ def test_arrays_and_tensors_mean_the_same(codec, photograph) -> None:
         np.zeros((4, 4, 5), np.uint8), np.zeros((4, 4, 3), np.complex64),
         np.zeros((0, 4, 3), np.uint8),
         torch.zeros(2, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.int32), "photo.png", None,
+        torch.full((3, 8, 8), torch.nan), torch.zeros(3, 8, 8) - torch.inf,
+        torch.linspace(0, 255, 192).view(3, 8, 8),
     ],
 )  # fmt: skip
 def test_what_is_no_image_says_so(codec, wrong) -> None:
