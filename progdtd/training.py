@@ -206,8 +206,7 @@ class Trainer:
         means = self.fabric.all_reduce(self.sums / (done - self.since), reduce_op="mean")
         assert isinstance(means, Tensor)
         images = (done - self.since) * self.options.batch_size * self.fabric.world_size
-        lowest = self.lowest * max(1.0, ENOUGH / images)
-        check_loss(means[0].item(), lowest, done, self.directory)
+        check_loss(means[0].item(), self.lowest, done, self.directory, images)
         return means.tolist()
 
     def report(self, done: int, pace: float, tracker: Tracker, progress: "Progress") -> None:
@@ -234,7 +233,8 @@ class Trainer:
             check_loss(math.nan, self.lowest, done, self.directory)
         if done > self.since:
             self.means(done)
-        sums = self.fabric.all_reduce(self.sums, reduce_op="mean")  # all resume from those of one
+        sums = self.sums.to(self.fabric.device)
+        sums = self.fabric.all_reduce(sums, reduce_op="mean")  # all resume from those of one
         if not self.leads:
             return
         state = {
@@ -400,13 +400,15 @@ def resume(directory: Path, model: Progressive) -> dict[str, Any]:
     return start | {"seconds": 0.0, "lowest": math.inf}
 
 
-def check_loss(loss: float, lowest: float, done: int, directory: Path) -> None:
-    """Stop a run whose loss is lost.
+def check_loss(
+    loss: float, lowest: float, done: int, directory: Path, images: int = ENOUGH
+) -> None:
+    """Stop a run whose loss, the mean of so many images, is lost.
 
     Raises:
         UserError: the loss is not finite or has exploded.
     """
-    if not math.isfinite(loss) or loss > EXPLODED * lowest:
+    if not math.isfinite(loss) or loss > EXPLODED * max(1.0, ENOUGH / images) * lowest:
         kept = directory / LAST
         where = f"{kept} is from before and is kept" if kept.exists() else "nothing was saved yet"
         raise UserError(
