@@ -80,7 +80,7 @@ def test_the_commands_as_typed(model_file, photo, command) -> None:
 def test_effort(model_file, photo, command) -> None:
     """As of the trained model that comes with the project, so that it pays."""
     released = Path(__file__).parents[2] / "outputs/reference"
-    model = str(released / "hyperprior_dtd_lambda-0.01_range-0.0-1.0_seed-0")
+    model = str(released / "hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0")
     encode = ("codec.__main__", "encode", photo)
     psnr = {}
     for effort in ("0", "3"):
