@@ -39,7 +39,7 @@ class Status:
     """One run, as its files tell.
 
     `state` is one of `COLOURS`; `step` of `steps` (0: unknown); `loss` is the lowest of
-    metrics.csv (NaN: none yet); `eta` is in seconds (None: not running); `error` the last one.
+    metrics.csv (infinite: none yet); `eta` is in seconds (None: not running); `error` the last one.
     """
 
     name: str
@@ -90,21 +90,21 @@ def _parsed(path: Path, changed: int) -> dict[str, Any]:
 @dataclass
 class _Read:
     """How far a metrics.csv has been read: its inode, the bytes of whole lines, its columns, the
-    last row and the lowest loss."""
+    last row and the lowest loss (infinite: none)."""
 
     inode: int
     end: int = 0
     columns: list[str] = field(default_factory=list)
     row: dict[str, str] = field(default_factory=dict)
-    loss: float = math.nan
+    loss: float = math.inf
 
 
 _known: dict[Path, _Read] = {}
 
 
 def metrics(directory: Path) -> tuple[dict[str, str], float]:
-    """The last complete row of a run's metrics.csv, and the lowest loss in it (NaN: none); looking
-    again costs only what was written since."""
+    """The last complete row of a run's metrics.csv, and the lowest loss in it (infinite: none);
+    looking again costs only what was written since."""
     path = directory.absolute() / "metrics.csv"
     try:
         with path.open("rb") as file:
@@ -115,7 +115,7 @@ def metrics(directory: Path) -> tuple[dict[str, str], float]:
             file.seek(known.end)
             new = file.read()
     except OSError:
-        return {}, math.nan
+        return {}, math.inf
     whole = new[: new.rfind(b"\n") + 1]
     known.end += len(whole)
     for cells in csv.reader(whole.decode(errors="replace").splitlines()):
@@ -123,12 +123,8 @@ def metrics(directory: Path) -> tuple[dict[str, str], float]:
             known.columns = cells
         elif len(cells) == len(known.columns):
             known.row = dict(zip(known.columns, cells, strict=True))
-            known.loss = min(float(known.row["loss"]), known.loss, key=_nan_last)
+            known.loss = min(known.loss, float(known.row["loss"]))  # in this order: not a NaN
     return known.row, known.loss
-
-
-def _nan_last(value: float) -> float:
-    return math.inf if math.isnan(value) else value
 
 
 def runs(places: Iterable[Path]) -> list[Path]:
@@ -161,7 +157,7 @@ def table(directories: Sequence[Path]) -> Table:
             status.name if len(groups) == 1 else f"{directory.parent.name}/{status.name}",
             f"[{colour}]{status.state}[/]",
             f"{status.step}/{status.steps or '?'}" if status.step or status.steps else "",
-            "" if math.isnan(status.loss) else f"{status.loss:.4g}",
+            "" if math.isinf(status.loss) else f"{status.loss:.4g}",
             "" if status.eta is None else duration(status.eta),
             status.error.replace("[", r"\["),
         )

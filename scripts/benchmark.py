@@ -14,6 +14,7 @@ import itertools
 import math
 import multiprocessing
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -31,12 +32,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from progdtd import data, markdown, protocols
-from progdtd.losses import RateDistortion
 from progdtd.machine import keep_freed_memory
 from progdtd.models import ProgressiveHyperprior
 from progdtd.paths import CONF
 from progdtd.tail_drop import P_LEVELS, TailDrop
-from progdtd.training import fast_bf16, make_fabric, make_optimizers
+from progdtd.training import Trainer, fast_bf16
 
 PIXELS = 256 * 256
 
@@ -65,10 +65,12 @@ def compare(arguments: argparse.Namespace) -> str:
     kodak = (data.folder(arguments.kodak) if arguments.kodak else data.photos())[:8]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     recipe = [f"trainer={arguments.trainer}"]
+    if arguments.images:
+        recipe += ["dataset=folder", f"dataset.root='{arguments.images.resolve()}'"]
     with contestant() as ours, contestant() as with_adam, contestant() as plain:
         for process, overrides in ((ours, []), (with_adam, ["trainer/optimizer=adam"])):
             process.submit(keep_freed_memory).result()
-            process.submit(start, our_training, training, recipe + overrides).result()
+            process.submit(start, our_training, recipe + overrides).result()
         plain.submit(start, plain_training, training, device).result()
         *trained, usual = rounds(arguments.rounds, arguments.steps, ours, with_adam, plain)
         ours.submit(start, our_evaluation, kodak, device).result()
@@ -143,33 +145,17 @@ def lively(model: ProgressiveHyperprior) -> ProgressiveHyperprior:
     return model
 
 
-def our_training(paths: list[Path], overrides: list[str]) -> Iterator[float]:
-    """Our recipe, step by step, as `progdtd.training` runs it."""
+def our_training(overrides: list[str]) -> Iterator[float]:
+    """Our recipe, step by step."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", overrides)
-    options = cfg.trainer
-    fabric = make_fabric(options)
-    layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    model = ProgressiveHyperprior(128, 192).to(memory_format=layout)
-    optimizers = make_optimizers(model, options)
-    if options.compile:
-        model.g_a.compile()
-        model.g_s.compile()
-    objective = RateDistortion(model, 0.1, options.rounded)
-    module, main_optimizer, aux_optimizer = fabric.setup(objective, *optimizers)
-    drop = TailDrop(latent=True, hyper=True)
-    batches = data.Batches(paths, options.batch_size, options.crop, options.resize, options.flip)
-    for images in data.loader(batches, range(1_000_000), cfg.dataset.workers):
-        x = fabric.to_device(images).contiguous(memory_format=layout).float() / 255
-        p = fabric.to_device(drop.draw(len(x), torch.default_generator))
-        out = module(x, p, p)
-        fabric.backward(out["loss"] + out["aux"])
-        fabric.clip_gradients(module, main_optimizer, max_norm=options.clip)
-        for optimizer in (main_optimizer, aux_optimizer):
-            optimizer.step()
-            optimizer.zero_grad()
-        yield x.shape[0] * x.shape[2] * x.shape[3] / PIXELS
+    with tempfile.TemporaryDirectory() as directory:
+        trainer = Trainer(cfg, Path(directory))
+        loader = data.loader(trainer.batches, range(1_000_000), cfg.dataset.workers)
+        for step, images in enumerate(loader):
+            trainer.step(step, images)
+            yield images.shape[0] * images.shape[2] * images.shape[3] / PIXELS
 
 
 class Frames(Dataset):

@@ -5,7 +5,6 @@ python scripts/report.py outputs/reference --controls outputs/controls --readme
 
 import argparse
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -216,7 +215,7 @@ def effort(plain: pd.DataFrame, fitted: pd.DataFrame, deltas: pd.DataFrame) -> s
         )
         begun = (*key, before)
         rows.append((
-            *named((key[0], key[1], key[2])),
+            *named(key),
             str(results.effort(codec)),
             *(f"{point.bpp:.3f}: {point.psnr:.2f}" if point is not None else ""
               for point in (whole.loc[begun] if begun in whole.index else None, end)),
@@ -244,11 +243,11 @@ def differences(plain: pd.DataFrame, fitted: pd.DataFrame) -> str:
                 continue
             points = results.trained(curve)
             known = np.interp(points.bpp, before.bpp, before.psnr, np.nan, np.nan)
-            found += (points.psnr - known).tolist()
-        if not np.isnan([math.nan, *found]).all():
+            found += (points.psnr - known).dropna().tolist()
+        if found:
             lines.append(
-                f"At the rates of its levels, {kind} with effort have from "
-                f"{np.nanmin(found):+.3f} to {np.nanmax(found):+.3f} dB more than without."
+                f"At the rates of their levels, {kind} with effort have from {min(found):+.3f} to "
+                f"{max(found):+.3f} dB more than without."
             )
     return "\n".join(lines)
 
@@ -281,7 +280,7 @@ def kinds(ours: pd.DataFrame) -> str:
         ("whole stream, planes over channels", "at 1/4", "at 1/2"), rows,
         "PSNR (dB) of planes at a quarter and at half of the rate of all channels, and how much "
         "more it is than theirs, where they have a level within the range of p."
-        f"{least}",
+        + least,
     )  # fmt: skip
 
 

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from PIL import Image
 
 from progdtd import data
 from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
+from progdtd.paths import CONF
 
 TINY = ("model.N=8", "model.M=12")
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
@@ -97,6 +100,12 @@ def shell(*arguments: str, **environment: str) -> subprocess.Popen:
     )
     started.append(process)
     return process
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The configuration of a training, as `progdtd.train` composes it."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose("train", list(overrides))
 
 
 @pytest.fixture

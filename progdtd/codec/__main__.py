@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         help="fit each latent to its image in N steps, on a CPU some seconds each for a megapixel: "
-        "more PSNR of the whole stream for about the same bytes, hardly any of short prefixes; "
+        "the whole stream has more PSNR, fewer bytes or both, short prefixes hardly gain; "
         "decoding takes no longer; 10 go far (default: 0)",
     )
     encode.set_defaults(run=run_encode)

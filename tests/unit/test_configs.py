@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from conftest import composed
 from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 from hydra.utils import instantiate
@@ -19,11 +20,6 @@ GROUPS = (
     "experiment",
 )  # fmt: skip
 CHOICES = [(g, path.stem) for g in GROUPS for path in sorted(Path(CONF, g).glob("*.yaml"))]
-
-
-def composed(*overrides: str):
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return compose("train", list(overrides))
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)

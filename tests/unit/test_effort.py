@@ -15,6 +15,9 @@ from progdtd.tail_drop import TailDrop
 
 DTD = TailDrop(latent=True, hyper=True)
 LAMBDA = 0.05
+RELEASED = (
+    Path(__file__).parents[2] / "outputs/reference/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
+)
 
 
 def codec_of(model, drop: TailDrop = DTD) -> Codec:
@@ -24,8 +27,7 @@ def codec_of(model, drop: TailDrop = DTD) -> Codec:
 @pytest.fixture(scope="module")
 def trained() -> Loaded:
     """A model that comes with the project: only of a trained one is the synthesis a picture."""
-    runs = Path(__file__).parents[2] / "outputs/reference"
-    return checkpoint.load_model(runs / "hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0")
+    return checkpoint.load_model(RELEASED)
 
 
 def tensors(picture: np.ndarray) -> torch.Tensor:
@@ -154,9 +156,8 @@ def test_both_protocols_measure_with_effort(trained, photograph) -> None:
 
 
 def test_a_model_that_was_loaded_in_inference_mode_can_be_fitted_to(trained, photograph) -> None:
-    runs = Path(__file__).parents[2] / "outputs/reference"
     with torch.inference_mode():
-        codec = Codec.load(runs / "hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0")
+        codec = Codec.load(RELEASED)
         stream = codec.encode(photograph[:64, :64], effort=np.int64(1))
     assert stream == Codec(trained).encode(photograph[:64, :64], effort=1)
 

@@ -2,22 +2,17 @@
 
 import pytest
 import torch
-from conftest import TINY
-from hydra import compose, initialize_config_dir
+from conftest import TINY, composed
 
 from progdtd.errors import UserError
-from progdtd.paths import CONF
 from progdtd.training import Trainer, make_fabric, seed_step, warn_of_precision
 
-
-def composed(*overrides: str):
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return compose("train", ["experiment=smoke", *TINY, *overrides])
+SMOKE = ("experiment=smoke", *TINY)
 
 
 def test_a_loss_of_few_images_may_be_far_from_the_lowest(tmp_path) -> None:
     """Their p alone makes them differ by a factor of hundreds."""
-    trainer = Trainer(composed("trainer.batch_size=2"), tmp_path)
+    trainer = Trainer(composed(*SMOKE, "trainer.batch_size=2"), tmp_path)
     trainer.lowest = 0.1
     for done, loss, diverged in ((1, 150.0, False), (1, 170.0, True), (100, 4.0, False),
                                  (100, 6.0, True), (1, float("nan"), True)):  # fmt: skip
@@ -30,7 +25,7 @@ def test_a_loss_of_few_images_may_be_far_from_the_lowest(tmp_path) -> None:
 
 
 def test_auto_is_a_gpu_or_else_the_cpu() -> None:
-    options = composed().trainer
+    options = composed(*SMOKE).trainer
     make_fabric(options)
     assert options.accelerator == ("cuda" if torch.cuda.is_available() else "cpu")
     assert options.precision in ("32-true", "bf16-mixed")
@@ -45,11 +40,11 @@ def test_going_on_in_another_precision_is_said(caplog) -> None:
 
 
 def test_a_warm_up_without_an_end_is_said(tmp_path, caplog) -> None:
-    Trainer(composed("trainer.warmup=6"), tmp_path)
+    Trainer(composed(*SMOKE, "trainer.warmup=6"), tmp_path)
     assert "never reaches trainer.lr" in caplog.text
 
 
 def test_noise_and_draws_of_p_have_seeds_of_their_own(tmp_path) -> None:
-    trainer = Trainer(composed(), tmp_path)
+    trainer = Trainer(composed(*SMOKE), tmp_path)
     seed_step(0, 3, 0)
     assert not torch.equal(torch.rand(2, dtype=torch.float64), trainer.draw(3, 2))
