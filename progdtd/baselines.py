@@ -87,7 +87,8 @@ def jpeg_prefixes(image: Image.Image) -> Iterator[tuple[float, bytes]]:
 
 
 JPEG_SCAN = re.compile(
-    rb"(?:(?<=\xff\xda.{8})|(?<=\xff\xda.{12}))(?:[^\xff]|\xff[\x00\xd0-\xd7])+", re.DOTALL
+    rb"(?:(?<=\xff\xda\x00\x08.{6})|(?<=\xff\xda\x00\x0c.{10}))(?:[^\xff]|\xff[\x00\xd0-\xd7])+",
+    re.DOTALL,
 )
 """Entropy-coded data: what follows the header of a scan of one or of three components."""
 

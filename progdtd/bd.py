@@ -47,7 +47,8 @@ def compare(
 
 
 def _same_weights(named: dict, ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """For levels of planes, the levels of channels of the same model; for an effort, none."""
+    """For levels of planes, the levels of channels of the same model; for an effort, the same
+    levels without it."""
     codec = named["codec"]
     channels, effortless = codec.removesuffix(results.PLANES), results.without_effort(codec)
     for other, name in ((channels, f"{channels}, channels"), (effortless, effortless)):
@@ -123,18 +124,18 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
 
 def described(deltas: pd.DataFrame) -> str:
     """The rows of `compare` as Markdown."""
-    header = ("codec", "model", "drop", "range of p", "lambda", "seed", "against",
+    header = ("codec", "model", "drop", "range of p", "lambda", "seed", "protocol", "against",
               "BD-rate (%)", "BD-PSNR (dB)")  # fmt: skip
     rows = [
         (
             row["codec"], row["model"], row["drop"],
             f"{row['range_low']:g} to {row['range_high']:g}",
-            f"{row['lambda']:g}", f"{row['seed']:g}", row["against"],
+            f"{row['lambda']:g}", f"{row['seed']:g}", row["protocol"], row["against"],
             _number(row["bd_rate"], ".1f"), _number(row["bd_psnr"], ".2f"),
         )
         for row in deltas.to_dict("records")
     ]  # fmt: skip
-    return f"{markdown.table(header, rows, 'llllrrlr')}\n\n{EXPLANATION}\n"
+    return f"{markdown.table(header, rows, 'llllrrllr')}\n\n{EXPLANATION}\n"
 
 
 def _number(value: float, form: str) -> str:

@@ -59,7 +59,7 @@ def main(cfg: DictConfig) -> None:
         raise UserError(f"codecs: no published curve of {', '.join(sorted(unknown))}; there are "
                         f"{', '.join(sorted(set(others.codec)))}.")  # fmt: skip
     others = others[others.codec.isin(wanted) & (others.metric_optimised != "ms-ssim")]
-    published = curves.progdtd()
+    published = curves.progdtd() if cfg.published else curves.progdtd().iloc[:0]
     if cfg.images != "kodak":
         others, published = others.iloc[:0], published.iloc[:0]
 
@@ -70,13 +70,12 @@ def main(cfg: DictConfig) -> None:
     written = [out / "results.csv"]
     for protocol, part in ours.groupby("protocol"):
         native = protocol == "native"
-        overlay = published if cfg.published else published.iloc[:0]
         whole_images = slice(None if native else 0)
         left = part
         for suffix, curves_of, beside in panels(part):
             left = left.drop(curves_of.index, errors="ignore")
             figure = rate_distortion(
-                curves_of, overlay if beside else overlay.iloc[:0], baselines[whole_images],
+                curves_of, published if beside else published.iloc[:0], baselines[whole_images],
                 others[whole_images], f"{cfg.images.capitalize()}, {TITLES[str(protocol)]}",
             )  # fmt: skip
             written += save(figure, out / f"rate_distortion_{protocol}{suffix}")

@@ -85,6 +85,7 @@ def run_jobs(
                             (job.directory / STDERR).unlink(missing_ok=True)
                 tick()
                 if stop.asked:
+                    end([process for process, _ in running.values()])
                     stop.obey()
                 time.sleep(0.1)
         finally:

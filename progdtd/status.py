@@ -218,7 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m progdtd.status",
         description="Show runs: state, step, best loss, time left and last error. In a terminal "
-        "the table stays up to date while any run is under way; Ctrl-C leaves it.",
+        "the table stays up to date while any run is under way or waiting; Ctrl-C leaves it.",
     )
     parser.add_argument(
         "places", nargs="*", default=DEFAULT,
@@ -226,19 +226,22 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--once", action="store_true", help="print the table and end")
     arguments = parser.parse_args()
-    places = [Path(path) for word in arguments.places for path in sorted(glob.glob(word))]
-    if not runs(places):
+
+    def places() -> list[Path]:
+        return [Path(path) for word in arguments.places for path in sorted(glob.glob(word))]
+
+    if not runs(places()):
         named = ", ".join(arguments.places)
         parser.exit(1, f"No runs in {named}. Start one: python -m progdtd.train --help\n")
     if not sys.stdout.isatty() or arguments.once:
-        show(places)
+        show(places())
         return
-    with suppress(KeyboardInterrupt), Live(runs(places)) as live:
-        while any(read(path).state == "running" for path in runs(places)):
-            live.directories = runs(places)
+    with suppress(KeyboardInterrupt), Live(runs(places())) as live:
+        while any(read(path).state in ("running", "waiting") for path in live.directories):
             live.refresh()
             time.sleep(REFRESH)
-    show(places)
+            live.directories = runs(places())
+    show(places())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,6 +73,20 @@ def check_axes(config: DictConfig) -> None:
                         "among them with lambda=...")  # fmt: skip
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Refuse a sweep that varies what its runs' directories are not named after.
+
+    Raises:
+        UserError: two runs would be in one directory.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"Several runs of this sweep would be in {twice[0]}: name them after what varies, "
+            "as run_name='lr-${trainer.lr}' does."
+        )
+
+
 def check_mode(cfg: DictConfig) -> None:
     """Warn of a launcher without a sweep, refuse a sweep that would start itself again.
 
@@ -96,13 +111,14 @@ class Plan(Callback):
     directory: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        names = planned(config)
         try:
             check_launch(config.launcher)
             check_axes(config)
+            check_names(names)
         except UserError as error:
             raise SystemExit(str(error)) from error  # Hydra would make a warning of it
         Plan.directory = Path(config.hydra.sweep.dir)
-        names = planned(config)
         text = json.dumps({"started": time.time(), "runs": names}, indent=2) + "\n"
         write_aside(Plan.directory / PLAN, lambda aside: aside.write_text(text))
 

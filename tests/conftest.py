@@ -3,6 +3,7 @@
 import importlib
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
 from progdtd.paths import CONF
 
 TINY = ("model.N=8", "model.M=12")
+RUN = "outputs/smoke/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
+"""Where `experiment=smoke` trains."""
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 
@@ -106,6 +109,21 @@ def composed(*overrides: str) -> DictConfig:
     """The configuration of a training, as `progdtd.train` composes it."""
     with initialize_config_dir(CONF, version_base="1.3"):
         return compose("train", list(overrides))
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("finished"))
+        patch.setattr(sys, "argv", ["train", "experiment=smoke"])
+        importlib.import_module("progdtd.train").main()
+        return Path(RUN).absolute()
+
+
+@pytest.fixture
+def trained(_home: None, _finished: Path) -> Path:
+    """`RUN`, a copy of what `experiment=smoke` leaves."""
+    return shutil.copytree(_finished, Path(RUN))
 
 
 @pytest.fixture

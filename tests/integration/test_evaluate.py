@@ -8,14 +8,6 @@ from PIL import Image
 
 from progdtd.results import COLUMNS
 
-RUN = "outputs/smoke/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
-
-
-@pytest.fixture
-def trained(command) -> Path:
-    assert command("train", "experiment=smoke", "drop.range=[0.0,1.0]")[0] == 0
-    return Path(RUN)
-
 
 def test_evaluates_a_run_with_both_protocols(command, trained, images) -> None:
     (images / "broken.png").write_text("no image")

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import pty
 import re
 import shutil
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, shell
+from conftest import RUN, TINY, shell
 from filelock import FileLock
 from rich.console import Console
 from safetensors.torch import load_file
@@ -25,7 +26,6 @@ from progdtd import run, status
 from progdtd.checkpoint import parameters
 
 GROUP = "outputs/smoke"
-RUN = f"{GROUP}/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
 LONG = ("trainer.steps=100000", "trainer.checkpoint_every=100000", "trainer.validate_every=100000")
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -56,7 +56,7 @@ def equal(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
-LAUNCHERS = ["launcher=local"] + [
+LAUNCHERS = ["launcher=basic", "launcher=local"] + [
     pytest.param(name, marks=pytest.mark.slow)
     for name in ("launcher=ray", "hydra/launcher=joblib", "hydra/launcher=submitit_local")
 ]
@@ -78,9 +78,8 @@ def test_a_failing_job_costs_the_others_nothing(launcher, monkeypatch) -> None:
     assert rows == [("0.01", "finished"), ("-1", "failed"), ("1.0", "finished")]
 
 
-def test_a_job_that_is_refused_says_why_and_leaves_the_record_alone(command) -> None:
+def test_a_job_that_is_refused_says_why_and_leaves_the_record_alone(command, trained) -> None:
     """Neither a finished run nor one that failed before is what the refused process was."""
-    assert command("train", "experiment=smoke")[0] == 0
     before = run.recorded(Path(RUN))
     run.record(of(1.0), state="failed", error="an earlier failure")
     shutil.copy(Path(RUN) / run.CONFIG, of(1.0))
@@ -91,6 +90,14 @@ def test_a_job_that_is_refused_says_why_and_leaves_the_record_alone(command) -> 
     assert run.recorded(of(1.0))["error"] == "an earlier failure"
     assert output.count("holds a run with another configuration") >= 1
     assert "trainer.lr: 0.002 there, 0.01 now" in output
+
+
+@pytest.mark.parametrize("axis", ["trainer.lr=1e-3,2e-3", "seed=0,0"])
+def test_runs_of_one_name_are_refused_before_the_first_begins(command, axis) -> None:
+    code, output = command("train", "-m", "experiment=smoke", axis, "launcher=local")
+    assert code == 1
+    assert f"Several runs of this sweep would be in {Path(RUN).name}: name them after" in output
+    assert not Path(GROUP).exists()
 
 
 @pytest.mark.parametrize("launcher", ["basic", "local"])
@@ -106,9 +113,8 @@ def test_configs_may_be_the_user_s_own(command, launcher) -> None:
     assert status.read(Path(RUN)).state == "finished"
 
 
-def test_a_follower_ends_where_its_leader_does(command, monkeypatch) -> None:
+def test_a_follower_ends_where_its_leader_does(command, trained, monkeypatch) -> None:
     """Under torchrun and srun it would wait for a leader that has ended."""
-    assert command("train", "experiment=smoke")[0] == 0
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert command("train", "experiment=smoke")[0] == 0
@@ -238,12 +244,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(command) -> None:
     assert not (Path(RUN) / run.PREVIOUS).exists()
 
 
-def test_when_every_checkpoint_is_damaged_the_run_says_so(command) -> None:
-    directory = Path(RUN)
-    assert command("train", "experiment=smoke")[0] == 0
-    (directory / run.WEIGHTS).unlink()
+def test_when_every_checkpoint_is_damaged_the_run_says_so(command, trained) -> None:
+    (trained / run.WEIGHTS).unlink()
     for name in (run.LAST, run.PREVIOUS):
-        (directory / name).write_bytes(b"PK nothing")
+        (trained / name).write_bytes(b"PK nothing")
     code, output = command("train", "experiment=smoke")
     assert code == 1
     assert "No checkpoint in" in output
@@ -445,8 +449,7 @@ def test_help_and_errors_do_not_wait_for_torch(arguments) -> None:
     assert not re.search(r"\| +(torch|compressai|lightning)$", output, re.MULTILINE)
 
 
-def test_finished_runs_are_skipped_without_torch(command) -> None:
-    assert command("train", "experiment=smoke")[0] == 0
+def test_finished_runs_are_skipped_without_torch(trained) -> None:
     process = shell("progdtd.train", "experiment=smoke", PYTHONPROFILEIMPORTTIME="1")
     output, _ = process.communicate()
     assert "finished: nothing to do" in output
@@ -466,10 +469,9 @@ def test_status_shows_what_is_planned_running_and_done() -> None:
     assert re.search(r"seed-0\S* +interrupted .*asked to stop", output)
 
 
-def test_status_fits_a_terminal(command) -> None:
+def test_status_fits_a_terminal(trained) -> None:
     """A long error takes lines of its own, and no other column its room."""
-    assert command("train", "experiment=smoke", "lambda=1")[0] == 0
-    run.record(of(0.1), state="failed", error="something went wrong " * 20)
+    run.record(of(1.0), state="failed", error="something went wrong " * 20)
     screen = Console(width=80, file=io.StringIO())
     screen.print(status.table(status.runs([Path(GROUP)])))
     shown = screen.file.getvalue()
@@ -503,11 +505,21 @@ def test_status_reads_on_where_it_was(tmp_path) -> None:
     assert status.metrics(tmp_path)[0] == {}
 
 
+def test_status_waits_in_a_terminal_for_runs_that_have_not_begun() -> None:
+    Path("sweep/b").mkdir(parents=True)
+    Path("sweep", run.PLAN).write_text('{"runs": ["b"]}')
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-m", "progdtd.status", "sweep"], stdout=inside)
+    os.close(inside)
+    wait_for(lambda: b"waiting" in os.read(terminal, 4096), process)
+    run.record(Path("sweep/b"), state="failed", error="it was not to be")
+    assert process.wait(60) == 0
+    assert b"failed" in os.read(terminal, 4096)
+
+
 def test_status_of_nothing(command) -> None:
-    process = shell("progdtd.status")
-    output, _ = process.communicate()
-    assert process.returncode == 1
-    assert "No runs in outputs/*" in output
+    code, output = command("status")
+    assert (code, "No runs in outputs/*" in output) == (1, True)
 
 
 def test_status_takes_odd_configurations(command) -> None:

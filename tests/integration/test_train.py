@@ -14,14 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import shell
+from conftest import RUN, shell
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from progdtd import run
 from progdtd.checkpoint import read_weights
-
-RUN = "outputs/smoke/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
 
 
 def rows(path: Path | str) -> list[dict[str, str]]:
@@ -135,8 +133,7 @@ def test_training_learns(command, images) -> None:
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_warm_start_begins_from_the_given_weights(command) -> None:
-    assert command("train", "experiment=smoke")[0] == 0
+def test_warm_start_begins_from_the_given_weights(command, trained) -> None:
     still = ("trainer.steps=1", "trainer.lr=0", "trainer.aux_lr=0", "group=warm")
     assert command("train", "experiment=smoke", f"init_from={RUN}", "seed=5", *still)[0] == 0
     first, second = (
@@ -168,14 +165,13 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(command) -> None:
     assert "training diverged" in output
     assert "trainer.lr" in output
     assert "Traceback" not in output
-    if Path(RUN, "last.pt").exists():
-        state = torch.load(f"{RUN}/last.pt", weights_only=True)
-        assert all(value.isfinite().all() for value in state["model"].values())
+    state = torch.load(f"{RUN}/last.pt", weights_only=True)
+    assert all(value.isfinite().all() for value in state["model"].values())
     assert not Path(RUN, "weights.safetensors").exists()
 
 
-def test_two_processes_train_one_model_and_one_of_them_reports(command) -> None:
-    """The same images a step, so nearly the same weights as alone; every row once."""
+def test_two_processes_train_one_model_and_one_of_them_reports() -> None:
+    """Every row is there once."""
     ddp = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
     process = shell("progdtd.train", "experiment=smoke", "trainer.batch_size=1", *ddp)
     output, _ = process.communicate()
@@ -184,11 +180,6 @@ def test_two_processes_train_one_model_and_one_of_them_reports(command) -> None:
     levels = [(row["step"], row["p"]) for row in rows(f"{RUN}/validation.csv")]
     assert len(levels) == len(set(levels)) == 12
     assert output.count("To evaluate it") == 1
-    code, output = command("train", "experiment=smoke", "trainer.batch_size=2", "group=alone")
-    assert code == 0, output
-    alone = rows(RUN.replace("smoke", "alone") + "/metrics.csv")
-    for one, other in zip(rows(f"{RUN}/metrics.csv"), alone, strict=True):
-        assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=0.2)
 
 
 def wait_for_checkpoint(process) -> None:
@@ -224,14 +215,6 @@ def test_a_run_goes_on_with_its_own_images_only(images) -> None:
     assert process.returncode == 1, output
     assert "are not those that this run began with" in output
     assert run.recorded(Path(RUN))["held_out"] == held
-
-
-def test_sweep_gives_each_run_a_directory_and_a_failure_costs_only_itself(command) -> None:
-    code, output = command("train", "-m", "experiment=smoke", "lambda=0.01,-1,1.0")
-    assert code == 1
-    assert "lambda=-1" in output
-    finished = sorted(path.parent.name for path in Path("outputs/smoke").glob("*/*.safetensors"))
-    assert finished == [Path(RUN).name.replace("0.1_", f"{lmbda}_") for lmbda in ("0.01", "1.0")]
 
 
 def wandb_records(path: Path) -> Iterator:

@@ -69,6 +69,24 @@ def test_other_codecs_stay_in_the_table(command, images) -> None:
     )
 
 
+def test_scans_begin_where_their_headers_end(photograph) -> None:
+    """As a walk from marker to marker finds them."""
+    whole = baselines.save(Image.fromarray(photograph), "JPEG", quality=90, progressive=True,
+                           optimize=True)  # fmt: skip
+    found = [match.span() for match in baselines.JPEG_SCAN.finditer(whole)]
+    position, scans = 2, []
+    while whole[position + 1] != 0xD9:
+        scan = whole[position + 1] == 0xDA
+        position += 2 + int.from_bytes(whole[position + 2 : position + 4])
+        if scan:
+            begin = position
+            while whole[position] != 0xFF or whole[position + 1] in (0, *range(0xD0, 0xD8)):
+                position += 1
+            scans.append((begin, position))
+    assert len(scans) > 5
+    assert found == scans
+
+
 @pytest.mark.parametrize("name", ["JPEG 2000 (prefix)", "JPEG progressive (prefix)"])
 @pytest.mark.parametrize("side", [16, 64, 100])
 def test_prefixes_too_short_to_decode_are_left_out(name, side, photograph) -> None:

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import progdtd
 from progdtd import Codec
 from progdtd.checkpoint import Loaded, save_weights
 from progdtd.codec import channels, container, find
@@ -386,10 +385,3 @@ def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photogr
     Path("damaged.pdtd").write_bytes(damaged)
     with pytest.raises(OSError, match="damaged"), Image.open("damaged.pdtd") as opened:
         opened.load()
-
-
-def test_half_precision_weights_decode_their_own_streams(tmp_path, photograph) -> None:
-    model = lively(ProgressiveHyperprior(8, 12)).half().float()
-    codec = codec_of(model)
-    assert codec.decode(codec.encode(photograph[:64, :64])).size == (64, 64)
-    assert progdtd.Codec is Codec

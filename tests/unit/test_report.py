@@ -29,6 +29,7 @@ def test_every_table_of_the_readme_is_what_the_script_prints(script) -> None:
     readme = (ROOT / "README.md").read_text()
     for section in ("results", "others", "groups", "effort", "drops"):
         text = readme.partition(f"<!-- {section} -->")[2].partition(f"<!-- /{section} -->")[0]
+        assert text.strip(), section
         assert text.strip() in output
 
 
