@@ -59,11 +59,13 @@ def save(image: Image.Image, form: str, **options) -> bytes:
 
 
 def by_quality(image: Image.Image, form: str, **options) -> Iterator[tuple[float, bytes]]:
+    """Files of a Pillow format at each of QUALITIES, each with its quality / 100."""
     for quality in QUALITIES:
         yield quality / 100, save(image, form, quality=quality, **options)
 
 
 def by_rate(image: Image.Image) -> Iterator[tuple[float, bytes]]:
+    """JPEG 2000 codestreams at each of RATES, each with its rate / 24."""
     for rate in RATES:
         yield rate / 24, jpeg2000(image, [rate])
 

@@ -22,7 +22,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -156,6 +156,19 @@ UNREADABLE = (
     Image.DecompressionBombError,
 )  # fmt: skip
 """What Pillow raises for damaged files."""
+
+
+def require_image(source: Path | BinaryIO, name: str) -> np.ndarray:
+    """The image that a user has named, as `read_image` reads it.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return read_image(source)
+    except UNREADABLE as error:
+        why = "of no kind that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{name} cannot be read as an image ({why}).") from error
 
 
 def pictures(paths: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray]]:
@@ -334,7 +347,7 @@ def _leave_the_end_to_the_main_process(_: int) -> None:
 
 def _decoded_gib(paths: Sequence[Path], resize: int | None) -> float:
     """Memory that all images take once decoded, estimated from up to 64 of them."""
-    sample = paths[:: max(1, len(paths) // 64)]
+    sample = paths[:: max(1, -(-len(paths) // 64))]
     sizes = [3 * resize * resize if resize else _decoded_bytes(path) for path in sample]
     return sum(sizes) / max(1, len(sizes)) * len(paths) / 2**30
 

@@ -283,10 +283,7 @@ def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
 
     loaded = checkpoint.load_model(cfg.run)
     path = find_held_out(Path(cfg.run))[1][0] if cfg.image == HELD_OUT else Path(cfg.image)
-    try:
-        picture = data.read_image(path)
-    except data.UNREADABLE as error:
-        raise UserError(f"strip.image={path} cannot be read: {error}.") from error
+    picture = data.require_image(path, f"strip.image={path}")
     levels = [p for p in STRIP_LEVELS if p >= loaded.drop.range[0]]
     codec = Codec(loaded)
     drawn = out / f"strip_{path.stem}.jpg"

@@ -17,7 +17,8 @@ def write_aside(path: Path, write: Callable[[Path], object], previous: Path | No
         previous: what was at `path` before goes there.
 
     Raises:
-        UserError: the disk is full or not writable; what was at `path` before is still there.
+        UserError: the disk is full or not writable; what was at `path` before is still there, or
+            at `previous`.
     """
     aside = path.with_name(f".{path.name}.part")
     try:

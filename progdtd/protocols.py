@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from progdtd import data
-from progdtd.codec import container
+from progdtd.codec import container, planes
 from progdtd.codec.codec import CHANNELS, PLANES, Codec, StreamDecoder
 from progdtd.codec.effort import check_effort, fit
 from progdtd.metrics import Quality, eight_bit
@@ -80,7 +80,7 @@ def _channels(
 def _planes(codec: Codec, stream: bytes, x: Tensor, levels: Sequence[float]) -> Iterator[Row]:
     """What the last level within each fraction of the bytes, or the first, costs and brings."""
     ends = container.ends(stream)
-    chosen = {p: max(1, sum(end <= p * len(stream) for end in ends)) for p in levels}
+    chosen = {p: planes.level_at(ends, p, len(stream)) for p in levels}
     wanted = set(chosen.values())
     prefixes = {
         prefix.pop("level"): prefix for prefix in _prefixes(codec.decoder(), stream, x, wanted)

@@ -49,7 +49,7 @@ def ProgDTD(  # noqa: N802
     paths = _images(dataset_address)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded = checkpoint.load_model(model_address, device)
-    trained = loaded.meta.get("lambda")
+    trained = loaded.lmbda
     if trained is not None and not (number(Lambda) and math.isclose(trained, Lambda)):
         warnings.warn(
             f"{model_address} was trained with lambda={trained:g}: Lambda={Lambda!r} is ignored.",
@@ -57,7 +57,9 @@ def ProgDTD(  # noqa: N802
         )
     values = []
     for path in paths:
-        rows = protocols.reference(loaded.model, loaded.drop, _read(path), [p], device)
+        rows = protocols.reference(
+            loaded.model, loaded.drop, data.require_image(path, str(path)), [p], device
+        )
         row = next(row for row in rows if row["protocol"] == "reference")
         values.append((row["bpp"], row["psnr"], row["ms_ssim_db"], to_db(row["ssim"])))
     images_size, psnr, msssim, ssim = np.mean(values, axis=0).tolist()
@@ -75,12 +77,3 @@ def _images(address: str | Path) -> list[Path]:
             "pattern such as 'kodak/*.png'."
         )
     return paths
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        return data.read_image(path)
-    except data.UNREADABLE as error:
-        raise UserError(
-            f"{path} cannot be read as an image ({error}): remove it or narrow the pattern."
-        ) from error

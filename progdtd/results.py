@@ -143,7 +143,8 @@ def controls(table: pd.DataFrame) -> pd.DataFrame:
 def aggregate(table: pd.DataFrame) -> pd.DataFrame:
     """Average per-image values (dB included) over the images of each level, with their number.
 
-    A level whose images have unequal counts within one curve is kept: `images` shows it.
+    A level whose images have unequal counts within one curve is kept: `images` shows it. Means of
+    MS-SSIM and SSIM are over the images that have one, which may be fewer.
     """
     levels = table.groupby(LEVEL, dropna=False, sort=True)
     return levels[MEANS].mean().assign(images=levels["image"].nunique()).reset_index()

@@ -118,7 +118,11 @@ def recording(directory: Path) -> Iterator[None]:
 
 
 def claim(directory: Path, cfg: DictConfig) -> None:
-    """Record the resolved config in a run directory that has none."""
+    """Record the resolved config in a run directory that has none.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     path = directory / CONFIG
     if not path.exists():
         text = OmegaConf.to_yaml(OmegaConf.to_container(cfg, resolve=True))
@@ -180,7 +184,11 @@ def recorded(directory: Path) -> dict[str, Any]:
 
 
 def record(directory: Path, **values: Any) -> None:
-    """Add values to the run's record."""
+    """Add values to the run's record.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     text = json.dumps(recorded(directory) | values, indent=2) + "\n"
     path = directory / RECORD
     write_aside(path, lambda aside: aside.write_text(text))
@@ -210,6 +218,11 @@ class Table:
         write_aside(path, write)
 
     def append(self, row: dict[str, Any]) -> None:
+        """Write a row, a value for each column that it has.
+
+        Raises:
+            UserError: the disk is full.
+        """
         values = [f"{v:.6g}" if isinstance(v, float) else v for v in map(row.get, self.columns)]
         try:
             with self.path.open("a", newline="") as file:

@@ -69,6 +69,7 @@ def follow(cfg: DictConfig, directory: Path) -> None:
 
 
 def train(cfg: DictConfig, directory: Path) -> None:
+    """Train, with all that a start or a skipped run need not import."""
     from progdtd import training
 
     training.train(cfg, directory)

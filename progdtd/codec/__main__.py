@@ -366,17 +366,9 @@ def read_picture(content: bytes, name: str):
     Raises:
         UserError: it is none.
     """
-    from PIL import UnidentifiedImageError
-
     from progdtd import data
-    from progdtd.errors import UserError
 
-    try:
-        return data.read_image(io.BytesIO(content))
-    except data.UNREADABLE as error:
-        why = "of no kind that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
-        what = "stdin" if name == "-" else name
-        raise UserError(f"{what} is not a readable image ({why}).") from error
+    return data.require_image(io.BytesIO(content), "stdin" if name == "-" else name)
 
 
 def bytes_for(bpp: float, pixels: int) -> int:

@@ -389,7 +389,7 @@ class StreamDecoder:
         self.codec.check(header)
         if header.coding == planes.CODING:
             whole = len(bytes(header)) + header.total
-            return max(1, sum(end <= p * whole for end in container.ends(stream)))
+            return planes.level_at(container.ends(stream), p, whole)
         size = self.codec._prior.channels
         return channels.level_at(channels.unpack(header.parameters, *size), p, size[0])
 

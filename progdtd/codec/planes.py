@@ -119,6 +119,16 @@ def thresholds(bits: np.ndarray, levels: int) -> list[int]:
     return [*sorted({int(end) + lowest for end in ends if end > 0}, reverse=True), lowest]
 
 
+def level_at(ends: Sequence[int], p: float, whole: int) -> int:
+    """How many levels hold no more than the fraction p of the bytes of a whole stream, at least
+    one.
+
+    Args:
+        ends: of the levels, in bytes from the stream's beginning.
+    """
+    return max(1, sum(end <= p * whole for end in ends))
+
+
 class Front:
     """How far the symbols of a latent are known, and which digits come next.
 

@@ -163,7 +163,7 @@ def test_folders_and_their_failures(model_file, images, command) -> None:
     (images / "broken.png").write_bytes(b"not a picture")
     code, output = command(*codec, "encode", str(images), "coded")
     assert code == 1
-    assert "broken.png is not a readable image" in output
+    assert "broken.png cannot be read as an image" in output
     coded = sorted(str(p.relative_to("coded")) for p in Path("coded").rglob("*.pdtd"))
     assert coded == ["a.png.pdtd", "b.jpg.pdtd", "c.webp.pdtd", "deeper/d.tiff.pdtd",
                      "deeper/e.JPEG.pdtd"]  # fmt: skip
