@@ -217,16 +217,17 @@ def effort(plain: pd.DataFrame, fitted: pd.DataFrame, deltas: pd.DataFrame) -> s
         rows.append((
             *named(key),
             str(results.effort(codec)),
-            *(f"{point.bpp:.3f}: {point.psnr:.2f}" if point is not None else ""
-              for point in (whole.loc[begun] if begun in whole.index else None, end)),
+            point(whole.loc[begun]) if begun in whole.index else "",
+            point(end),
             *(difference(against.loc[row]) if row in against.index else "" for row in compared),
         ))  # fmt: skip
     return table(
         ("effort", "p = 1 without", "p = 1 with", "channels", "planes", "against the published"),
         rows,
-        "Bits per pixel and PSNR (dB) of whole images; BD-rate and BD-PSNR of effort against none, "
-        "levels of channels and of planes, and against the published curve of the same model, with "
-        "the published protocol; empty where rates do not overlap, or where nothing was measured.",
+        "Bits per pixel, PSNR and MS-SSIM (dB) of whole images; BD-rate and BD-PSNR of effort "
+        "against none, levels of channels and of planes, and against the published curve of the "
+        "same model, with the published protocol; empty where rates do not overlap, or where "
+        "nothing was measured.",
     )
 
 
