@@ -187,7 +187,7 @@ def split_dataset(config: DictConfig) -> tuple[list[Path], list[Path]]:
         UserError: no such dataset, or nothing would be left to train on.
     """
     try:
-        paths = list(instantiate(config.paths))
+        paths = [Path(path) for path in instantiate(config.paths)]
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None

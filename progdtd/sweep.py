@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from progdtd.errors import UserError
 from progdtd.files import write_aside
@@ -133,8 +133,9 @@ def planned(config: DictConfig) -> list[str]:
     if not str(sweeper._target_).endswith("BasicSweeper"):
         return []
     loader = GlobalHydra.instance().config_loader()
-    axes = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
-    words = [*axes, *config.hydra.overrides.task]
+    told: Any = OmegaConf.to_container(config.hydra, resolve=False)  # `${...}` is each run's own
+    axes = [f"{key}={value}" for key, value in (told["sweeper"]["params"] or {}).items()]
+    words = [*axes, *told["overrides"]["task"]]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return [loader.load_sweep_config(config, list(job)).hydra.sweep.subdir for job in jobs]

@@ -31,7 +31,8 @@ class Layer:
     """A convolution in integers and what follows it.
 
     Args:
-        convolution: an `nn.Conv2d` or `nn.ConvTranspose2d` without dilation.
+        convolution: an `nn.Conv2d` or `nn.ConvTranspose2d`, without dilation or groups, padded with
+            zeros, alike in height and width.
         slope: of the activation that follows, for negative values; 1 for none.
 
     Raises:
@@ -41,6 +42,13 @@ class Layer:
     def __init__(self, convolution: nn.Module, slope: float) -> None:
         if not isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d):
             raise TypeError(f"no exact form of {type(convolution).__name__} is known")
+        for name, usual in (("dilation", (1, 1)), ("groups", 1), ("padding_mode", "zeros")):
+            if (value := getattr(convolution, name)) != usual:
+                raise TypeError(f"no exact form of a convolution with {name}={value} is known")
+        for name in ("kernel_size", "stride", "padding"):
+            value = getattr(convolution, name)
+            if isinstance(value, str) or value[0] != value[1]:
+                raise TypeError(f"no exact form of a convolution with {name}={value} is known")
         self.transposed = isinstance(convolution, nn.ConvTranspose2d)
         weight = convolution.weight.detach().double()
         if self.transposed:
@@ -93,15 +101,23 @@ class ExactSynthesis:
         device: where it computes.
 
     Raises:
-        TypeError: it has other modules.
+        TypeError: it has other modules, or is no `nn.Sequential` of them.
     """
 
     def __init__(self, h_s: nn.Module, device: torch.device) -> None:
+        if not isinstance(h_s, nn.Sequential):
+            raise TypeError(f"h_s is no nn.Sequential but {type(h_s).__name__}")
+        activations = (nn.ReLU, nn.LeakyReLU)
         modules = list(h_s.children())
+        for before, module in zip([None, *modules], modules, strict=False):
+            if isinstance(module, activations) and isinstance(before, (*activations, type(None))):
+                raise TypeError("h_s has an activation that follows no convolution")
         self.layers: list[Layer] = []
         for module, after in zip(modules, [*modules[1:], nn.Identity()], strict=True):
-            if not isinstance(module, nn.ReLU | nn.LeakyReLU):
+            if not isinstance(module, activations):
                 self.layers.append(Layer(module, _slope(after)))
+        if len(self.layers) < 2:
+            raise TypeError("h_s has fewer than two convolutions")
         for layer in self.layers:
             layer.weight, layer.bias = layer.weight.to(device), layer.bias.to(device)
         self.up = math.prod(layer.stride for layer in self.layers if layer.transposed)

@@ -69,14 +69,15 @@ def tiled(
         function: maps (1, C, h, w) to (1, C', h * ratio, w * ratio) and commutes with shifts.
         source: (1, C, H, W).
         ratio: size of the result relative to the source.
-        side, halo: of a tile and the reach around it, in samples of the source; multiples of what
-            `ratio` divides by.
+        side: of a tile, in samples of the source; a multiple of what `ratio` divides by.
+        halo: the reach around a tile, in samples of the source.
         title: of the progress bar, shown while a terminal looks on and there are several tiles.
     """
     height, width = source.shape[-2:]
     boxes = list(tiles(height, width, side))
     if len(boxes) == 1:
         return function(source)
+    halo = -(-halo // ratio.denominator) * ratio.denominator
     result = None
     for box in tqdm(boxes, title, unit="tile", leave=False, disable=None if title else True):
         outer = box.grown(halo, height, width)

@@ -100,6 +100,14 @@ def test_runs_of_one_name_are_refused_before_the_first_begins(command, axis) -> 
     assert not Path(GROUP).exists()
 
 
+def test_a_sweep_over_what_directories_are_not_named_after(command) -> None:
+    words = ("trainer.lr=1e-3,2e-3", "run_name='lr-${trainer.lr}'")
+    code, output = command("train", "-m", "experiment=smoke", *words)
+    assert code == 0, output
+    assert json.loads(Path(GROUP, run.PLAN).read_text())["runs"] == ["lr-0.001", "lr-0.002"]
+    assert {status.read(path).state for path in status.runs([Path(GROUP)])} == {"finished"}
+
+
 @pytest.mark.parametrize("launcher", ["basic", "local"])
 def test_configs_may_be_the_user_s_own(command, launcher) -> None:
     Path("own/experiment").mkdir(parents=True)

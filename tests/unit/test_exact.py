@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import pytest
 import torch
 from compressai.models.google import MeanScaleHyperprior, ScaleHyperprior
@@ -5,6 +7,7 @@ from torch import nn
 
 from progdtd.codec import exact
 from progdtd.codec.exact import LIMIT, UNIT, ExactSynthesis
+from progdtd.codec.tiles import tiled
 
 
 def synthesis(
@@ -77,3 +80,33 @@ def test_orders_of_summation_agree() -> None:
 def test_unknown_layers_are_refused() -> None:
     with pytest.raises(TypeError, match="GELU"):
         ExactSynthesis(nn.Sequential(nn.Conv2d(1, 1, 1), nn.GELU()), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("h_s", "why"),
+    [
+        (nn.Sequential(nn.Conv2d(8, 8, 3, dilation=2), nn.Conv2d(8, 8, 3)), "dilation="),
+        (nn.Sequential(nn.Conv2d(8, 8, 3, groups=2), nn.Conv2d(8, 8, 3)), "groups=2"),
+        (nn.Sequential(nn.Conv2d(8, 8, 3, padding_mode="reflect"), nn.Conv2d(8, 8, 3)), "reflect"),
+        (nn.Sequential(nn.Conv2d(8, 8, 3, padding="same"), nn.Conv2d(8, 8, 3)), "padding=same"),
+        (nn.Sequential(nn.Conv2d(8, 8, (3, 5)), nn.Conv2d(8, 8, 3)), "kernel_size="),
+        (nn.Sequential(nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)), "follows no"),
+        (nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU(), nn.ReLU(), nn.Conv2d(8, 8, 3)), "follows no"),
+        (nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()), "fewer than two"),
+        (nn.ModuleList([nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)]), "ModuleList"),
+    ],
+)
+def test_what_has_no_exact_form_is_refused(h_s, why) -> None:
+    """It would be another prior than the one that was trained."""
+    with pytest.raises(TypeError, match=why):
+        ExactSynthesis(h_s, torch.device("cpu"))
+
+
+def test_a_halo_of_any_size_does() -> None:
+    def pooled(part: torch.Tensor) -> torch.Tensor:
+        return nn.functional.avg_pool2d(part, 4)
+
+    source = torch.randn(1, 1, 40, 48)
+    for halo in (0, 3, 4, 6):
+        found = tiled(pooled, source, Fraction(1, 4), 16, halo)
+        torch.testing.assert_close(found, pooled(source))
