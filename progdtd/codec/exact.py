@@ -45,7 +45,7 @@ class Layer:
         for name, usual in (("dilation", (1, 1)), ("groups", 1), ("padding_mode", "zeros")):
             if (value := getattr(convolution, name)) != usual:
                 raise TypeError(f"no exact form of a convolution with {name}={value} is known")
-        for name in ("kernel_size", "stride", "padding"):
+        for name in ("kernel_size", "stride", "padding", "output_padding"):
             value = getattr(convolution, name)
             if isinstance(value, str) or value[0] != value[1]:
                 raise TypeError(f"no exact form of a convolution with {name}={value} is known")
@@ -107,15 +107,15 @@ class ExactSynthesis:
     def __init__(self, h_s: nn.Module, device: torch.device) -> None:
         if not isinstance(h_s, nn.Sequential):
             raise TypeError(f"h_s is no nn.Sequential but {type(h_s).__name__}")
-        activations = (nn.ReLU, nn.LeakyReLU)
-        modules = list(h_s.children())
-        for before, module in zip([None, *modules], modules, strict=False):
-            if isinstance(module, activations) and isinstance(before, (*activations, type(None))):
-                raise TypeError("h_s has an activation that follows no convolution")
+        activations, none, modules = (nn.ReLU, nn.LeakyReLU), nn.Identity(), list(h_s.children())
         self.layers: list[Layer] = []
-        for module, after in zip(modules, [*modules[1:], nn.Identity()], strict=True):
+        for before, module, after in zip(
+            [none, *modules[:-1]], modules, [*modules[1:], none], strict=True
+        ):
             if not isinstance(module, activations):
                 self.layers.append(Layer(module, _slope(after)))
+            elif before is none or isinstance(before, activations):
+                raise TypeError("h_s has an activation that follows no convolution")
         if len(self.layers) < 2:
             raise TypeError("h_s has fewer than two convolutions")
         for layer in self.layers:
