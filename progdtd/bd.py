@@ -23,6 +23,9 @@ EXPLANATION = (
     "are averages over what the two curves share; empty where they share nothing."
 )
 
+ITS_CHANNELS, WITHOUT_EFFORT = "its levels of channels", "itself without effort"
+"""What a model is compared with that is the same model."""
+
 
 def compare(
     ours: pd.DataFrame, published: pd.DataFrame, baselines: pd.DataFrame, others: pd.DataFrame
@@ -49,14 +52,12 @@ def compare(
 def _same_weights(named: dict, ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """For levels of planes, the levels of channels of the same model; for an effort, the same
     levels without it."""
-    codec = named["codec"]
-    channels, effortless = codec.removesuffix(results.PLANES), results.without_effort(codec)
-    for other, name in ((channels, f"{channels}, channels"), (effortless, effortless)):
-        key = named | {"codec": other}
+    for name, other in ((ITS_CHANNELS, {"kind": "channels"}), (WITHOUT_EFFORT, {"effort": 0})):
+        key = named | other
         same = [(ours[column] == value) | (ours[column].isna() & pd.isna(value))
                 for column, value in key.items()]  # fmt: skip
         curve = results.trained(ours[np.logical_and.reduce(same)])
-        if other != codec and len(curve):
+        if key != named and len(curve):
             yield name, curve
 
 
@@ -124,18 +125,19 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
 
 def described(deltas: pd.DataFrame) -> str:
     """The rows of `compare` as Markdown."""
-    header = ("codec", "model", "drop", "range of p", "lambda", "seed", "protocol", "against",
-              "BD-rate (%)", "BD-PSNR (dB)")  # fmt: skip
+    header = ("codec", "model", "drop", "range of p", "lambda", "seed", "run", "levels", "effort",
+              "protocol", "against", "BD-rate (%)", "BD-PSNR (dB)")  # fmt: skip
     rows = [
         (
             row["codec"], row["model"], row["drop"],
             f"{row['range_low']:g} to {row['range_high']:g}",
-            f"{row['lambda']:g}", f"{row['seed']:g}", row["protocol"], row["against"],
+            f"{row['lambda']:g}", f"{row['seed']:g}", row["run"], row["kind"], f"{row['effort']:g}",
+            row["protocol"], row["against"],
             _number(row["bd_rate"], ".1f"), _number(row["bd_psnr"], ".2f"),
         )
         for row in deltas.to_dict("records")
     ]  # fmt: skip
-    return f"{markdown.table(header, rows, 'llllrrllr')}\n\n{EXPLANATION}\n"
+    return f"{markdown.table(header, rows, 'llllrrllrllr')}\n\n{EXPLANATION}\n"
 
 
 def _number(value: float, form: str) -> str:

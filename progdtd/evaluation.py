@@ -78,17 +78,17 @@ def evaluate(
     rows = list(measure(ways, paths, levels, str(path)))
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
-    table = pd.DataFrame(rows).assign(dataset=dataset, **identity(loaded))
+    directory = directory_of(path)
+    made = identity(loaded) | {
+        "dataset": dataset, "run": directory.parent.name, "effort": effort,
+    }  # fmt: skip
+    table = pd.DataFrame(row | made for row in rows)
     say_what_is_missing(table, len(paths))
-    if effort:
-        table["codec"] += f"{results.EFFORT}{effort}"
-    planes = table.pop("kind") == PLANES
-    table.loc[planes, "codec"] += results.PLANES
-    suffix = f"_effort-{effort}" if effort else ""
+    fitted = f"_effort-{effort}" if effort else ""
     written = []
-    for (protocol, of_planes), part in table.groupby(["protocol", planes]):
-        kind = "_planes" if of_planes else ""
-        csv = directory_of(path) / f"{dataset}_{protocol}{kind}{suffix}.csv"
+    for (protocol, kind), part in table.groupby(["protocol", "kind"]):
+        planes = "_planes" if kind == PLANES else ""
+        csv = directory / f"{dataset}_{protocol}{planes}{fitted}.csv"
         say_what_is_replaced(csv, part)
         results.write(part.to_dict("records"), csv)
         write_json(results.read([csv]), csv.with_suffix(".json"))
@@ -194,7 +194,7 @@ def write_json(table: pd.DataFrame, path: Path) -> None:
     mean = results.aggregate(table)
     row = mean.iloc[0]
     curve = {
-        "name": f"{row.codec} {row.model} {row['drop']} lambda={row['lambda']:g}",
+        "name": f"{row.run}, {row.kind}" + (f", effort {row.effort:g}" if row.effort else ""),
         "description": f"{row.dataset}, protocol {row.protocol}, "
         + ("estimated bits" if pd.isna(row.bytes) else "whole streams, prefixes of one file"),
         "results": {

@@ -125,8 +125,7 @@ def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     """The figures of one protocol: a suffix of the name, what is drawn, and whether the published
     curves are drawn beside it. Levels of planes, an effort in encoding, and other tail drops have
     figures of their own."""
-    planes, double = ours.codec.map(results.kind) == "planes", ours["drop"] == "dtd"
-    effort = ours.codec.map(results.effort) > 0
+    planes, effort, double = ours.kind == "planes", ours.effort > 0, ours["drop"] == "dtd"
     main = double | ~double.any()
     if (main & ~planes & ~effort).any():
         yield "", ours[main & ~planes & ~effort], True
@@ -175,6 +174,7 @@ def rate_distortion(
     shade = "drop" if ours["lambda"].nunique() == 1 < len(drops) else "lambda"
     if shade == "drop":
         colour |= {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(drops)}
+    ours = _numbered(ours)
     marker = _markers(ours, published)
     labels: dict[str, Line2D] = {}
     with matplotlib.rc_context(STYLE):
@@ -192,10 +192,10 @@ def rate_distortion(
                 }
                 line = _line(axis, curve, metric, **style, lw=0.7, ms=2.2, mfc="white", alpha=0.8)
                 labels.setdefault("ProgDTD, published (512×512, last patch)", line)
-            for key, curve in ours.groupby(results.MODEL, dropna=False):
-                named: dict[str, Any] = dict(zip(results.MODEL, key, strict=True))
+            for key, curve in ours.groupby([*results.MODEL, "nth"], dropna=False):
+                named: dict[str, Any] = dict(zip([*results.MODEL, "nth"], key, strict=True))
                 style = {"color": colour.get(named[shade], "black"), "marker": marker[_kin(named)]}
-                if results.kind(named["codec"]) == "planes":
+                if named["kind"] == "planes":
                     style |= {"linestyle": (0, (4, 1)), "mfc": "white"}
                 labels[_label(named, ours)] = _line(
                     axis, results.trained(curve), metric, **style, lw=1.3, ms=3.2
@@ -211,16 +211,23 @@ def rate_distortion(
     return figure
 
 
+def _numbered(ours: pd.DataFrame) -> pd.DataFrame:
+    """With a column `nth` that numbers the runs which nothing but their names tells apart."""
+    models = ours[results.MODEL].drop_duplicates().sort_values("run")
+    alike = [column for column in results.MODEL if column != "run"]
+    return ours.merge(models.assign(nth=models.groupby(alike, dropna=False).cumcount()))
+
+
 def _kin(named: dict[str, Any]) -> tuple:
     """What curves of one marker share: the range of p, and what else but lambda, drop and the kind
     of level tells models apart."""
-    codec = named["codec"].removesuffix(results.PLANES)
-    return named["range_low"], named["range_high"], codec, str(named["model"]), str(named["seed"])
+    others = (str(named[key]) for key in ("codec", "effort", "model", "seed", "nth"))
+    return named["range_low"], named["range_high"], *others
 
 
 def _markers(ours: pd.DataFrame, published: pd.DataFrame) -> dict[tuple, str]:
     """A marker for each `_kin`; published models have that of the first of ours of their range."""
-    models: Any = ours[results.MODEL].drop_duplicates().to_dict("records")
+    models: Any = ours[[*results.MODEL, "nth"]].drop_duplicates().to_dict("records")
     kin = {_kin(named) for named in models}
     theirs = zip(published.range_low, published.range_high, strict=True)
     free, marker = itertools.cycle(MARKERS), dict[tuple, str]()
@@ -251,16 +258,18 @@ def _line(axis: Axes, curve: pd.DataFrame, metric: str, **style) -> Line2D:
 
 
 def _label(named: dict, ours: pd.DataFrame) -> str:
-    """λ and range, and the model, drop and seed where more than one of them is in the figure."""
+    """λ and range, and the model, drop, seed and run where those before leave more than one."""
     more = [str(named[key]) for key in ("model", "drop") if ours[key].nunique() > 1]
     if ours.seed.nunique() > 1:
         more.append(f"seed {named['seed']:g}")
+    if ours.nth.any():
+        more.append(named["run"])
     low, high = named["range_low"], named["range_high"]
     bounds = f"p ∈ [{low:g}, {high:g}]" if low < high else f"p = {low:g}"
-    if results.kind(named["codec"]) == "planes":
+    if named["kind"] == "planes":
         bounds += ", planes"
-    if effort := results.effort(named["codec"]):
-        bounds += f", effort {effort}"
+    if named["effort"]:
+        bounds += f", effort {named['effort']:g}"
     return ", ".join([f"{OURS} = {named['lambda']:g}, {bounds}", *more])
 
 

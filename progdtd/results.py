@@ -1,6 +1,5 @@
 """The results table: one row per image and level, the same columns for every codec."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,26 +10,23 @@ from progdtd.errors import UserError
 from progdtd.files import write_aside
 
 COLUMNS = [
-    "codec", "model", "drop", "range_low", "range_high", "lambda", "seed", "protocol", "dataset",
-    "image", "width", "height", "p", "latent_channels", "hyper_channels", "bytes", "bpp",
-    "bpp_estimated", "psnr", "ms_ssim", "ms_ssim_db", "ssim", "encode_s", "decode_s",
+    "codec", "model", "drop", "range_low", "range_high", "lambda", "seed", "run", "kind", "effort",
+    "protocol", "dataset", "image", "width", "height", "p", "latent_channels", "hyper_channels",
+    "bytes", "bpp", "bpp_estimated", "psnr", "ms_ssim", "ms_ssim_db", "ssim", "encode_s",
+    "decode_s",
 ]  # fmt: skip
-"""`bytes` counts a real stream and is empty where there is none; `bpp` comes from `bytes` where
-there are any and from the estimate elsewhere; times are seconds; `ms_ssim_db` is in dB."""
-
-PLANES = " planes"
-"""Ends the codec's name where the levels are planes; p is a fraction of the stream's bytes then."""
-
-EFFORT = ", effort "
-"""Then, in the codec's name, the steps in which each latent was fitted to its image, if it was."""
+"""`kind` says what the levels are, `channels` or `planes`: p is a fraction of the channels, or of
+the stream's bytes. `effort` is the number of steps in which each latent was fitted to its image.
+`bytes` counts a real stream and is empty where there is none; `bpp` comes from `bytes` where there
+are any and from the estimate elsewhere; times are seconds; `ms_ssim_db` is in dB."""
 
 MODEL = COLUMNS[: COLUMNS.index("protocol")]
-"""What names a model and its kind of level, or another codec."""
+"""What names a model and how it was used, or another codec, which has but a name."""
 
 IDENTITY = COLUMNS[: COLUMNS.index("image")]
 """What names a rate-distortion curve."""
 
-NUMBERS = dict.fromkeys(("range_low", "range_high", "lambda", "seed"), float)
+NUMBERS = dict.fromkeys(("range_low", "range_high", "lambda", "seed", "effort"), float)
 """Of these, 1 and 1.0 are the same model."""
 
 LEVEL = [*IDENTITY, "p", "latent_channels", "hyper_channels"]
@@ -51,7 +47,7 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
     """Read per-image results CSVs into one table, each once.
 
     Raises:
-        UserError: a file is not a results table, or two of them are of models that nothing in the
+        UserError: a file is not a results table, or two of them are of runs that nothing in the
             table tells apart; the message names them.
     """
     tables: list[pd.DataFrame] = []
@@ -71,8 +67,8 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
         for key in map(tuple, named.to_numpy()):
             if origin.setdefault(key, path) is not path:
                 raise UserError(
-                    f"{origin[key]} and {path} are results of models of the same name: give their "
-                    "runs other seeds, or choose one of them (runs=...)."
+                    f"{origin[key]} and {path} are results of runs of the same name: choose one of "
+                    "them (runs=...), or rename a run's directory and evaluate it again."
                 )
         tables.append(table[COLUMNS])
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
@@ -95,26 +91,10 @@ def _read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, float_precision="round_trip")  # what was written, to the last digit
 
 
-def kind(codec: str) -> str:
-    """What the levels of a codec's streams are, by its name: `channels` or `planes`."""
-    return "planes" if codec.endswith(PLANES) else "channels"
-
-
-def effort(codec: str) -> int:
-    """The steps in which latents were fitted to their images, by the codec's name."""
-    found = re.fullmatch(f".*{EFFORT}([0-9]+)({PLANES})?", codec)
-    return int(found[1]) if found else 0
-
-
-def without_effort(codec: str) -> str:
-    """The name of the same codec, whose latents are as the analysis finds them."""
-    return re.sub(f"{EFFORT}[0-9]+(?=({PLANES})?$)", "", codec)
-
-
 def trained(curve: pd.DataFrame) -> pd.DataFrame:
     """The points of models within the range of p that they were trained for; of planes all."""
     within = curve.p.between(curve.range_low, curve.range_high)
-    return curve[within | (curve.codec.map(kind) == "planes")]
+    return curve[within | (curve.kind == "planes")]
 
 
 def spelled(key: Iterable) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import readme
 
-from progdtd import curves, markdown, results
+from progdtd import bd, curves, markdown, results
 
 RATES = (0.1, 0.25, 0.5, 1.0)
 BESIDE = ("bmshj2018-hyperprior", "DPICT", "CTC(tri_planet_23)")
@@ -36,9 +36,9 @@ def main() -> None:
     native = levels[levels.protocol == "native"]
     models, beside = native[native.model.notna()], native[native.model.isna()]
     double, deltas = (table[table["drop"] == "dtd"] for table in (models, deltas))
-    fitted, fitted_deltas = (t[t.codec.map(results.effort) > 0] for t in (double, deltas))
-    double, deltas = (t[t.codec.map(results.effort) == 0] for t in (double, deltas))
-    channels = double[double.codec.map(results.kind) == "channels"]
+    fitted, fitted_deltas = (table[table.effort > 0] for table in (double, deltas))
+    double, deltas = (table[table.effort == 0] for table in (double, deltas))
+    channels = double[double.kind == "channels"]
     report = {
         "results": (quality(channels), published(deltas)),
         "others": (kinds(double), at_rates(double, beside_ours(beside)), comparison(deltas)),
@@ -127,7 +127,7 @@ def groups(ours: pd.DataFrame) -> str:
 def falls(ours: pd.DataFrame) -> str:
     """The largest fall of PSNR and the smallest growth of rate from one level to the next."""
     lines = []
-    for kind, part in ours.groupby(ours.codec.map(results.kind)):
+    for kind, part in ours.groupby("kind"):
         steps = [
             results.trained(curve).sort_values("p")[["bpp", "psnr"]].diff().min()
             for _, curve in part.groupby(NAMED)
@@ -142,7 +142,7 @@ def falls(ours: pd.DataFrame) -> str:
 
 def drops(ours: pd.DataFrame) -> tuple[str, str]:
     """The controls beside the double drop: levels of channels, then of planes."""
-    kinds = dict(list(ours.groupby(ours.codec.map(results.kind))))
+    kinds = dict(list(ours.groupby("kind")))
     channels, planes = [], []
     for (lmbda, drop), curve in kinds["channels"].groupby(["lambda", "drop"]):
         points = curve.sort_values("p").drop_duplicates("bytes", keep="last").set_index("p")
@@ -182,9 +182,9 @@ def beside_ours(measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def at_rates(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame] | None = None) -> str:
     """PSNR of every model and of other codecs at some rates, whole images."""
     found = {}
-    for (*key, codec), curve in ours.groupby([*NAMED, "codec"]):
-        name = f"λ = {', '.join(named(key))}, {results.kind(codec)}"
-        name += f", effort {steps}" if (steps := results.effort(codec)) else ""
+    for (*key, kind, steps), curve in ours.groupby([*NAMED, "kind", "effort"]):
+        name = f"λ = {', '.join(named(key))}, {kind}"
+        name += f", effort {steps:g}" if steps else ""
         found[name] = results.trained(curve)
     rows = [(name, *interpolated(curve)) for name, curve in (found | (beside or {})).items()]
     rows = [row for row in rows if any(row[1:])]
@@ -197,27 +197,22 @@ def at_rates(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame] | None = Non
 
 def effort(plain: pd.DataFrame, fitted: pd.DataFrame, deltas: pd.DataFrame) -> str:
     """What fitting latents to their images brings: at p = 1, and over the whole curves."""
-    theirs = "ProgDTD (published)"
     whole, fitted_whole = (
-        table[(table.codec.map(results.kind) == "channels") & (table.p == 1)]
-        .set_index([*NAMED, "codec"])
-        .sort_index()
-        for table in (plain, fitted)
+        table[(table.kind == "channels") & (table.p == 1)].set_index(index).sort_index()
+        for table, index in ((plain, NAMED), (fitted, [*NAMED, "effort"]))
     )
-    against = deltas.set_index([*NAMED, "codec", "protocol", "against"]).sort_index()
+    against = deltas.set_index([*NAMED, "effort", "kind", "protocol", "against"]).sort_index()
     rows = []
-    for (*key, codec), end in fitted_whole.iterrows():
-        before = results.without_effort(codec)
+    for (*key, steps), end in fitted_whole.iterrows():
         compared = (
-            (*key, codec, "native", before),
-            (*key, codec + results.PLANES, "native", before + results.PLANES),
-            (*key, codec, "reference", theirs),
+            (*key, steps, "channels", "native", bd.WITHOUT_EFFORT),
+            (*key, steps, "planes", "native", bd.WITHOUT_EFFORT),
+            (*key, steps, "channels", "reference", "ProgDTD (published)"),
         )
-        begun = (*key, before)
         rows.append((
             *named(key),
-            str(results.effort(codec)),
-            point(whole.loc[begun]) if begun in whole.index else "",
+            f"{steps:g}",
+            point(whole.loc[tuple(key)]) if tuple(key) in whole.index else "",
             point(end),
             *(difference(against.loc[row]) if row in against.index else "" for row in compared),
         ))  # fmt: skip
@@ -234,12 +229,11 @@ def effort(plain: pd.DataFrame, fitted: pd.DataFrame, deltas: pd.DataFrame) -> s
 def differences(plain: pd.DataFrame, fitted: pd.DataFrame) -> str:
     """The least and the most that effort brings at one rate, over all models of a kind."""
     lines = []
-    for kind, part in fitted.groupby(fitted.codec.map(results.kind)):
+    for kind, part in fitted.groupby("kind"):
         found = []
-        for (*key, codec), curve in part.groupby([*NAMED, "codec"]):
-            before = plain[(plain[NAMED] == key).all(axis=1)]
-            before = results.trained(before[before.codec == results.without_effort(codec)])
-            before = before.sort_values("bpp")
+        for (*key, _), curve in part.groupby([*NAMED, "effort"]):
+            before = plain[(plain[[*NAMED, "kind"]] == [*key, kind]).all(axis=1)]
+            before = results.trained(before).sort_values("bpp")
             if before.empty:
                 continue
             points = results.trained(curve)
@@ -261,7 +255,7 @@ def kinds(ours: pd.DataFrame) -> str:
     """Levels of planes beside those of channels of the same weights, whole images."""
     rows, ahead = [], []
     for key, both in ours.sort_values("bpp").groupby(NAMED):
-        found = dict(list(both.groupby(both.codec.map(results.kind))))
+        found = dict(list(both.groupby("kind")))
         if len(found) < 2:
             continue
         channels, planes = results.trained(found["channels"]), found["planes"]
@@ -289,10 +283,10 @@ def comparison(deltas: pd.DataFrame) -> str:
     """BD-rate of every model against other codecs."""
     columns = [name for name in AGAINST if name in set(deltas.against)]
     rows = []
-    for (*key, codec), part in deltas.groupby([*NAMED, "codec"]):
+    for (*key, kind), part in deltas.groupby([*NAMED, "kind"]):
         rates = part.set_index("against").bd_rate
         cells = ("" if pd.isna(rates.get(name)) else f"{rates[name]:+.0f} %" for name in columns)
-        rows.append((*named(key), results.kind(codec), *cells))
+        rows.append((*named(key), kind, *cells))
     return (
         f"{markdown.table(('λ', 'range of p', 'levels', *columns), rows, 'rllr')}\n\n"
         "BD-rate: bits for the same PSNR, relative to the other codec; negative is better. Against "

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from progdtd import bd
 from progdtd.results import COLUMNS
 
 
@@ -44,13 +45,13 @@ def test_planes_stand_beside_channels(command, trained, images) -> None:
     tables = [
         pd.read_csv(trained / f"evaluation/images_native{kind}.csv") for kind in ("", "_planes")
     ]
-    assert [set(table.codec) for table in tables] == [{"ProgDTD"}, {"ProgDTD planes"}]
+    assert [set(table.kind) for table in tables] == [{"channels"}, {"planes"}]
     assert [len(table) for table in tables] == [10, 10]
     whole = [table[table.p == 1].psnr.tolist() for table in tables]
     assert whole[0] == whole[1]
     code, output = command("figures", f"runs={trained}", "images=images")
     assert code == 0, output
-    assert "ProgDTD, channels" in set(pd.read_csv("outputs/figures/bd.csv").against)
+    assert bd.ITS_CHANNELS in set(pd.read_csv("outputs/figures/bd.csv").against)
     code, output = command("evaluate", *arguments, "kinds=[mine]")
     assert (code, "No kind of level mine" in output) == (1, True)
 
@@ -60,15 +61,15 @@ def test_effort_stands_beside_none(command, trained, images) -> None:
     assert command("evaluate", *arguments)[0] == 0
     code, output = command("evaluate", *arguments, "effort=1", "kinds=[channels,planes]")
     assert code == 0, output
-    names = {"native": "ProgDTD, effort 1", "native_planes": "ProgDTD, effort 1 planes",
-             "reference": "ProgDTD, effort 1"}  # fmt: skip
-    for table, codec in names.items():
+    kinds = {"native": "channels", "native_planes": "planes", "reference": "channels"}
+    for table, kind in kinds.items():
         rows = pd.read_csv(trained / f"evaluation/images_{table}_effort-1.csv")
-        assert (set(rows.codec), len(rows)) == ({codec}, 10)
+        assert (set(rows.kind), set(rows.effort), len(rows)) == ({kind}, {1}, 10)
+        assert set(rows.run) == {trained.name}
     code, output = command("figures", f"runs={trained}", "images=images")
     assert code == 0, output
     assert Path("outputs/figures/rate_distortion_native_effort.png").exists()
-    assert "ProgDTD" in set(pd.read_csv("outputs/figures/bd.csv").against)
+    assert bd.WITHOUT_EFFORT in set(pd.read_csv("outputs/figures/bd.csv").against)
 
 
 def test_compressai_reads_the_json(command, trained, images) -> None:

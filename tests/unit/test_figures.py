@@ -13,7 +13,8 @@ def write_runs(gain: float = 1.0, dataset: str = "kodak") -> None:
     for key, curve in curves.progdtd().groupby(["lambda", "range_low", "range_high"]):
         named = dict(zip(("lambda", "range_low", "range_high"), key, strict=True)) | {
             "codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "seed": 0,
-            "dataset": dataset, "latent_channels": 1, "hyper_channels": 1,
+            "run": "-".join(map(str, key)), "kind": "channels", "effort": 0, "dataset": dataset,
+            "latent_channels": 1, "hyper_channels": 1,
         }  # fmt: skip
         for protocol in ("native", "reference"):
             rows = []
@@ -22,8 +23,8 @@ def write_runs(gain: float = 1.0, dataset: str = "kodak") -> None:
                 for i in (-1, 1):
                     image = {"protocol": protocol, "image": i, "bpp": r.bpp + i * 0.001}
                     rows.append(named | point | image)
-            name = "-".join(map(str, key))
-            results.write(rows, Path(f"outputs/train/{name}/evaluation/{dataset}_{protocol}.csv"))
+            run = Path("outputs/train", named["run"])
+            results.write(rows, run / f"evaluation/{dataset}_{protocol}.csv")
 
 
 def curve(shift: float = 0.0, scale: float = 1.0) -> pd.DataFrame:
@@ -80,7 +81,7 @@ def test_figures_and_tables_from_results(command) -> None:
     )
     lines = (out / "bd.md").read_text().splitlines()
     assert lines[0].startswith("| codec | model |")
-    assert "| seed | protocol | against | BD-rate (%) |" in lines[0]
+    assert "| seed | run | levels | effort | protocol | against | BD-rate (%) |" in lines[0]
     assert sum("| reference | ProgDTD (published) |" in line for line in lines) == 6
     assert command("figures", "published=false", "out=alone")[0] == 0
     assert "ProgDTD (published)" not in Path("alone/bd.csv").read_text()
@@ -151,15 +152,16 @@ def test_curves_of_other_images_and_curves_in_no_figure_are_named(command) -> No
     code, output = command("figures")
     assert code == 0, output
     assert "Not of the same images as the rest" in output
-    assert "dtd 0.0 1 0.01 0 native kodak (1 images)" in output
+    assert "dtd 0.0 1 0.01 0 0.01-0.0-1 channels 0 native kodak (1 images)" in output
     assert "In no figure of native: ProgDTD hyperprior latent_only 0.3 1" in output
 
 
 def test_planes_alone_are_drawn_with_a_picture_that_is_exact(command) -> None:
     rows = [
-        {"codec": "ProgDTD planes", "model": "hyperprior", "drop": "dtd", "range_low": 0.0,
-         "range_high": 1.0, "lambda": 0.1, "seed": 0, "protocol": "native", "dataset": "d",
-         "image": "a", "p": p, "bpp": p, "psnr": np.inf if p == 1 else 30 + p}
+        {"codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "range_low": 0.0,
+         "range_high": 1.0, "lambda": 0.1, "seed": 0, "run": "r", "kind": "planes", "effort": 0,
+         "protocol": "native", "dataset": "d", "image": "a", "p": p, "bpp": p,
+         "psnr": np.inf if p == 1 else 30 + p}
         for p in (0.1, 0.5, 0.8, 1.0)
     ]  # fmt: skip
     results.write(rows, Path("outputs/train/r/evaluation/d_native_planes.csv"))
@@ -179,27 +181,28 @@ def test_strip_of_one_image_over_p(command, trained, images) -> None:
     assert "nowhere.png cannot be read" in output
 
 
-def test_effort_and_seeds_can_be_told_apart(command) -> None:
-    """Curves of one lambda and range have markers of their own, and an effort its own figure."""
+def test_effort_seeds_and_runs_can_be_told_apart(command) -> None:
+    """Curves of one lambda and range have markers of their own, and an effort its own figure; runs
+    that differ in what no column holds, as a sweep over learning rates does, have their names."""
     write_runs()
     source = Path("outputs/train/0.1-0.0-1/evaluation/kodak_native.csv")
     table = pd.read_csv(source)
-    for name, codec, seed, gain in (
-        ("seed", "ProgDTD", 1, 0), ("effort", "ProgDTD, effort 10", 0, 1),
-        ("both", "ProgDTD, effort 10 planes", 0, 2),
+    for name, gain, different in (
+        ("seed", 0, {"seed": 1}), ("effort", 1, {"effort": 10}), ("lr-3e-3", 0, {"run": "lr-3e-3"}),
+        ("both", 2, {"effort": 10, "kind": "planes"}),
     ):  # fmt: skip
-        other = table.assign(codec=codec, seed=seed, psnr=table.psnr + gain)
+        other = table.assign(psnr=table.psnr + gain).assign(**different)
         results.write(
             other.to_dict("records"), Path(f"outputs/train/{name}/evaluation/kodak_native.csv")
         )
     code, output = command("figures")
     assert (code, "In no figure" in output) == (0, False), output
     assert Path("outputs/figures/rate_distortion_native_effort.png").exists()
-    deltas = pd.read_csv("outputs/figures/bd.csv").groupby(["codec", "against"]).bd_psnr
-    gained = deltas.mean().to_dict()
-    assert gained["ProgDTD, effort 10", "ProgDTD"] == pytest.approx(1)
-    assert gained["ProgDTD, effort 10 planes", "ProgDTD, effort 10, channels"] == pytest.approx(1)
-    assert ("ProgDTD", "ProgDTD") not in gained
+    deltas = pd.read_csv("outputs/figures/bd.csv").groupby(["effort", "kind", "against"])
+    gained = deltas.bd_psnr.mean().to_dict()
+    assert gained[10, "channels", bd.WITHOUT_EFFORT] == pytest.approx(1)
+    assert gained[10, "planes", bd.ITS_CHANNELS] == pytest.approx(1)
+    assert (0, "channels", bd.WITHOUT_EFFORT) not in gained
     ours = results.read_means(Path("outputs/figures/results.csv"))
     native = ours[(ours.protocol == "native") & (ours["lambda"] == 0.1) & (ours.range_low == 0)]
     lines = {
@@ -210,4 +213,4 @@ def test_effort_and_seeds_can_be_told_apart(command) -> None:
         .axes[0]
         .lines
     }
-    assert len(set(lines.values())) == len(lines) == 4
+    assert len(set(lines.values())) == len(lines) == 5

@@ -6,8 +6,8 @@ from progdtd.errors import UserError
 
 RUN = {
     "codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "range_low": 0.0, "range_high": 1.0,
-    "lambda": 0.1, "seed": 0, "protocol": "native", "dataset": "d", "latent_channels": 2,
-    "hyper_channels": 1,
+    "lambda": 0.1, "seed": 0, "run": "r", "kind": "channels", "effort": 0, "protocol": "native",
+    "dataset": "d", "latent_channels": 2, "hyper_channels": 1,
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def test_codecs_without_a_model_are_aggregated_too(tmp_path) -> None:
     assert results.aggregate(results.read([tmp_path / "t.csv"])).bpp.tolist() == [2]
 
 
-def test_two_models_of_one_name_are_not_averaged(tmp_path) -> None:
+def test_two_runs_of_one_name_are_not_averaged(tmp_path) -> None:
     for name, lmbda in (("one", 1), ("two", 1.0)):
         row = RUN | {"lambda": lmbda, "image": "a", "p": 0.1, "bpp": 1}
         results.write([row], tmp_path / f"{name}.csv")
@@ -47,22 +47,7 @@ def test_models_are_shown_where_they_were_trained() -> None:
         [RUN | {"p": p, "range_low": 0.1, "range_high": 0.5} for p in (0.05, 0.1, 0.5, 1.0)]
     )
     assert results.trained(table).p.tolist() == [0.1, 0.5]
-    assert len(results.trained(table.assign(codec=f"ProgDTD{results.PLANES}"))) == 4
-
-
-@pytest.mark.parametrize(
-    ("codec", "steps", "kind", "without"),
-    [
-        ("ProgDTD", 0, "channels", "ProgDTD"),
-        ("ProgDTD planes", 0, "planes", "ProgDTD planes"),
-        ("single-rate, effort 10", 10, "channels", "single-rate"),
-        ("ProgDTD, effort 3 planes", 3, "planes", "ProgDTD planes"),
-        ("JPEG XL, effort 7 (prefix)", 0, "channels", "JPEG XL, effort 7 (prefix)"),
-    ],
-)
-def test_what_a_codec_s_name_says(codec, steps, kind, without) -> None:
-    assert (results.effort(codec), results.kind(codec)) == (steps, kind)
-    assert results.without_effort(codec) == without
+    assert len(results.trained(table.assign(kind="planes"))) == 4
 
 
 def test_nothing_to_read_is_an_empty_table() -> None:
