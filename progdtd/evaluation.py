@@ -71,7 +71,7 @@ def evaluate(
     ways: list[Way] = []
     if "native" in names:
         once = list(dict.fromkeys(kinds))
-        ways.append(partial(protocols.native, Codec(loaded, device), kinds=once, effort=effort))
+        ways.append(partial(protocols.native, coder(loaded, device), kinds=once, effort=effort))
     if "reference" in names:
         ways.append(partial(protocols.reference, loaded.model, loaded.drop, device=device,
                             effort=effort, lmbda=loaded.lmbda))  # fmt: skip
@@ -95,6 +95,18 @@ def evaluate(
         written.append(csv)
         log.info("%s\n%s", csv, summary(part))
     return written
+
+
+def coder(loaded: checkpoint.Loaded, device: str) -> Codec:
+    """The codec of a model.
+
+    Raises:
+        UserError: it cannot code images; the message says what can be evaluated all the same.
+    """
+    try:
+        return Codec(loaded, device)
+    except UserError as error:
+        raise UserError(f"{error} protocols=reference estimates bits, and codes none.") from error
 
 
 def say_what_is_missing(table: pd.DataFrame, images: int) -> None:

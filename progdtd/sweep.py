@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from progdtd.errors import UserError
 from progdtd.files import write_aside
@@ -105,13 +106,30 @@ def check_mode(cfg: DictConfig) -> None:
         )
 
 
+@contextlib.contextmanager
+def named() -> Iterator[None]:
+    """End with a sentence where a directory's name cannot be made of the configuration."""
+    try:
+        yield
+    except InterpolationResolutionError as error:
+        raise SystemExit(
+            f"run_name= makes no name of a directory: {str(error).splitlines()[0]}. Every YAML of "
+            "a model or a drop has a name."
+        ) from error
+
+
 class Plan(Callback):
     """Writes down which runs a sweep will have, before the first of them starts."""
 
     directory: Path | None = None
 
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        with named():
+            str(config.hydra.run.dir)
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        names = planned(config)
+        with named():
+            names = planned(config)
         try:
             check_launch(config.launcher)
             check_axes(config)

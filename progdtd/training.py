@@ -418,14 +418,17 @@ def check_loss(
 
 
 def held_out(paths: list[Path]) -> list[np.ndarray]:
-    """The central 256x256 pixels of each held-out image that has as many."""
+    """The central 256x256 pixels of each held-out image that has as many; says what is missing."""
     crops = []
     for path, picture in data.pictures(paths):
         if min(picture.shape[:2]) < VALIDATION_SIDE:
-            log.warning("%s is too small to validate on.", path)
+            log.warning("%s is too small to validate on: that takes %d pixels a side.", path,
+                        VALIDATION_SIDE)  # fmt: skip
             continue
         top, left = ((side - VALIDATION_SIDE) // 2 for side in picture.shape[:2])
         crops.append(picture[top:, left:][:VALIDATION_SIDE, :VALIDATION_SIDE])
+    if paths and not crops:
+        log.warning("No held-out image can be validated on: validation.csv stays empty.")
     return crops
 
 

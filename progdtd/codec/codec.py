@@ -2,6 +2,7 @@
 
 import bisect
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +31,8 @@ TILE = 640
 MAX_PIXELS = 1 << 27
 """Larger images are refused, to encode as well as to decode: a forged header, of which a few bytes
 can claim any size, costs no more than an image of 134 megapixels does."""
+
+Bytes = bytes | bytearray | memoryview
 
 Picture = Image.Image | np.ndarray | Tensor
 
@@ -146,10 +149,13 @@ class Codec:
             progress: show progress bars.
 
         Raises:
-            UserError: not an image, too large, no such levels, or not even the first one fits; or
-                the model has no gains, which planes need, or no lambda, which effort needs.
+            UserError: not an image, too large, no such levels or target, or not even the first
+                level fits; or the model has no gains, which planes need, or no lambda, which
+                effort needs.
         """
         self._check_levels(levels)
+        if target_psnr is not None and math.isnan(target_psnr):
+            raise UserError("target_psnr=nan is no PSNR in dB.")
         picture = to_rgb(image)
         height, width = picture.shape[:2]
         if not 0 < height * width <= MAX_PIXELS or max(height, width) > container.MAX_SIDE:
@@ -183,9 +189,13 @@ class Codec:
 
     def _check_levels(self, levels: Levels) -> None:
         if not isinstance(levels, str):
-            if not all(0 <= p <= 1 for p in levels):
+            try:
+                within = all(0 <= p <= 1 for p in levels)
+            except TypeError:  # one number, or no numbers
+                within = False
+            if not within:
                 raise UserError(
-                    f"levels={list(levels)}: fractions of the channels are within [0, 1]."
+                    f"levels={levels}: give a list of fractions of the channels, within [0, 1]."
                 )
         elif levels not in (CHANNELS, PLANES):
             raise UserError(
@@ -238,7 +248,7 @@ class Codec:
             CodecError: see `progdtd.codec.errors`; also when the chunks end before the first level.
         """
         decoder = self.decoder()
-        for chunk in [chunks] if isinstance(chunks, bytes | bytearray) else chunks:
+        for chunk in [chunks] if isinstance(chunks, Bytes) else chunks:
             for _ in decoder.levels_of(chunk):
                 yield Image.fromarray(decoder.picture())
         if decoder.level == 0:
@@ -352,7 +362,9 @@ class StreamDecoder:
 
         Raises:
             CodecError: see `progdtd.codec.errors`.
+            UserError: these are no bytes.
         """
+        require_bytes(chunk)
         for payload in self.reader.feed(chunk):
             if self._latent is None:
                 self._latent = self._begin(self.reader.require_header())
@@ -422,11 +434,26 @@ def read_header(stream: bytes) -> container.Header:
 
     Raises:
         CodecError: there is none, or it is not complete.
+        UserError: these are no bytes.
     """
+    require_bytes(stream)
     try:
         return container.read_header(stream)[0]
     except container.NotYetError as error:
         raise IncompleteError(f"the header is not complete in {len(stream)} bytes") from error
+
+
+def require_bytes(stream: object) -> None:
+    """Refuse what is no stream, such as a path.
+
+    Raises:
+        UserError: says what to give.
+    """
+    if not isinstance(stream, Bytes):
+        raise UserError(
+            f"A stream is bytes, and this is {type(stream).__name__}: read the file first, as "
+            "Path(...).read_bytes() does."
+        )
 
 
 def recorded_gains(loaded: checkpoint.Loaded) -> np.ndarray | None:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
-from progdtd import bd
+from progdtd import bd, checkpoint
 from progdtd.results import COLUMNS
 
 
@@ -130,6 +131,19 @@ def test_weights_of_one_name_have_results_of_their_own(command, trained, images)
     assert code == 0, output
     for name in ("a", "b"):
         assert Path("outputs/weights", f"{name}_m", "evaluation/images_native.csv").exists()
+
+
+def test_a_model_that_cannot_code_images_has_a_way(command, trained, images) -> None:
+    model = checkpoint.load_model(trained).model
+    with torch.no_grad():
+        model.g_s[0].bias[0] = float("inf")
+    meta = checkpoint.load_model(trained).meta
+    checkpoint.save_weights(Path("w/infinite.safetensors"), model, meta)
+    arguments = ("run=w/infinite.safetensors", f"images={images}", "levels=1.0")
+    code, output = command("evaluate", *arguments)
+    assert (code, "cannot code images" in output) == (1, True)
+    assert "protocols=reference estimates bits" in output
+    assert command("evaluate", *arguments, "protocols=reference")[0] == 0
 
 
 @pytest.mark.parametrize(

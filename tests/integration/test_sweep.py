@@ -108,6 +108,17 @@ def test_a_sweep_over_what_directories_are_not_named_after(command) -> None:
     assert {status.read(path).state for path in status.runs([Path(GROUP)])} == {"finished"}
 
 
+@pytest.mark.parametrize("mode", [(), ("-m",)])
+@pytest.mark.parametrize(
+    ("word", "missing"), [("run_name='${trainer.rl}'", "trainer.rl"), ("~drop.name", "drop.name")]
+)
+def test_a_name_that_cannot_be_made_is_one_clear_message(command, mode, word, missing) -> None:
+    code, output = command("train", *mode, "experiment=smoke", word)
+    assert code == 1
+    assert f"run_name= makes no name of a directory: Interpolation key '{missing}'" in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.parametrize("launcher", ["basic", "local"])
 def test_configs_may_be_the_user_s_own(command, launcher) -> None:
     Path("own/experiment").mkdir(parents=True)

@@ -139,9 +139,26 @@ def test_p_and_levels_choose_prefixes(codec, photograph) -> None:
         np.testing.assert_array_equal(one, other)
     with pytest.raises(UserError, match="within"):
         codec.encode(photograph, levels=[1.5])
+    for levels in (0.5, ["a"]):
+        with pytest.raises(UserError, match="give a list of fractions"):
+            codec.encode(photograph, levels=levels)
     for wrong in ({"p": 1.5}, {"levels": 0}):
         with pytest.raises(UserError, match=r"within|levels count"):
             codec.decode(stream, **wrong)
+
+
+def test_what_is_no_stream_and_no_target_is_refused(codec, photograph, tmp_path) -> None:
+    path = tmp_path / "a.pdtd"
+    path.write_bytes(codec.encode(photograph[:64, :64]))
+    with path.open("rb") as file:
+        for wrong in (path, str(path), file):
+            for chosen in ({}, {"p": 0.5}):
+                with pytest.raises(UserError, match="A stream is bytes, and this is"):
+                    codec.decode(wrong, **chosen)
+    pictures = [*codec.progressive(memoryview(path.read_bytes()))]
+    np.testing.assert_array_equal(pixels(pictures[-1]), pixels(codec.decode(path.read_bytes())))
+    with pytest.raises(UserError, match="no PSNR"):
+        codec.encode(photograph, target_psnr=float("nan"))
 
 
 def test_limits(codec, photograph) -> None:

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from progdtd import data
@@ -119,6 +120,14 @@ def test_vimeo90k_layout(tmp_path) -> None:
     paths = data.vimeo90k(tmp_path)
     assert len(paths) == 6
     assert paths[5] == tmp_path / "sequences/00002/0007/im3.png"
+
+
+def test_a_dataset_function_may_return_strings(images) -> None:
+    paths = {"_target_": "glob.glob", "pathname": f"{images}/*.*"}
+    config = {"name": "mine", "paths": paths, "validation": 1, "scene": 1}
+    train, held = data.split_dataset(OmegaConf.create(config))
+    assert {*train, *held} == {path for path in images.glob("*.*") if path.is_file()}
+    assert len(held) == 1
 
 
 def test_split_holds_out_evenly(tmp_path) -> None:

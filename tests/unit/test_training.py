@@ -3,9 +3,10 @@
 import pytest
 import torch
 from conftest import TINY, composed
+from PIL import Image
 
 from progdtd.errors import UserError
-from progdtd.training import Trainer, make_fabric, seed_step, warn_of_precision
+from progdtd.training import Trainer, held_out, make_fabric, seed_step, warn_of_precision
 
 SMOKE = ("experiment=smoke", *TINY)
 
@@ -42,6 +43,16 @@ def test_going_on_in_another_precision_is_said(caplog) -> None:
 def test_a_warm_up_without_an_end_is_said(tmp_path, caplog) -> None:
     Trainer(composed(*SMOKE, "trainer.warmup=6"), tmp_path)
     assert "never reaches trainer.lr" in caplog.text
+
+
+def test_no_image_to_validate_on_is_said(tmp_path, caplog) -> None:
+    Image.new("RGB", (300, 200)).save(tmp_path / "flat.png")
+    assert held_out([tmp_path / "flat.png"]) == []
+    assert "that takes 256 pixels a side" in caplog.text
+    assert "validation.csv stays empty" in caplog.text
+    caplog.clear()
+    assert held_out([]) == []
+    assert not caplog.records
 
 
 def test_noise_and_draws_of_p_have_seeds_of_their_own(tmp_path) -> None:
