@@ -51,21 +51,11 @@ def evaluate(
         UserError: no model, no images, none readable, no such protocol, kind, device or effort.
     """
     keep_freed_memory()
-    for what, given, known in (("protocol", names, ("native", "reference")),
-                               ("kind of level", kinds, (CHANNELS, PLANES))):  # fmt: skip
-        if unknown := set(given) - set(known):
-            raise UserError(
-                f"No {what} {', '.join(sorted(unknown))}; there are {', '.join(known)}."
-            )
+    check_choices(names, kinds)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device={device}: no GPU is available here; use device=cpu.")
-    if not names or not kinds:
-        raise UserError("protocols=[] or kinds=[] measures nothing; there are native, reference, "
-                        "and channels, planes.")  # fmt: skip
-    if PLANES in kinds and "native" not in names:
-        raise UserError("kinds=planes are measured by protocols=native alone: add it.")
     loaded = checkpoint.load_model(path, device)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
     ways: list[Way] = []
@@ -95,6 +85,25 @@ def evaluate(
         written.append(csv)
         log.info("%s\n%s", csv, summary(part))
     return written
+
+
+def check_choices(names: Sequence[str], kinds: Sequence[str]) -> None:
+    """Refuse protocols and kinds of levels that cannot be measured.
+
+    Raises:
+        UserError: none, an unknown one, or planes without the protocol that measures them.
+    """
+    for what, given, known in (("protocol", names, ("native", "reference")),
+                               ("kind of level", kinds, (CHANNELS, PLANES))):  # fmt: skip
+        if unknown := set(given) - set(known):
+            raise UserError(
+                f"No {what} {', '.join(sorted(unknown))}; there are {', '.join(known)}."
+            )
+    if not names or not kinds:
+        raise UserError("protocols=[] or kinds=[] measures nothing; there are native, reference, "
+                        "and channels, planes.")  # fmt: skip
+    if PLANES in kinds and "native" not in names:
+        raise UserError("kinds=planes are measured by protocols=native alone: add it.")
 
 
 def coder(loaded: checkpoint.Loaded, device: str) -> Codec:

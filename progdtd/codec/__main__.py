@@ -54,6 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(complain(error))
 
 
+Commands = argparse._SubParsersAction
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
@@ -63,7 +66,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(metavar="command", required=True)
+    for add in (add_encode, add_decode, add_info, add_strip):
+        add(commands)
+    return top
 
+
+def add_encode(commands: Commands) -> None:
     encode = commands.add_parser(
         "encode",
         help="images to streams",
@@ -103,6 +111,8 @@ def parser() -> argparse.ArgumentParser:
     )
     encode.set_defaults(run=run_encode)
 
+
+def add_decode(commands: Commands) -> None:
     decode = commands.add_parser(
         "decode",
         help="streams, or prefixes, to images",
@@ -129,6 +139,8 @@ def parser() -> argparse.ArgumentParser:
     )
     decode.set_defaults(run=run_decode)
 
+
+def add_info(commands: Commands) -> None:
     info = commands.add_parser(
         "info",
         help="what a stream holds",
@@ -139,6 +151,8 @@ def parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="one line of JSON for each stream")
     info.set_defaults(run=run_info)
 
+
+def add_strip(commands: Commands) -> None:
     strip = commands.add_parser(
         "strip",
         help="contact sheet of an image over the levels",
@@ -149,7 +163,6 @@ def parser() -> argparse.ArgumentParser:
     strip.add_argument("output", help="where to draw it: .png, .pdf, ...")
     _model(strip)
     strip.set_defaults(run=run_strip)
-    return top
 
 
 def run_encode(options: argparse.Namespace) -> int:
