@@ -92,33 +92,45 @@ def main(cfg: DictConfig) -> None:
 
 
 def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Aggregated results of models and of measured codecs: of the runs, or kept from earlier.
+    """Aggregated results of models and of measured codecs: of this machine, or kept from earlier.
 
     Raises:
         UserError: there are none.
     """
     words = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
-    chosen = "runs" in words and "results" not in words
     patterns = [*map(str, listed(cfg.runs))]
     measured = results.read(find(patterns, cfg.images))
     measured = measured[measured.dataset == cfg.images]
     if len(measured):
-        baselines = results.read(Path(path) for path in sorted(glob.glob(cfg.baselines)))
-        baselines = baselines[baselines.dataset == cfg.images]
-        if other := results.of_other_images(pd.concat([measured, baselines])):
+        ours = results.aggregate(measured)
+        codecs = results.read(Path(path) for path in sorted(glob.glob(cfg.baselines)))
+        codecs = codecs[codecs.dataset == cfg.images]
+        if other := results.of_other_images(pd.concat([measured, codecs])):
             log.warning("Not of the same images as the rest, so not to be compared with it: %s.",
                         "; ".join(other))  # fmt: skip
-        return results.aggregate(measured), results.aggregate(baselines)
-    kept = Path(cfg.results)
-    table = results.read_means(kept) if kept.is_file() and not chosen else None
-    if table is None or (table := table[table.dataset == cfg.images]).empty:
+        if len(codecs) or "baselines" in words:
+            return ours, results.aggregate(codecs)
+        earlier = kept(cfg)
+        earlier = earlier[earlier.model.isna() & (earlier.images == ours.images.max())]
+        if len(earlier):
+            log.info("No other codecs were measured here: drawing those in %s.", cfg.results)
+        return ours, earlier
+    chosen = "runs" in words and "results" not in words
+    if chosen or (earlier := kept(cfg)).empty:
         raise UserError(
             f"No results for {cfg.images} under {', '.join(patterns)}"
-            f"{'' if chosen else f', nor in {kept}'}: make some "
+            f"{'' if chosen else f', nor in {cfg.results}'}: make some "
             "with `python -m progdtd.evaluate run=<run>`, or set runs= and images=."
         )
-    log.info("No run has results here: drawing those in %s.", kept)
-    return table[table.model.notna()], table[table.model.isna()]
+    log.info("No run has results here: drawing those in %s.", cfg.results)
+    return earlier[earlier.model.notna()], earlier[earlier.model.isna()]
+
+
+def kept(cfg: DictConfig) -> pd.DataFrame:
+    """The results that `results=` keeps of these images, if there are any."""
+    path = Path(cfg.results)
+    table = results.read_means(path) if path.is_file() else results.no_means()
+    return table[table.dataset == cfg.images]
 
 
 def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:

@@ -87,6 +87,11 @@ def read_means(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is not a table that progdtd.figures wrote ({error}).") from error
 
 
+def no_means() -> pd.DataFrame:
+    """A table of means without a row."""
+    return aggregate(read([]))
+
+
 def _read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, float_precision="round_trip")  # what was written, to the last digit
 
@@ -126,5 +131,5 @@ def aggregate(table: pd.DataFrame) -> pd.DataFrame:
     A level whose images have unequal counts within one curve is kept: `images` shows it. Means of
     MS-SSIM and SSIM are over the images that have one, which may be fewer.
     """
-    levels = table.groupby(LEVEL, dropna=False, sort=True)
+    levels = table.astype(NUMBERS).groupby(LEVEL, dropna=False, sort=True)
     return levels[MEANS].mean().assign(images=levels["image"].nunique()).reset_index()
