@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from progdtd.check import number
 from progdtd.errors import UserError
 from progdtd.paths import CONF, listed
+from progdtd.run import CONFIG, RECORD
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ def find(run: list[Any]) -> list[Path]:
                 "give a run directory such as outputs/train/<run>, a weights file or a glob."
             )
         named = not glob.has_magic(pattern)
+        if bare := [match for match in matches if began(match) and not has_weights(match)]:
+            log.warning("Without weights, and left out: %s", ", ".join(map(str, bare)))
         found += [path for path in matches if has_weights(path) or (named and path.is_file())]
     if not found:
         raise UserError(
@@ -66,6 +69,11 @@ def find(run: list[Any]) -> list[Path]:
                 "them, or rename it."
             )
     return list(places.values())
+
+
+def began(path: Path) -> bool:
+    """Whether this is the directory of a run."""
+    return (path / CONFIG).exists() or (path / RECORD).exists()
 
 
 def has_weights(path: Path) -> bool:

@@ -191,7 +191,8 @@ def find_held_out(directory: Path) -> tuple[str, list[Path]]:
         raise UserError(f"images=held_out needs a run directory; {directory} has no {run.CONFIG}.")
     held = [Path(path) for path in run.recorded(directory).get("held_out", [])]
     if not held:
-        raise UserError(f"{directory} held out no images.")
+        raise UserError(f"{directory} does not say which images it held out, as released models do "
+                        "not, or held out none: name images instead.")  # fmt: skip
     return f"{OmegaConf.load(config).dataset.name}-held-out", held
 
 

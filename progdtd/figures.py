@@ -4,7 +4,7 @@ import glob
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def main(cfg: DictConfig) -> None:
             )  # fmt: skip
             written += save(figure, out / f"rate_distortion_{protocol}{suffix}")
         for key, _ in left.groupby(results.MODEL, dropna=False):
-            log.warning("In no figure of %s: %s", protocol, results.spelled(key))
+            log.warning("In no figure of %s, but in the tables: %s", protocol, results.spelled(key))
     deltas = bd.compare(ours, published, baselines, others)
     written += bd.write(deltas, out)
     if cfg.strip.run:
@@ -171,8 +171,8 @@ def rate_distortion(
     others: pd.DataFrame,
     title: str,
 ) -> Figure:
-    """MS-SSIM and PSNR over the rate, a curve for each model; colour is lambda, or the drop where
-    several share one lambda, marker the range and what else tells models apart.
+    """MS-SSIM and PSNR over the rate, a curve for each model; colour is lambda, or where all have
+    one, the drop or the run; marker the range and what else tells models apart.
 
     Args:
         ours: aggregated results of one protocol.
@@ -180,14 +180,13 @@ def rate_distortion(
         baselines: aggregated results of measured codecs.
         others: published curves of other codecs.
     """
-    lambdas = sorted(set(ours["lambda"].dropna()) | set(published["lambda"]))
-    colour = {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(lambdas)}
-    drops = sorted(set(ours["drop"]))
-    shade = "drop" if ours["lambda"].nunique() == 1 < len(drops) else "lambda"
-    if shade == "drop":
-        colour |= {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(drops)}
     ours = _numbered(ours)
+    varies = (key for key in ("lambda", "drop", "nth") if ours[key].nunique() > 1)
+    shade = next(varies, "lambda")
+    colour = _palette([*ours["lambda"].dropna(), *published["lambda"]])
+    shades = colour if shade == "lambda" else _palette(ours[shade])
     marker = _markers(ours, published)
+    highest = 1.04 * pd.concat([ours.bpp, published.bpp]).max()
     labels: dict[str, Line2D] = {}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 3.6), layout="constrained")
@@ -206,14 +205,15 @@ def rate_distortion(
                 labels.setdefault("ProgDTD, published (512×512, last patch)", line)
             for key, curve in ours.groupby([*results.MODEL, "nth"], dropna=False):
                 named: dict[str, Any] = dict(zip([*results.MODEL, "nth"], key, strict=True))
-                style = {"color": colour.get(named[shade], "black"), "marker": marker[_kin(named)]}
+                style = {"color": shades.get(named[shade], "black"), "marker": marker[_kin(named)]}
                 if named["kind"] == "planes":
                     style |= {"linestyle": (0, (4, 1)), "mfc": "white"}
                 labels[_label(named, ours)] = _line(
                     axis, results.trained(curve), metric, **style, lw=1.3, ms=3.2
                 )
             axis.set(xlabel="Rate (bit per pixel)", ylabel=name)
-            axis.set_xlim(0, 1.04 * pd.concat([ours.bpp, published.bpp]).max())
+            _frame(axis, highest)
+        labels = {label: line for label, line in labels.items() if len(_up_to(highest, line))}
         order = sorted(labels, key=lambda label: (not label.startswith(OURS), label))
         figure.legend(
             [labels[label] for label in order], order, loc="outside lower center", ncols=3,
@@ -221,6 +221,26 @@ def rate_distortion(
         )  # fmt: skip
         figure.suptitle(title, fontsize=8)
     return figure
+
+
+def _palette(values: Iterable) -> dict[Any, str]:
+    """A colour for each value, in their order; the first again after the last."""
+    return dict(zip(sorted(set(values)), itertools.cycle(COLOURS), strict=False))
+
+
+def _frame(axis: Axes, rate: float) -> None:
+    """Show a panel up to a rate, and as high and low as its points up to there."""
+    axis.set_xlim(0, rate)
+    shown = np.concatenate([_up_to(rate, line) for line in axis.lines])
+    if len(shown):
+        margin = 0.04 * np.ptp(shown) or 0.5
+        axis.set_ylim(shown.min() - margin, shown.max() + margin)
+
+
+def _up_to(rate: float, line: Line2D) -> np.ndarray:
+    """The heights of a curve's points up to a rate."""
+    x, y = (np.asarray(values, float) for values in line.get_data())
+    return y[x <= rate]
 
 
 def _numbered(ours: pd.DataFrame) -> pd.DataFrame:

@@ -176,9 +176,8 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=240, no_color=True)
 
 
-def show(places: Iterable[Path]) -> None:
-    """Print the table of the runs in some places once."""
-    directories = runs(places)
+def show(directories: Sequence[Path]) -> None:
+    """Print the table of some runs once, if there are any."""
     if directories:
         console().print(table(directories))
 
@@ -234,14 +233,14 @@ def main() -> None:
         named = ", ".join(arguments.places)
         parser.exit(1, f"No runs in {named}. Start one: python -m progdtd.train --help\n")
     if not sys.stdout.isatty() or arguments.once:
-        show(places())
+        show(runs(places()))
         return
     with suppress(KeyboardInterrupt), Live(runs(places())) as live:
         while any(read(path).state in ("running", "waiting") for path in live.directories):
             live.refresh()
             time.sleep(REFRESH)
             live.directories = runs(places())
-    show(places())
+    show(runs(places()))
 
 
 if __name__ == "__main__":

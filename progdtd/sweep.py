@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -32,7 +32,10 @@ PLUGINS = {"slurm": "submitit", "ray": "ray"}
 
 def check_words(arguments: Sequence[str]) -> None:
     """End with a sentence at what Hydra would show a traceback for: a launcher that is not
-    installed, a group without a choice."""
+    installed, a group without a choice, a look at the configurations of a sweep."""
+    if {"-m", "--multirun"} & {*arguments} and {"-c", "--cfg"} & {*arguments}:
+        raise SystemExit("--cfg shows one configuration: leave out -m, and give one value of each "
+                         "option (with an experiment that sweeps, hydra.mode=RUN).")  # fmt: skip
     for word in arguments:
         group, given, choice = word.partition("=")
         if given and choice in ("", "null") and Path(CONF, group).is_dir():
@@ -121,7 +124,8 @@ def named() -> Iterator[None]:
 class Plan(Callback):
     """Writes down which runs a sweep will have, before the first of them starts."""
 
-    directory: Path | None = None
+    runs: ClassVar[list[Path]] = []
+    """The directories of those runs."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         with named():
@@ -136,9 +140,10 @@ class Plan(Callback):
             check_names(names)
         except UserError as error:
             raise SystemExit(str(error)) from error  # Hydra would make a warning of it
-        Plan.directory = Path(config.hydra.sweep.dir)
+        directory = Path(config.hydra.sweep.dir)
+        Plan.runs = [directory / name for name in names]
         text = json.dumps({"started": time.time(), "runs": names}, indent=2) + "\n"
-        write_aside(Plan.directory / PLAN, lambda aside: aside.write_text(text))
+        write_aside(directory / PLAN, lambda aside: aside.write_text(text))
 
 
 def planned(config: DictConfig) -> list[str]:
@@ -161,12 +166,12 @@ def planned(config: DictConfig) -> list[str]:
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Show what became of the runs of a sweep, however it ended."""
-    Plan.directory = None
+    """Show what became of the runs of a sweep, however it ended, once one has begun."""
+    Plan.runs = []
     try:
         yield
     finally:
-        if Plan.directory:
+        if any(directory.exists() for directory in Plan.runs):
             from progdtd import status
 
-            status.show([Plan.directory])
+            status.show(Plan.runs)

@@ -14,6 +14,7 @@ from progdtd import run, sweep
 from progdtd.check import check, check_names
 from progdtd.errors import UserError
 from progdtd.paths import CONF
+from progdtd.requeue import LAUNCHER
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ def task(cfg: DictConfig) -> None:
     directory = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     try:
         check_names(cfg)
+        if HydraConfig.get().mode == RunMode.RUN and LAUNCHER not in os.environ:
+            check(cfg)  # of a sweep it is recorded which run was refused
         if follows():
             follow(cfg, directory)
         else:

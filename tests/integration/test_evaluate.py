@@ -90,6 +90,9 @@ def test_held_out_images_are_those_not_trained_on(command, trained) -> None:
     assert command("evaluate", *arguments)[0] == 0
     table = pd.read_csv(trained / "evaluation/photos-held-out_native.csv")
     assert set(table.image) == {"coffee", "rocket"}
+    (trained / "run.json").unlink()  # as a released model has none
+    code, output = command("evaluate", *arguments)
+    assert (code, "does not say which images it held out" in output) == (1, True)
 
 
 def test_what_a_table_lacks_is_said(command, trained, images) -> None:
@@ -112,8 +115,11 @@ def test_a_glob_finds_the_runs_among_what_else_is_there(command, trained, images
         shutil.copy(images / "a.png", trained.with_name(name))
     shutil.copy(trained / "last.pt", trained.with_name("z"))
     arguments = (f"images={images}", "protocols=[native]", "levels=[1.0]")
+    trained.with_name("failed").mkdir()
+    trained.with_name("failed").joinpath("run.json").write_text("{}")
     code, output = command("evaluate", f"run={trained.parent}/*", *arguments)
     assert code == 0, output
+    assert f"Without weights, and left out: {trained.with_name('failed')}" in output
     assert (trained / "evaluation/images_native.csv").exists()
     assert len(list(Path("outputs/weights").iterdir())) == 1
     code, output = command("evaluate", f"run={trained.parent}/*.png", *arguments)

@@ -108,6 +108,24 @@ def test_a_sweep_over_what_directories_are_not_named_after(command) -> None:
     assert {status.read(path).state for path in status.runs([Path(GROUP)])} == {"finished"}
 
 
+def test_a_sweep_ends_in_a_table_of_its_own_runs(command) -> None:
+    for seed in (0, 1):
+        words = ("experiment=smoke", f"seed={seed}", "trainer.steps=1")
+        code, output = command("train", "-m", *words)
+        assert code == 0, output
+    assert "last error" in output
+    assert "seed-1" in output.partition("last error")[2]
+    assert "seed-0" not in output.partition("last error")[2]
+
+
+def test_a_sweep_that_does_not_begin_has_no_table(command, monkeypatch) -> None:
+    code, output = command("train", "-m", "experiment=smoke", "--cfg", "job")
+    assert (code, "leave out -m" in output, "Traceback" in output) == (1, True, False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    code, output = command("train", "-m", "experiment=smoke", "launcher=gpus")
+    assert (code, "last error" in output) == (1, False), output
+
+
 @pytest.mark.parametrize("mode", [(), ("-m",)])
 @pytest.mark.parametrize(
     ("word", "missing"), [("run_name='${trainer.rl}'", "trainer.rl"), ("~drop.name", "drop.name")]
@@ -500,7 +518,7 @@ def test_status_fits_a_terminal(trained) -> None:
 
 def test_status_names_the_groups_of_several(command) -> None:
     for group in ("one", "two"):
-        assert command("train", "experiment=smoke", f"group={group}", "lambda=-1")[0] == 1
+        assert command("train", "experiment=smoke", f"group={group}", "trainer.crop=65")[0] == 1
     code, output = command("status", "outputs/*")
     assert code == 0
     assert [f"{group}/hyperprior_dtd" in output for group in ("one", "two")] == [True, True]

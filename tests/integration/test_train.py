@@ -328,3 +328,8 @@ def test_bad_input_gets_one_clear_message(command, arguments, said) -> None:
     assert "Traceback" not in output
     assert "Error in call to target" not in output
     assert not list(Path("outputs").rglob("config.yaml")), "the directory is free for a right start"
+
+
+def test_a_value_that_cannot_be_leaves_no_failed_run(command) -> None:
+    assert command("train", "experiment=smoke", "lambda=0")[0] == 1
+    assert not list(Path("outputs").rglob("run.json"))

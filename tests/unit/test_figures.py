@@ -178,7 +178,9 @@ def test_curves_of_other_images_and_curves_in_no_figure_are_named(command) -> No
     assert code == 0, output
     assert "Not of the same images as the rest" in output
     assert "dtd 0.0 1 0.01 0 0.01-0.0-1 channels 0 native kodak (1 images)" in output
-    assert "In no figure of native: ProgDTD hyperprior latent_only 0.3 1" in output
+    assert (
+        "In no figure of native, but in the tables: ProgDTD hyperprior latent_only 0.3 1" in output
+    )
 
 
 def test_planes_alone_are_drawn_with_a_picture_that_is_exact(command) -> None:
@@ -239,3 +241,23 @@ def test_effort_seeds_and_runs_can_be_told_apart(command) -> None:
         .lines
     }
     assert len(set(lines.values())) == len(lines) == 5
+    assert len({colour for colour, _, _ in lines.values()}) == 2
+
+
+def test_a_panel_is_as_high_as_what_it_shows() -> None:
+    ours = curves.progdtd().query("`lambda` == 0.01 and range_low == 0").assign(
+        codec="ProgDTD", model="m", drop="dtd", seed=0, run="r", kind="channels", effort=0
+    )  # fmt: skip
+    points = {"JPEG": (0.1, 25.0), "lossless": (9.0, 60.0)}
+    baselines = pd.DataFrame(
+        [{"codec": codec, "bpp": bpp + more, "psnr": psnr, "ms_ssim_db": psnr}
+         for codec, (bpp, psnr) in points.items() for more in (0, 0.1, 9)]
+    )  # fmt: skip
+    nothing = curves.codecs().iloc[:0]
+    figure = figures.rate_distortion(ours, curves.progdtd().iloc[:0], baselines, nothing, "")
+    psnr = figure.axes[1]
+    assert psnr.get_ylim()[0] < ours.psnr.min()
+    assert ours.psnr.max() < psnr.get_ylim()[1] < 40
+    shown = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert "JPEG" in shown
+    assert "lossless" not in shown
