@@ -6,7 +6,7 @@ ARGS ?=
 RUN = $(VENV)/bin/python
 INSTALLED = $(VENV)/installed
 QUICK = outputs/quickstart
-QUICK_RUN = $(QUICK)/hyperprior_dtd_lambda-0.05_range-0.0-1.0_seed-0
+QUICK_RUN = $(QUICK)/model
 
 .PHONY: help install quickstart sweep status evaluate baselines figures notebook test test-all lint benchmark clean
 
@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 quickstart: $(INSTALLED)  ## train, evaluate and draw on the bundled photographs: minutes, no data needed
-	$(RUN) -m progdtd.train experiment=quickstart $(ARGS)
+	$(RUN) -m progdtd.train experiment=quickstart run_name=model $(ARGS)
 	$(RUN) -m progdtd.evaluate run=$(QUICK_RUN) images=held_out protocols=[native]
 	$(RUN) -m progdtd.figures runs=$(QUICK_RUN) images=photos-held-out out=$(QUICK)/figures \
 	  strip.run=$(QUICK_RUN) strip.image=held_out

@@ -131,8 +131,8 @@ def described(deltas: pd.DataFrame) -> str:
         (
             row["codec"], row["model"], row["drop"],
             f"{row['range_low']:g} to {row['range_high']:g}",
-            f"{row['lambda']:g}", f"{row['seed']:g}", row["run"], row["kind"], f"{row['effort']:g}",
-            row["protocol"], row["against"],
+            f"{row['lambda']:g}", f"{row['seed']:.0f}", row["run"], row["kind"],
+            f"{row['effort']:g}", row["protocol"], row["against"],
             _number(row["bd_rate"], ".1f"), _number(row["bd_psnr"], ".2f"),
         )
         for row in deltas.to_dict("records")

@@ -12,6 +12,8 @@ from typing import Any
 
 import safetensors
 import torch
+from compressai.models.utils import remap_old_keys
+from compressai.zoo.pretrained import load_pretrained
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -267,8 +269,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _compressai(state: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Recognise a bare state dict of a CompressAI hyperprior by the shapes of its layers."""
+    """Recognise a bare state dict of a CompressAI hyperprior, of any version, by the shapes of its
+    layers."""
     try:
+        state = remap_old_keys("entropy_bottleneck", load_pretrained(state))
         n, m = state["g_a.0.weight"].shape[0], state["g_a.6.weight"].shape[0]
         outputs = state["h_s.4.weight"].shape[0]
     except (KeyError, TypeError, AttributeError, IndexError) as error:

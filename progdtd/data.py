@@ -61,7 +61,8 @@ def photos() -> list[Path]:
 
 
 def folder(root: str | Path) -> list[Path]:
-    """All images (JPEG, PNG, WebP, TIFF) in a directory tree, in the order of their names.
+    """All images (JPEG, PNG, WebP, TIFF) in a directory tree, also in folders that are links, in
+    the order of their names.
 
     Raises:
         UserError: no such directory, or no image in it.
@@ -72,10 +73,23 @@ def folder(root: str | Path) -> list[Path]:
             f"{root} is no directory. Give one that holds images (dataset.root=... for training, "
             "images=... for evaluation), or set PROGDTD_DATA to where your datasets are."
         )
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    paths = sorted(path for path in _files(root) if path.suffix.lower() in EXTENSIONS)
     if not paths:
         raise UserError(f"{root} holds no images ({', '.join(sorted(EXTENSIONS))}).")
     return paths
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """The files of a directory tree; a folder that several links lead to counts once."""
+    seen: set[str] = set()
+    for directory, folders, files in os.walk(root, followlinks=True):
+        folders.sort()
+        real = os.path.realpath(directory)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(directory, name) for name in files)
 
 
 def vimeo90k(root: str | Path, split: str = "tri_trainlist.txt") -> list[Path]:

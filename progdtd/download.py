@@ -5,6 +5,7 @@ Vimeo-90k is 33 GB: the libraries for verified downloads start over where a conn
 
 import hashlib
 import os
+import re
 import time
 from pathlib import Path
 
@@ -34,8 +35,12 @@ def fetch(url: str, path: Path, sha256: str | None = None) -> None:
         sha256: its expected hexadecimal digest; None: only its length is checked.
 
     Raises:
-        UserError: no such file, no connection after several attempts, or a wrong checksum.
+        UserError: no such file, no connection after several attempts, or a wrong checksum or none.
     """
+    if sha256 is not None:
+        sha256 = sha256.strip().lower()
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise UserError(f"{sha256} is no SHA-256: that has 64 hexadecimal digits.")
     if path.exists() and (sha256 is None or digest(path) == sha256):
         return
     part = path.with_name(path.name + ".part")

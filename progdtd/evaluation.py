@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def evaluate(
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
     directory = directory_of(path)
     made = identity(loaded) | {
-        "dataset": dataset, "run": directory.parent.name, "effort": effort,
+        "dataset": dataset, "run": directory.resolve().parent.name, "effort": effort,
     }  # fmt: skip
     table = pd.DataFrame(row | made for row in rows)
     say_what_is_missing(table, len(paths))
@@ -197,12 +198,15 @@ def find_held_out(directory: Path) -> tuple[str, list[Path]]:
 
 
 def directory_of(path: Path) -> Path:
-    """Where results go: into the run's directory, and for weights from elsewhere to outputs/."""
+    """Where results go: into the run's directory, and for weights from elsewhere to a folder of
+    outputs/ that is named after them and, as others may have their name, after where they are."""
     if path.is_dir():
         return path / "evaluation"
     if (path.parent / run.CONFIG).exists():
         return path.parent / "evaluation"
-    return Path("outputs", "weights", f"{path.resolve().parent.name}_{path.stem}", "evaluation")
+    place = path.resolve()
+    name = f"{place.parent.name}_{path.stem}_{sha256(str(place).encode()).hexdigest()[:6]}"
+    return Path("outputs", "weights", name, "evaluation")
 
 
 def summary(table: pd.DataFrame) -> str:

@@ -60,7 +60,7 @@ def main(cfg: DictConfig) -> None:
                         f"{', '.join(sorted(set(others.codec)))}.")  # fmt: skip
     others = others[others.codec.isin(wanted) & (others.metric_optimised != "ms-ssim")]
     published = curves.progdtd() if cfg.published else curves.progdtd().iloc[:0]
-    if cfg.images != "kodak":
+    if str(cfg.images) != "kodak":
         others, published = others.iloc[:0], published.iloc[:0]
 
     out = Path(cfg.out)
@@ -76,7 +76,7 @@ def main(cfg: DictConfig) -> None:
             left = left.drop(curves_of.index, errors="ignore")
             figure = rate_distortion(
                 curves_of, published if beside else published.iloc[:0], baselines[whole_images],
-                others[whole_images], f"{cfg.images.capitalize()}, {TITLES[str(protocol)]}",
+                others[whole_images], f"{str(cfg.images).capitalize()}, {TITLES[str(protocol)]}",
             )  # fmt: skip
             written += save(figure, out / f"rate_distortion_{protocol}{suffix}")
         for key, _ in left.groupby(results.MODEL, dropna=False):
@@ -98,13 +98,13 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
         UserError: there are none.
     """
     words = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
-    patterns = [*map(str, listed(cfg.runs))]
-    measured = results.read(find(patterns, cfg.images))
-    measured = measured[measured.dataset == cfg.images]
+    patterns, images = [*map(str, listed(cfg.runs))], str(cfg.images)
+    measured = results.read(find(patterns, images))
+    measured = measured[measured.dataset == images]
     if len(measured):
         ours = results.aggregate(measured)
         codecs = results.read(Path(path) for path in sorted(glob.glob(cfg.baselines)))
-        codecs = codecs[codecs.dataset == cfg.images]
+        codecs = codecs[codecs.dataset == images]
         if other := results.of_other_images(pd.concat([measured, codecs])):
             log.warning("Not of the same images as the rest, so not to be compared with it: %s.",
                         "; ".join(other))  # fmt: skip
@@ -118,7 +118,7 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     chosen = "runs" in words and "results" not in words
     if chosen or (earlier := kept(cfg)).empty:
         raise UserError(
-            f"No results for {cfg.images} under {', '.join(patterns)}"
+            f"No results for {images} under {', '.join(patterns)}"
             f"{'' if chosen else f', nor in {cfg.results}'}: make some "
             "with `python -m progdtd.evaluate run=<run>`, or set runs= and images=."
         )
@@ -130,7 +130,7 @@ def kept(cfg: DictConfig) -> pd.DataFrame:
     """The results that `results=` keeps of these images, if there are any."""
     path = Path(cfg.results)
     table = results.read_means(path) if path.is_file() else results.no_means()
-    return table[table.dataset == cfg.images]
+    return table[table.dataset == str(cfg.images)]
 
 
 def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
@@ -245,8 +245,8 @@ def _up_to(rate: float, line: Line2D) -> np.ndarray:
 
 def _numbered(ours: pd.DataFrame) -> pd.DataFrame:
     """With a column `nth` that numbers the runs which nothing but their names tells apart."""
-    models = ours[results.MODEL].drop_duplicates().sort_values("run")
-    alike = [column for column in results.MODEL if column != "run"]
+    alike = [column for column in results.MODEL if column not in ("run", "kind", "effort")]
+    models = ours[[*alike, "run"]].drop_duplicates().sort_values("run")
     return ours.merge(models.assign(nth=models.groupby(alike, dropna=False).cumcount()))
 
 
@@ -293,7 +293,7 @@ def _label(named: dict, ours: pd.DataFrame) -> str:
     """λ and range, and the model, drop, seed and run where those before leave more than one."""
     more = [str(named[key]) for key in ("model", "drop") if ours[key].nunique() > 1]
     if ours.seed.nunique() > 1:
-        more.append(f"seed {named['seed']:g}")
+        more.append(f"seed {named['seed']:.0f}")
     if ours.nth.any():
         more.append(named["run"])
     low, high = named["range_low"], named["range_high"]

@@ -29,6 +29,8 @@ IDENTITY = COLUMNS[: COLUMNS.index("image")]
 NUMBERS = dict.fromkeys(("range_low", "range_high", "lambda", "seed", "effort"), float)
 """Of these, 1 and 1.0 are the same model."""
 
+NAMES = ("codec", "model", "drop", "run", "kind", "protocol", "dataset", "image")
+
 LEVEL = [*IDENTITY, "p", "latent_channels", "hyper_channels"]
 """What names a point of a rate-distortion curve."""
 
@@ -59,7 +61,10 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
             raise UserError(f"{path} cannot be read as CSV ({error}).") from error
         missing = [column for column in COLUMNS if column not in table]
         if missing:
-            raise UserError(f"{path} is not a results table: it lacks {', '.join(missing)}.")
+            raise UserError(
+                f"{path} is not a results table: it lacks {', '.join(missing)}. One of an earlier "
+                "version has to be measured again: delete it first."
+            )
         try:
             named = table[IDENTITY].astype(NUMBERS).drop_duplicates().astype(str)
         except ValueError as error:
@@ -93,7 +98,9 @@ def no_means() -> pd.DataFrame:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, float_precision="round_trip")  # what was written, to the last digit
+    """What was written: numbers to the last digit, names also where they look like numbers."""
+    return pd.read_csv(path, float_precision="round_trip", dtype=dict.fromkeys(NAMES, str),
+                       keep_default_na=False, na_values=[""])  # fmt: skip
 
 
 def trained(curve: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,7 @@ python scripts/report.py outputs/reference --controls outputs/controls --readme
 
 import argparse
 import itertools
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -33,6 +34,10 @@ def main() -> None:
     options = parser.parse_args()
     levels = results.read_means(options.folder / "results.csv")
     deltas = pd.read_csv(options.folder / "bd.csv")
+    alike = levels[levels.model.notna()].groupby([*NAMED, "drop", "kind", "effort"], dropna=False)
+    if (alike.run.nunique() > 1).any():
+        sys.exit("These tables have one line for each lambda, range and drop: draw and report "
+                 "one run of each (seeds, models and the like apart).")  # fmt: skip
     native = levels[levels.protocol == "native"]
     models, beside = native[native.model.notna()], native[native.model.isna()]
     double, deltas = (table[table["drop"] == "dtd"] for table in (models, deltas))

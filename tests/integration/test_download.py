@@ -75,6 +75,14 @@ def sha256(server) -> str:
     return digest(server.root / "file.bin")
 
 
+def test_a_checksum_may_be_written_in_capitals_and_has_to_be_one(server, sha256) -> None:
+    fetch(f"{server.url}/file.bin", Path("file.bin"), f" {sha256.upper()}\n")
+    assert Path("file.bin").read_bytes() == CONTENT
+    with pytest.raises(UserError, match="64 hexadecimal digits"):
+        fetch(f"{server.url}/file.bin", Path("other.bin"), "abc")
+    assert not Path("other.bin.part").exists()
+
+
 def test_a_cut_connection_is_continued(server, sha256) -> None:
     server.cut = 1_200_000
     fetch(f"{server.url}/file.bin", Path("file.bin"), sha256)

@@ -135,8 +135,19 @@ def test_weights_of_one_name_have_results_of_their_own(command, trained, images)
     code, output = command("evaluate", "run=[a/m.safetensors,b/m.safetensors]",
                            f"images={images}", "protocols=native", "levels=1")  # fmt: skip
     assert code == 0, output
-    for name in ("a", "b"):
-        assert Path("outputs/weights", f"{name}_m", "evaluation/images_native.csv").exists()
+    Path("elsewhere").mkdir()
+    shutil.copytree("a", "elsewhere/a")
+    arguments = (f"images={images}", "protocols=native", "levels=1")
+    assert command("evaluate", "run=elsewhere/a/m.safetensors", *arguments)[0] == 0
+    found = sorted(Path("outputs/weights").glob("*/evaluation/images_native.csv"))
+    assert [path.parts[2].rpartition("_")[0] for path in found] == ["a_m", "a_m", "b_m"]
+
+
+def test_a_run_has_its_name_also_from_within(command, trained, images, monkeypatch) -> None:
+    monkeypatch.chdir(trained)
+    code, output = command("evaluate", "run=.", f"images={images}", "protocols=native", "levels=1")
+    assert code == 0, output
+    assert set(pd.read_csv("evaluation/images_native.csv").run) == {trained.name}
 
 
 def test_a_model_that_cannot_code_images_has_a_way(command, trained, images) -> None:

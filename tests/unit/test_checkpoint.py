@@ -87,6 +87,19 @@ def test_a_truncated_checkpoint_is_told(tmp_path) -> None:
         checkpoint.load_checkpoint(path)
 
 
+def test_compressai_state_dicts_of_its_earlier_versions_are_too(tmp_path) -> None:
+    state = ScaleHyperprior(8, 12).state_dict()
+    old = {}
+    for name, value in state.items():
+        for part, before in (("matrices", "matrix"), ("biases", "bias"), ("factors", "factor")):
+            name = name.replace(f"entropy_bottleneck.{part}.", f"entropy_bottleneck._{before}")
+        old[f"module.{name}"] = value
+    assert any("_matrix0" in name for name in old)
+    torch.save(old, tmp_path / "old.pt")
+    loaded = checkpoint.load_model(tmp_path / "old.pt").model.state_dict()
+    assert all(torch.equal(loaded[name], state[name]) for name in checkpoint.parameters(state))
+
+
 def test_a_full_disk_loses_nothing(tmp_path) -> None:
     """A limit on the size of files makes the real write fail half-way, as a full disk does."""
     path = tmp_path / "last.pt"

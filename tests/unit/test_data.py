@@ -29,6 +29,17 @@ def test_folder_finds_every_format_in_order(images) -> None:
     assert names == ["a.png", "b.jpg", "c.webp", "d.tiff", "e.JPEG"]
 
 
+def test_folders_may_be_links_and_be_named_like_images(images, tmp_path) -> None:
+    linked = tmp_path / "linked"
+    (linked / "d.png").mkdir(parents=True)
+    (linked / "one").symlink_to(images, target_is_directory=True)
+    (linked / "two").symlink_to(images, target_is_directory=True)
+    (linked / "round").symlink_to(linked, target_is_directory=True)
+    found = [path.relative_to(linked).parts for path in data.folder(linked)]
+    assert [parts[-1] for parts in found] == [path.name for path in data.folder(images)]
+    assert {parts[0] for parts in found} == {"one"}
+
+
 def test_a_batch_is_a_function_of_seed_and_step(images) -> None:
     one = batches(images)
     assert one[5].shape == (3, 3, 64, 64)

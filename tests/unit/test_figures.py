@@ -244,6 +244,30 @@ def test_effort_seeds_and_runs_can_be_told_apart(command) -> None:
     assert len({colour for colour, _, _ in lines.values()}) == 2
 
 
+def test_other_runs_and_long_seeds_are_no_kinds_of_one_model(command) -> None:
+    """Planes of one run beside channels of another are named; images may be called a number."""
+    write_runs(dataset="2020")
+    table = pd.read_csv("outputs/train/0.1-0.0-1/evaluation/2020_native.csv")
+    for name, different in (
+        ("finer", {"kind": "planes"}), ("a", {"seed": 20240101}), ("b", {"seed": 20240102})
+    ):  # fmt: skip
+        other = table.assign(run=name, **different)
+        results.write(
+            other.to_dict("records"), Path(f"outputs/train/{name}/evaluation/2020_native.csv")
+        )
+    code, output = command("figures", "images=2020")
+    assert code == 0, output
+    ours = results.read_means(Path("outputs/figures/results.csv"))
+    native = ours[(ours.protocol == "native") & (ours["lambda"] == 0.1) & (ours.range_low == 0)]
+    nothing = ours.iloc[:0]
+    figure = figures.rate_distortion(native, curves.progdtd().iloc[:0], nothing, nothing, "")
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(labels) == 4
+    assert [sum(said in label for label in labels) for said in ("20240101", "20240102")] == [1, 1]
+    assert [label.split(", ")[-1] for label in labels if "planes" in label] == ["finer"]
+    assert any(label.endswith("0.1-0.0-1") for label in labels)
+
+
 def test_a_panel_is_as_high_as_what_it_shows() -> None:
     ours = curves.progdtd().query("`lambda` == 0.01 and range_low == 0").assign(
         codec="ProgDTD", model="m", drop="dtd", seed=0, run="r", kind="channels", effort=0

@@ -39,6 +39,16 @@ def test_models_without_planes_have_tables_too(script, tables) -> None:
     assert "| effort | p = 1 without |" in output
 
 
+def test_two_seeds_are_refused(script, tables) -> None:
+    more = {name: table.assign(seed=1, run="other") for name, table in tables.items()}
+    for name in tables:
+        pd.concat([tables[name], more[name]]).to_csv(name, index=False)
+    code, output = script("report.py", ".")
+    assert code == 1
+    assert "one line for each lambda, range and drop" in output
+    assert "Traceback" not in output
+
+
 def test_two_efforts_have_two_lines(script, tables) -> None:
     more = {name: table[table.effort == 10].assign(effort=20) for name, table in tables.items()}
     output = printed(script, {name: pd.concat([tables[name], more[name]]) for name in tables})

@@ -50,6 +50,18 @@ def test_models_are_shown_where_they_were_trained() -> None:
     assert len(results.trained(table.assign(kind="planes"))) == 4
 
 
+def test_names_that_look_like_numbers_are_names(tmp_path) -> None:
+    names = ["0.001", "01", "1", "NA", "null"]
+    for name in names:
+        row = RUN | {"run": name, "image": "7", "p": 0.1, "bpp": 1.0, "psnr": 30.0}
+        results.write([row], tmp_path / f"{name}.csv")
+    table = results.read(sorted(tmp_path.glob("*.csv")))
+    assert sorted(table.run) == names
+    assert set(table["image"]) == {"7"}
+    results.aggregate(table).to_csv(tmp_path / "means", index=False)
+    assert sorted(results.read_means(tmp_path / "means").run) == names
+
+
 def test_nothing_to_read_is_an_empty_table() -> None:
     assert list(results.read([]).columns) == results.COLUMNS
     assert results.aggregate(results.read([])).empty
