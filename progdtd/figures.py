@@ -187,7 +187,7 @@ def rate_distortion(
     shades = colour if shade == "lambda" else _palette(ours[shade])
     marker = _markers(ours, published)
     highest = 1.04 * pd.concat([ours.bpp, published.bpp]).max()
-    labels: dict[str, Line2D] = {}
+    labels, shown = dict[str, Line2D](), set[str]()
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 3.6), layout="constrained")
         axes = figure.subplots(1, 2)
@@ -213,8 +213,8 @@ def rate_distortion(
                 )
             axis.set(xlabel="Rate (bit per pixel)", ylabel=name)
             _frame(axis, highest)
-        labels = {label: line for label, line in labels.items() if len(_up_to(highest, line))}
-        order = sorted(labels, key=lambda label: (not label.startswith(OURS), label))
+            shown |= {label for label, line in labels.items() if len(_up_to(highest, line))}
+        order = sorted(shown, key=lambda label: (not label.startswith(OURS), label))
         figure.legend(
             [labels[label] for label in order], order, loc="outside lower center", ncols=3,
             frameon=False, handlelength=2.6,

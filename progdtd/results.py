@@ -30,6 +30,7 @@ NUMBERS = dict.fromkeys(("range_low", "range_high", "lambda", "seed", "effort"),
 """Of these, 1 and 1.0 are the same model."""
 
 NAMES = ("codec", "model", "drop", "run", "kind", "protocol", "dataset", "image")
+"""Columns of text, whatever it looks like."""
 
 LEVEL = [*IDENTITY, "p", "latent_channels", "hyper_channels"]
 """What names a point of a rate-distortion curve."""

@@ -104,7 +104,7 @@ class Progressive(nn.Module):
         scales, means = self.prior(z_hat)
         if not all(part is None or part.shape == y.shape for part in (scales, means)):
             raise ValueError(
-                f"h_s predicts scales or means of another shape than that of the latent, "
+                "h_s predicts scales or means of another shape than that of the latent, "
                 f"{tuple(y.shape)}: {tuple(scales.shape)}"
             )
         with torch.autocast(y.device.type, enabled=False):
