@@ -135,8 +135,8 @@ def kept(cfg: DictConfig) -> pd.DataFrame:
 
 def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     """The figures of one protocol: a suffix of the name, what is drawn, and whether the published
-    curves are drawn beside it. Levels of planes, an effort in encoding, and other tail drops have
-    figures of their own."""
+    curves are drawn beside it. Levels of planes, an effort in encoding, and other tail drops (with
+    both kinds of level) have figures of their own."""
     planes, effort, double = ours.kind == "planes", ours.effort > 0, ours["drop"] == "dtd"
     main = double | ~double.any()
     if (main & ~planes & ~effort).any():
@@ -145,7 +145,7 @@ def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
         yield "_planes", ours[main & ~effort], False
     if (main & effort).any():
         yield "_effort", ours[main & effort], not (main & effort & planes).any()
-    controls = results.controls(ours[~planes & ~effort])
+    controls = results.controls(ours[~effort])
     if controls["drop"].nunique() > 1:
         yield "_drops", controls, False
 
