@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from progdtd.check import number
 from progdtd.errors import UserError
 from progdtd.paths import CONF, listed
-from progdtd.run import CONFIG, RECORD
+from progdtd.run import begun
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def find(run: list[Any]) -> list[Path]:
                 "give a run directory such as outputs/train/<run>, a weights file or a glob."
             )
         named = not glob.has_magic(pattern)
-        if bare := [match for match in matches if began(match) and not has_weights(match)]:
+        if bare := [match for match in matches if begun(match) and not has_weights(match)]:
             log.warning("Without weights, and left out: %s", ", ".join(map(str, bare)))
         found += [path for path in matches if has_weights(path) or (named and path.is_file())]
     if not found:
@@ -69,11 +69,6 @@ def find(run: list[Any]) -> list[Path]:
                 "them, or rename it."
             )
     return list(places.values())
-
-
-def began(path: Path) -> bool:
-    """Whether this is the directory of a run."""
-    return (path / CONFIG).exists() or (path / RECORD).exists()
 
 
 def has_weights(path: Path) -> bool:

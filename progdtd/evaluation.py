@@ -70,9 +70,8 @@ def evaluate(
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
     directory = directory_of(path)
-    made = identity(loaded) | {
-        "dataset": dataset, "run": directory.resolve().parent.name, "effort": effort,
-    }  # fmt: skip
+    name = directory.resolve().parent.name
+    made = identity(loaded) | {"dataset": dataset, "run": name, "effort": effort}
     table = pd.DataFrame(row | made for row in rows)
     say_what_is_missing(table, len(paths))
     fitted = f"_effort-{effort}" if effort else ""

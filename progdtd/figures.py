@@ -52,6 +52,7 @@ STYLE: Any = {
 
 @hydra.main(config_path=CONF, config_name="figures", version_base="1.3")
 def main(cfg: DictConfig) -> None:
+    cfg.images = str(cfg.images)  # a folder may be called 2020
     ours, baselines = gather(cfg)
     others = curves.codecs()
     wanted = [*map(str, listed(cfg.codecs))]
@@ -60,7 +61,7 @@ def main(cfg: DictConfig) -> None:
                         f"{', '.join(sorted(set(others.codec)))}.")  # fmt: skip
     others = others[others.codec.isin(wanted) & (others.metric_optimised != "ms-ssim")]
     published = curves.progdtd() if cfg.published else curves.progdtd().iloc[:0]
-    if str(cfg.images) != "kodak":
+    if cfg.images != "kodak":
         others, published = others.iloc[:0], published.iloc[:0]
 
     out = Path(cfg.out)
@@ -76,7 +77,7 @@ def main(cfg: DictConfig) -> None:
             left = left.drop(curves_of.index, errors="ignore")
             figure = rate_distortion(
                 curves_of, published if beside else published.iloc[:0], baselines[whole_images],
-                others[whole_images], f"{str(cfg.images).capitalize()}, {TITLES[str(protocol)]}",
+                others[whole_images], f"{cfg.images.capitalize()}, {TITLES[str(protocol)]}",
             )  # fmt: skip
             written += save(figure, out / f"rate_distortion_{protocol}{suffix}")
         for key, _ in left.groupby(results.MODEL, dropna=False):
@@ -98,13 +99,13 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
         UserError: there are none.
     """
     words = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
-    patterns, images = [*map(str, listed(cfg.runs))], str(cfg.images)
-    measured = results.read(find(patterns, images))
-    measured = measured[measured.dataset == images]
+    patterns = [*map(str, listed(cfg.runs))]
+    measured = results.read(find(patterns, cfg.images))
+    measured = measured[measured.dataset == cfg.images]
     if len(measured):
         ours = results.aggregate(measured)
         codecs = results.read(Path(path) for path in sorted(glob.glob(cfg.baselines)))
-        codecs = codecs[codecs.dataset == images]
+        codecs = codecs[codecs.dataset == cfg.images]
         if other := results.of_other_images(pd.concat([measured, codecs])):
             log.warning("Not of the same images as the rest, so not to be compared with it: %s.",
                         "; ".join(other))  # fmt: skip
@@ -118,7 +119,7 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     chosen = "runs" in words and "results" not in words
     if chosen or (earlier := kept(cfg)).empty:
         raise UserError(
-            f"No results for {images} under {', '.join(patterns)}"
+            f"No results for {cfg.images} under {', '.join(patterns)}"
             f"{'' if chosen else f', nor in {cfg.results}'}: make some "
             "with `python -m progdtd.evaluate run=<run>`, or set runs= and images=."
         )
@@ -129,8 +130,8 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
 def kept(cfg: DictConfig) -> pd.DataFrame:
     """The results that `results=` keeps of these images, if there are any."""
     path = Path(cfg.results)
-    table = results.read_means(path) if path.is_file() else results.no_means()
-    return table[table.dataset == str(cfg.images)]
+    table = results.read_means(path) if path.is_file() else results.aggregate(results.read([]))
+    return table[table.dataset == cfg.images]
 
 
 def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:

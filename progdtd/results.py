@@ -93,11 +93,6 @@ def read_means(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is not a table that progdtd.figures wrote ({error}).") from error
 
 
-def no_means() -> pd.DataFrame:
-    """A table of means without a row."""
-    return aggregate(read([]))
-
-
 def _read(path: Path) -> pd.DataFrame:
     """What was written: numbers to the last digit, names also where they look like numbers."""
     return pd.read_csv(path, float_precision="round_trip", dtype=dict.fromkeys(NAMES, str),

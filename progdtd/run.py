@@ -44,6 +44,11 @@ IRRELEVANT = (
 are the same wherever they are now is found out when they are read."""
 
 
+def begun(directory: Path) -> bool:
+    """Whether this is the directory of a run."""
+    return (directory / CONFIG).exists() or (directory / RECORD).exists()
+
+
 @contextlib.contextmanager
 def held(directory: Path) -> Iterator[None]:
     """Keep a run's directory to this process; a crash of any kind lets it go.

@@ -132,7 +132,7 @@ def runs(places: Iterable[Path]) -> list[Path]:
     also before they exist."""
     found: list[Path] = []
     for place in places:
-        if (place / run.CONFIG).exists() or (place / run.RECORD).exists():
+        if run.begun(place):
             found.append(place)
             continue
         with suppress(OSError, ValueError, TypeError, KeyError):

@@ -124,8 +124,9 @@ def named() -> Iterator[None]:
 class Plan(Callback):
     """Writes down which runs a sweep will have, before the first of them starts."""
 
+    directory: Path | None = None
     runs: ClassVar[list[Path]] = []
-    """The directories of those runs."""
+    """The directories of those runs, where it is known which they will be."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         with named():
@@ -140,10 +141,10 @@ class Plan(Callback):
             check_names(names)
         except UserError as error:
             raise SystemExit(str(error)) from error  # Hydra would make a warning of it
-        directory = Path(config.hydra.sweep.dir)
-        Plan.runs = [directory / name for name in names]
+        Plan.directory = Path(config.hydra.sweep.dir)
+        Plan.runs = [Plan.directory / name for name in names]
         text = json.dumps({"started": time.time(), "runs": names}, indent=2) + "\n"
-        write_aside(directory / PLAN, lambda aside: aside.write_text(text))
+        write_aside(Plan.directory / PLAN, lambda aside: aside.write_text(text))
 
 
 def planned(config: DictConfig) -> list[str]:
@@ -167,11 +168,12 @@ def planned(config: DictConfig) -> list[str]:
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
     """Show what became of the runs of a sweep, however it ended, once one has begun."""
-    Plan.runs = []
+    Plan.directory = None
     try:
         yield
     finally:
-        if any(directory.exists() for directory in Plan.runs):
+        if Plan.directory:
             from progdtd import status
 
-            status.show(Plan.runs)
+            runs = Plan.runs or status.runs([Plan.directory])
+            status.show(runs if any(run.exists() for run in runs) else [])

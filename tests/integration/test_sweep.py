@@ -118,6 +118,13 @@ def test_a_sweep_ends_in_a_table_of_its_own_runs(command) -> None:
     assert "seed-0" not in output.partition("last error")[2]
 
 
+def test_a_sweep_whose_plan_is_unknown_ends_in_a_table_too(command, monkeypatch) -> None:
+    monkeypatch.setattr("progdtd.sweep.planned", lambda config: [])  # as of another sweeper
+    code, output = command("train", "-m", "experiment=smoke", "trainer.steps=1")
+    assert code == 0, output
+    assert "seed-0" in output.partition("last error")[2]
+
+
 def test_a_sweep_that_does_not_begin_has_no_table(command, monkeypatch) -> None:
     code, output = command("train", "-m", "experiment=smoke", "--cfg", "job")
     assert (code, "leave out -m" in output, "Traceback" in output) == (1, True, False)
