@@ -14,7 +14,7 @@ import safetensors
 import torch
 from compressai.models.utils import remap_old_keys
 from compressai.zoo.pretrained import load_pretrained
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from progdtd.check import number
@@ -93,7 +93,7 @@ def save_weights(
         for name, value in model.state_dict().items()
     }
     metadata = {METADATA: json.dumps(meta), "fingerprint": fingerprint(model).hex()}
-    write_aside(path, lambda aside: save_file(state, aside, metadata=metadata))
+    _write_safetensors(path, state, metadata)
 
 
 def add_meta(path: Path, more: dict[str, Any]) -> None:
@@ -108,7 +108,13 @@ def add_meta(path: Path, more: dict[str, Any]) -> None:
     if METADATA not in metadata:
         raise UserError(f"{path} does not say which model it holds.")
     metadata[METADATA] = json.dumps(meta | more)
-    write_aside(path, lambda aside: save_file(state, aside, metadata=metadata))
+    _write_safetensors(path, state, metadata)
+
+
+def _write_safetensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """By way of memory, as `save_file` makes files that nobody else may read."""
+    content = save(state, metadata)
+    write_aside(path, lambda aside: aside.write_bytes(content))
 
 
 @torch.no_grad()

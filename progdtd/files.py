@@ -5,8 +5,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import safetensors
-
 from progdtd.errors import UserError
 
 
@@ -29,7 +27,7 @@ def write_aside(path: Path, write: Callable[[Path], object], previous: Path | No
         if previous and path.exists():
             os.replace(path, previous)
         os.replace(aside, path)
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):
             aside.unlink()
         raise UserError(

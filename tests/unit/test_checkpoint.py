@@ -119,3 +119,11 @@ except checkpoint.UserError as error:
     assert "could not be written" in done.stdout, done.stderr
     assert checkpoint.load_checkpoint(path) == {"step": 1}
     assert os.listdir(tmp_path) == ["last.pt"]
+
+
+def test_weights_may_be_read_by_whom_other_files_may(tmp_path) -> None:
+    path, other = tmp_path / "w.safetensors", tmp_path / "other"
+    other.touch()
+    checkpoint.save_weights(path, ProgressiveHyperprior(8, 12), META)
+    checkpoint.add_meta(path, {"gains": [1.0]})
+    assert path.stat().st_mode == other.stat().st_mode
