@@ -1,5 +1,6 @@
 """Progressive learned image compression with double-tail-drop training."""
 
+import warnings
 from typing import Any
 
 from progdtd.codec.pillow import register
@@ -8,6 +9,7 @@ __all__ = ["Codec", "ProgDTD"]
 
 
 register()
+warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")  # by CompressAI
 
 
 def __getattr__(name: str) -> Any:
