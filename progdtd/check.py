@@ -5,6 +5,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.errors import UserError
 from progdtd.paths import listed
@@ -26,6 +27,7 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed")
 OPTIONAL = ("trainer.resize", "dataset.workers")
 """Options that are whole numbers from 0, or null."""
 
+MISSING = object()
 LARGEST_SEED = 2**63 - 1
 """That torch takes."""
 
@@ -51,15 +53,15 @@ def check(cfg: DictConfig) -> None:
     if not number(lmbda) or not lmbda > 0:
         raise UserError(f"lambda={lmbda} must be a number above 0; the paper's: 0.01, 0.1, 1.0.")
     for key, least in WHOLE.items():
-        value = OmegaConf.select(cfg, key)
+        value = chosen(cfg, key)
         if not whole(value, least):
             raise UserError(f"{key}={value} must be a whole number, at least {least}.")
     for key in NUMBERS:
-        value = OmegaConf.select(cfg, key)
+        value = chosen(cfg, key)
         if not number(value) or value < 0:
             raise UserError(f"{key}={value} must be a number and must not be negative.")
     for key in FLAGS:
-        value = OmegaConf.select(cfg, key)
+        value = chosen(cfg, key)
         if not isinstance(value, bool):
             raise UserError(f"{key}={value} must be true or false.")
     if options.channels_last not in (True, False, "auto"):
@@ -67,7 +69,7 @@ def check(cfg: DictConfig) -> None:
     if options.precision not in PRECISIONS:
         raise UserError(f"trainer.precision={options.precision}: one of {', '.join(PRECISIONS)}.")
     for key in OPTIONAL:
-        value = OmegaConf.select(cfg, key)
+        value = chosen(cfg, key)
         if not (value is None or whole(value, 0)):
             raise UserError(f"{key}={value} must be a whole number, not negative, or null.")
     if options.clip is not None and not (number(options.clip) and options.clip > 0):
@@ -96,6 +98,25 @@ def check(cfg: DictConfig) -> None:
     if options.resize is not None and options.resize < options.crop:
         raise UserError(f"trainer.resize={options.resize} is below trainer.crop={options.crop}.")
     build_drop(cfg.drop)
+
+
+def chosen(cfg: DictConfig, key: str) -> Any:
+    """The value of an option, with dots between its keys.
+
+    Raises:
+        UserError: it is missing, or refers to one that is.
+    """
+    try:
+        value = OmegaConf.select(cfg, key, default=MISSING)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key}: {str(error).splitlines()[0]}.") from error
+    if value is MISSING:
+        group = key.partition(".")[0]
+        raise UserError(
+            f"{key} is missing: let your YAML begin with `defaults:` and one of those in "
+            f"conf/{group}/, for what it does not say itself."
+        )
+    return value
 
 
 def whole(value: Any, least: int) -> bool:

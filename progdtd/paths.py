@@ -27,8 +27,9 @@ def listed(value: Any) -> list[Any]:
 
 
 def dashed(values: Any) -> str:
-    """What stands for an option in a directory's name: [0.3, 1.0] is 0.3-1.0."""
-    return "-".join(map(str, values)) if OmegaConf.is_list(values) else str(values)
+    """What stands for numbers in a directory's name, however they are written: [0.3, 1] is
+    0.3-1.0."""
+    return "-".join(str(float(v) if isinstance(v, int) else v) for v in listed(values))
 
 
 OmegaConf.register_new_resolver("dashed", dashed, replace=True)

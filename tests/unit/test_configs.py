@@ -55,6 +55,18 @@ def test_range_names_the_run() -> None:
     cfg = composed("drop.range=[0.3,1.0]", "lambda=1.0")
     assert cfg.run_name == "hyperprior_dtd_lambda-1.0_range-0.3-1.0_seed-0"
     assert tail_drop.build_drop(cfg.drop).range == (0.3, 1.0)
+    assert composed("drop.range=[0.3,1]", "lambda=1").run_name == cfg.run_name, "one run, one name"
+
+
+def test_what_a_yaml_leaves_out_is_named() -> None:
+    cfg = composed()
+    OmegaConf.set_struct(cfg, False)
+    del cfg.dataset["workers"]
+    with pytest.raises(UserError, match=r"dataset\.workers is missing: let your YAML begin with"):
+        check(cfg)
+    del cfg.dataset["steps"]
+    with pytest.raises(UserError, match=r"trainer.steps: .*'dataset.steps' not found"):
+        check(cfg)
 
 
 def test_reference_recipe_is_the_papers() -> None:
