@@ -209,10 +209,18 @@ def split_dataset(config: DictConfig) -> tuple[list[Path], list[Path]]:
     return split(paths, config.validation, config.scene)
 
 
-def digest(paths: Iterable[Path]) -> str:
-    """Names a list of images: by the ends of their paths, so that their folder may move."""
-    ends = "\n".join("/".join(path.parts[-3:]) for path in paths)
-    return hashlib.sha256(ends.encode(errors="surrogateescape")).hexdigest()[:16]
+def digest(paths: Sequence[Path]) -> str:
+    """Names a list of images, by their names and sizes, wherever the folder that has them is."""
+    lines = (f"{name} {_size(path)}\n" for name, path in zip(names(paths), paths, strict=True))
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, -1 if it cannot be asked for them."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def split(paths: Sequence[Path], validation: int, scene: int = 1) -> tuple[list[Path], list[Path]]:
@@ -354,9 +362,10 @@ def loader(batches: Batches, steps: range, workers: int | None) -> DataLoader:
 
 
 def _leave_the_end_to_the_main_process(_: int) -> None:
-    """SIGTERM often comes to all processes of a job: workers that it killed would take the main
-    process with them before that has saved its checkpoint."""
+    """SIGTERM and Ctrl-C often come to all processes of a job: workers that they killed would take
+    the main process with them before that has saved its checkpoint."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _decoded_gib(paths: Sequence[Path], resize: int | None) -> float:

@@ -37,8 +37,9 @@ class Requeue(SystemExit):
 class StopSignals:
     """A context in which signals that ask for the end are noted, to be obeyed at a good moment.
 
-    These are SIGTERM, and SIGUSR1 and SIGUSR2 where a job manager handles them: submitit's handler
-    requeues the job, so it is called once everything is saved.
+    These are SIGTERM, a first SIGINT (Ctrl-C; a second one ends at once), and SIGUSR1 and SIGUSR2
+    where a job manager handles them: submitit's handler requeues the job, so it is called once
+    everything is saved.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
                 if number == signal.SIGTERM or callable(signal.getsignal(number)):
                     self._before[number] = signal.signal(number, self._note)
         return self
@@ -58,6 +59,8 @@ class StopSignals:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.received = number
+        if number == signal.SIGINT:
+            signal.signal(number, self._before[number])
 
     @property
     def asked(self) -> bool:

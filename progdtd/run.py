@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -19,6 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.errors import UserError
 from progdtd.files import write_aside
+
+log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 RECORD = "run.json"
@@ -38,7 +41,8 @@ PLAN = "sweep.json"
 
 IRRELEVANT = (
     "logger", "group", "run_name", "launcher", "dataset.workers", "dataset.cache_gib",
-    "dataset.root", "dataset.paths.root",
+    "dataset.root", "dataset.paths.root", "trainer.log_every", "trainer.validate_every",
+    "trainer.checkpoint_every",
 )  # fmt: skip
 """Options that do not change what a run computes; it may be resumed with others. That the images
 are the same wherever they are now is found out when they are read."""
@@ -172,6 +176,7 @@ def provenance() -> dict[str, Any]:
     return {
         "git_commit": _git("rev-parse", "HEAD"),
         "git_diff": _git("diff", "HEAD"),
+        "git_untracked": _untracked(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "host": platform.node(),
@@ -197,6 +202,30 @@ def record(directory: Path, **values: Any) -> None:
     text = json.dumps(recorded(directory) | values, indent=2) + "\n"
     path = directory / RECORD
     write_aside(path, lambda aside: aside.write_text(text))
+
+
+def record_start(directory: Path, step: int, **facts: Any) -> None:
+    """Add to the run's record what this start of it depends on.
+
+    What was otherwise in earlier starts stays there, under `earlier`, with the step up to which it
+    holds; that the code was another is said.
+
+    Args:
+        step: that this start begins at.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    before = recorded(directory)
+    changed = {k: before[k] for k, fact in facts.items() if k in before and before[k] != fact}
+    if not step:
+        record(directory, **facts, earlier=[])
+    elif changed:
+        earlier = [*before.get("earlier", []), {"until_step": step} | changed]
+        record(directory, **facts, earlier=earlier)
+    if step and (code := {key for key in changed if key.startswith("git_")}):
+        log.warning("The code is not that which this run began with (%s): %s keeps both.",
+                    ", ".join(sorted(code)), directory / RECORD)  # fmt: skip
 
 
 class Table:
@@ -238,6 +267,11 @@ class Table:
                 "room, then start the same command again."
             ) from error
 
+    def rows(self) -> list[dict[str, float]]:
+        """Its rows so far, without empty cells."""
+        rows = (zip(self.columns, row, strict=True) for row in self._complete_rows())
+        return [{column: float(cell) for column, cell in row if cell} for row in rows]
+
     def _complete_rows(self) -> list[list[str]]:
         if not self.path.exists():
             return []
@@ -253,6 +287,19 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
+
+
+def _untracked() -> dict[str, str]:
+    """Code and configs that the source tree has and git does not know, with their contents."""
+    root, names = _git("rev-parse", "--show-toplevel"), _git(
+        "ls-files", "-z", "--others", "--exclude-standard", "--full-name", ":/progdtd", ":/conf"
+    )  # fmt: skip
+    paths = {name: Path(root or "", name) for name in (names or "").split("\0") if name}
+    return {
+        name: path.read_text(errors="replace")
+        for name, path in paths.items()
+        if path.suffix in (".py", ".yaml") and path.is_file()
+    }
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,15 +1,17 @@
 """Weights & Biases, when asked for: scalars, rate-distortion points and pictures over p."""
 
-import hashlib
 import logging
+import secrets
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from progdtd import run
 from progdtd.errors import UserError
 from progdtd.requeue import Requeue
+from progdtd.run import Table
 
 log = logging.getLogger(__name__)
 
@@ -17,9 +19,10 @@ log = logging.getLogger(__name__)
 class Tracker:
     """One W&B run for one training run; does nothing with `logger=csv`.
 
-    The id is derived from the run's directory, so a resumed run goes on in the same W&B run. As a
-    context it closes the W&B run, as a failed one where the training failed, rather than was told
-    to stop.
+    The run's record keeps the id, so a resumed run goes on in the same W&B run. Offline, W&B knows
+    no resuming, and each start writes a folder of its own: `replay` makes the last one the whole
+    run, but for earlier pictures. As a context it closes the W&B run, as a failed one where the
+    training failed, rather than was told to stop.
 
     Args:
         leads: whether this is the one of the run's processes that logs.
@@ -41,7 +44,7 @@ class Tracker:
             "entity": cfg.logger.entity,
             "group": str(cfg.group).replace("/", "-"),
             "name": directory.name,
-            "id": hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12],
+            "id": run.recorded(directory).get("wandb_id") or secrets.token_hex(6),
             "resume": "allow",
             "dir": directory.resolve(),
             "config": OmegaConf.to_container(cfg, resolve=True),
@@ -54,6 +57,7 @@ class Tracker:
             log.warning("W&B cannot be reached (%s): logging offline.", error)
             wandb.teardown()  # it would go on waiting, and keep the run's id
             self.run = wandb.init(mode="offline", **options)
+        run.record(directory, wandb_id=options["id"])
         self.run.define_metric("*", step_metric="step")
 
     def __enter__(self) -> "Tracker":
@@ -63,9 +67,19 @@ class Tracker:
         if self.run:
             self.run.finish(exit_code=int(not isinstance(error, Requeue | None)))
 
-    def log(self, step: int, scalars: dict[str, float]) -> None:
+    def replay(self, metrics: Table, validation: Table) -> None:
+        """Begin an offline folder with what a resumed run has measured before."""
+        if self.run and self.run.offline:
+            for row in metrics.rows():
+                self.log(int(row.pop("step")), row)
+            for row in validation.rows():
+                self.point(int(row.pop("step")), row.pop("p"), row)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Means of the training since the last report."""
         if self.run:
-            self.run.log(scalars | {"step": step})
+            named = {f"train/{key}": value for key, value in values.items()}
+            self.run.log(named | {"step": step})
 
     def point(self, step: int, p: float, values: dict[str, float]) -> None:
         """One validation point of the rate-distortion curve."""

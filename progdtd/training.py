@@ -123,7 +123,8 @@ class Trainer:
                 "device": device_name(self.fabric.device), "precision": self.options.precision,
                 "processes": self.fabric.world_size,
             }  # fmt: skip
-            run.record(directory, **run.provenance(), **facts, held_out=[*map(str, held)])
+            run.record_start(directory, self.first, **run.provenance(), **facts)
+            run.record(directory, held_out=[*map(str, held)])
 
     @property
     def optimizers(self) -> tuple[Any, Any]:
@@ -139,6 +140,8 @@ class Trainer:
             Tracker(self.cfg, self.directory, self.leads) as tracker,
             closing(Progress(self.first, options.steps, self.leads)) as progress,
         ):
+            if self.leads:
+                tracker.replay(self.metrics, self.validation)
             begun, mark = self.first, time.monotonic()
             for step, images in zip(steps, loader, strict=True):
                 self.sums = self.sums.to(self.fabric.device) + self.step(step, images)
@@ -223,7 +226,7 @@ class Trainer:
         values = (done, loss, bpp, psnr, aux, learning_rate(done - 1, self.options), rate)
         row = dict(zip(METRICS, values, strict=True))
         self.metrics.append(row)
-        tracker.log(done, {f"train/{name}": row[name] for name in METRICS[1:]})
+        tracker.log(done, {name: row[name] for name in METRICS[1:]})
         progress.show(f"loss {loss:.3f} bpp {bpp:.3f} psnr {psnr:.2f} {rate:.1f} img/s")
 
     def save(self, done: int) -> None:
@@ -441,7 +444,7 @@ def check_images(saved: dict[str, Any], now: dict[str, Any]) -> None:
     Raises:
         UserError: they are not the same.
     """
-    if saved.get("images", now["images"]) != now["images"]:
+    if saved.get("images_digest", now["images_digest"]) != now["images_digest"]:
         raise UserError(
             f"The images of dataset={now['dataset']} are not those that this run began with: put "
             "them back as they were, or start another run (run_name=...)."
@@ -462,7 +465,7 @@ def describe(cfg: DictConfig, paths: list[Path], held: list[Path]) -> dict[str, 
     return made | {
         "dataset": config["dataset"]["name"],
         "training_images": len(paths),
-        "images": data.digest([*paths, *held]),
+        "images_digest": data.digest([*paths, *held]),
     }
 
 

@@ -194,6 +194,7 @@ def test_an_unfinished_run_is_said_to_be_one(command, images) -> None:
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate()
     assert process.returncode == 130
+    assert "Told to stop at step" in output, "a checkpoint was saved"
     assert "Interrupted. The same command resumes" in output
     code, output = command("evaluate", f"run={RUN}", f"images={images}", "protocols=native")
     assert code == 0
@@ -240,6 +241,27 @@ def test_a_run_that_fails_is_closed_as_failed(command) -> None:
     assert command("train", "experiment=smoke", "trainer.steps=50", *settings)[0] == 1
     (path,) = Path(RUN).glob("wandb/offline-run-*/run-*.wandb")
     assert [r.exit.exit_code for r in wandb_records(path) if r.HasField("exit")] == [1]
+
+
+def test_wandb_offline_has_a_whole_run_after_it_was_killed() -> None:
+    settings = ("progdtd.train", "experiment=smoke", "logger=wandb", "trainer.steps=60")
+    own_service = {"WANDB_SERVICE": ""}  # rather than that of the tests
+    process = shell(*settings, **own_service)
+    wait_for_checkpoint(process)
+    process.kill()
+    process.communicate()
+    process = shell(*settings, **own_service)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "Resuming" in output
+    folders = sorted(Path(RUN).glob("wandb/offline-run-*"), key=lambda path: path.stat().st_ctime)
+    assert len({path.name.rpartition("-")[2] for path in folders}) == 1, "one id"
+    (path,) = folders[-1].glob("*.wandb")
+    items = [item for record in wandb_records(path) for item in record.history.item]
+    for key, table in (("train/bpp", "metrics.csv"), ("validation/p=0.4/bpp", "validation.csv")):
+        logged = [json.loads(i.value_json) for i in items if key in (i.key, *i.nested_key)]
+        there = [row["bpp"] for row in rows(f"{RUN}/{table}") if row.get("p", "0.4") == "0.4"]
+        assert logged == pytest.approx([*map(float, there)], rel=1e-4)
 
 
 def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:

@@ -1,4 +1,5 @@
 import logging
+import shutil
 import struct
 import warnings
 
@@ -196,3 +197,13 @@ def test_damaged_exif_data_do_not_cost_the_picture(tmp_path, photograph) -> None
     exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + orientation + maker + bytes(64)
     Image.fromarray(photograph[:64, :64]).save(tmp_path / "a.jpg", exif=exif)
     assert data.read_image(tmp_path / "a.jpg").shape == (64, 64, 3)
+
+
+def test_a_digest_tells_other_images_wherever_they_are(images, tmp_path) -> None:
+    paths = data.folder(images)
+    moved = data.folder(shutil.copytree(images, tmp_path / "elsewhere" / "job-7" / "train"))
+    before = data.digest(paths)
+    assert data.digest(moved) == before
+    assert data.digest(paths[1:]) != before
+    Image.new("RGB", (300, 300), "red").save(images / "a.png")
+    assert data.digest(paths) != before

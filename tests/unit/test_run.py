@@ -1,4 +1,5 @@
 import json
+import subprocess
 
 import pytest
 from omegaconf import OmegaConf
@@ -15,6 +16,7 @@ def test_another_configuration_is_refused_and_shown(tmp_path) -> None:
     run.claim(tmp_path, cfg)
     run.compare(tmp_path, cfg)
     cfg.logger.wandb, cfg.dataset.root, cfg.dataset.workers = True, "there", 4
+    cfg.trainer.checkpoint_every = 1
     run.compare(tmp_path, cfg)
     cfg.dataset.validation = 3
     with pytest.raises(UserError, match=r"dataset.validation: 2 there, 3 now"):
@@ -47,3 +49,33 @@ def test_record_keeps_what_was_there(tmp_path) -> None:
     record = json.loads((tmp_path / run.RECORD).read_text())
     assert record["state"] == "finished"
     assert record["packages"]["torch"]
+
+
+def test_a_start_with_other_code_keeps_what_was_before(tmp_path, caplog) -> None:
+    run.record_start(tmp_path, 0, git_commit="a", host="one")
+    run.record_start(tmp_path, 0, git_commit="b", host="one")
+    assert run.recorded(tmp_path)["earlier"] == [], "nothing is left of a start at step 0"
+    run.record_start(tmp_path, 10, git_commit="b", host="two")
+    assert not caplog.text
+    run.record_start(tmp_path, 20, git_commit="c", host="two")
+    assert "The code is not that which this run began with (git_commit)" in caplog.text
+    record = run.recorded(tmp_path)
+    assert (record["git_commit"], record["host"]) == ("c", "two")
+    assert record["earlier"] == [
+        {"until_step": 10, "host": "one"}, {"until_step": 20, "git_commit": "b"}
+    ]  # fmt: skip
+
+
+def test_a_record_has_the_code_that_git_does_not_know(tmp_path, monkeypatch) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "progdtd" / "run.py"))
+    for name, text in {
+        ".gitignore": "ignored.py", "progdtd/models/mine.py": "class Mine: ...",
+        "conf/model/mine.yaml": "name: mine", "progdtd/ignored.py": "", "elsewhere.py": "",
+    }.items():  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert run.provenance()["git_untracked"] == {
+        "conf/model/mine.yaml": "name: mine", "progdtd/models/mine.py": "class Mine: ..."
+    }  # fmt: skip
