@@ -91,15 +91,18 @@ def card(directory: Path, config: DictConfig, weights: str) -> str:
     """How a model was made, as Markdown: its own training and those that it began from."""
     made = run.recorded(directory)
     optimizer = OmegaConf.select(config, "trainer.optimizer._target_", default="torch.optim.Adam")
+    sizes = (f"{k} = {v}" for k, v in config.model.items() if k not in ("name", "_target_"))
+    batch = config.trainer.batch_size * made.get("processes", 1)
     facts = {
-        "model": f"{config.model.name}, N = {config.model.N}, M = {config.model.M}",
+        "model": ", ".join((config.model.name, *sizes)),
         "tail drop": f"{config.drop.name}, p from {list(config.drop.range)}, all channels for "
-        f"{config.drop.full:.0%} of the images",
+        f"{config.drop.full:.0%} of the images"
+        + (f", u^{config.drop.power:g} of uniform u" if config.drop.power != 1 else ""),
         "lambda": f"{config['lambda']:g}",
         "seed": config.seed,
         "data": f"dataset={config.dataset.name}; {len(made.get('held_out', []))} images held out",
         "optimizer": f"{optimizer.rpartition('.')[2]}, learning rate {config.trainer.lr:g}",
-        "batch": "{batch_size} crops of {crop}x{crop}".format_map(config.trainer),
+        "batch": f"{batch} crops of {config.trainer.crop}x{config.trainer.crop}",
         "device": f"{made.get('device')}, {made.get('cores')} cores, {made.get('precision')}",
         "torch": made.get("packages", {}).get("torch"),
         "commit": made.get("git_commit"),

@@ -298,7 +298,8 @@ def test_released_weights_are_half_as_large_and_code_alike(
     photo, command, script, monkeypatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
-    assert command("train", "experiment=smoke", "model.N=32", "model.M=48")[0] == 0
+    sizes = ("model.N=32", "model.M=48", "drop.power=2.0")
+    assert command("train", "experiment=smoke", *sizes)[0] == 0
     (trained,) = Path("outputs/smoke").glob("*/weights.safetensors")
     Path("shown").mkdir()
     shutil.copy(photo, "shown")
@@ -321,7 +322,10 @@ def test_released_weights_are_half_as_large_and_code_alike(
     assert f"{half}: " in output
     assert half.stat().st_size < 0.8 * trained.stat().st_size
     assert find.recorded(half) == fingerprint(checkpoint.load_model(half).model).hex()
-    assert f"| {trained.parent.name} | 6 | 12 | " in (released / "README.md").read_text()
+    card = (released / "README.md").read_text()
+    assert f"| {trained.parent.name} | 6 | 12 | " in card
+    assert "hyperprior, N = 32, M = 48" in card
+    assert "u^2 of uniform u" in card
     pictures = []
     for model in (str(trained), str(half)):
         assert command("codec.__main__", "encode", photo, "a.pdtd", "--model", model)[0] == 0
