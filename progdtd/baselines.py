@@ -151,9 +151,12 @@ def main(cfg: DictConfig) -> None:
     called = dict(zip(paths, data.names(paths), strict=True))
     for path, picture in data.pictures(bar):
         for codec in codecs:
-            rows += [
-                row | {"image": called[path], "dataset": dataset} for row in measure(codec, picture)
-            ]
+            try:
+                measured = list(measure(codec, picture))
+            except (OSError, ValueError) as error:
+                log.warning("%s cannot code %s: %s", codec.name, called[path], error)
+                continue
+            rows += [row | {"image": called[path], "dataset": dataset} for row in measured]
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {cfg.images} can be read.")
     table = results.write([*kept.to_dict("records"), *rows], target)

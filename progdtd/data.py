@@ -32,7 +32,7 @@ from progdtd.machine import cores
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
+EXTENSIONS = {".avif", ".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 PHOTOS = (
     "skimage/data/astronaut.png",
@@ -61,7 +61,7 @@ def photos() -> list[Path]:
 
 
 def folder(root: str | Path) -> list[Path]:
-    """All images (JPEG, PNG, WebP, TIFF) in a directory tree, also in folders that are links, in
+    """All images, by their EXTENSIONS, in a directory tree, also in folders that are links, in
     the order of their names.
 
     Raises:
@@ -73,13 +73,13 @@ def folder(root: str | Path) -> list[Path]:
             f"{root} is no directory. Give one that holds images (dataset.root=... for training, "
             "images=... for evaluation), or set PROGDTD_DATA to where your datasets are."
         )
-    paths = sorted(path for path in _files(root) if path.suffix.lower() in EXTENSIONS)
+    paths = sorted(path for path in files(root) if path.suffix.lower() in EXTENSIONS)
     if not paths:
         raise UserError(f"{root} holds no images ({', '.join(sorted(EXTENSIONS))}).")
     return paths
 
 
-def _files(root: Path) -> Iterator[Path]:
+def files(root: Path) -> Iterator[Path]:
     """The files of a directory tree; a folder that several links lead to counts once."""
     seen: set[str] = set()
     for directory, folders, files in os.walk(root, followlinks=True):

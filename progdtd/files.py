@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from progdtd.errors import UserError
 
 
 def write_aside(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
-    """Call `write(temporary path)`, flush it to disk and rename it to `path`.
+    """Call `write(temporary path)`, flush it to disk and rename it to `path`, whose mode it takes.
 
     Args:
         previous: what was at `path` before goes there.
@@ -24,8 +25,10 @@ def write_aside(path: Path, write: Callable[[Path], object], previous: Path | No
         write(aside)
         with aside.open("rb") as file:
             os.fsync(file.fileno())
-        if previous and path.exists():
-            os.replace(path, previous)
+        if path.exists():
+            shutil.copymode(path, aside)
+            if previous:
+                os.replace(path, previous)
         os.replace(aside, path)
     except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):

@@ -42,17 +42,26 @@ PHOTOGRAPHS = 16
 """So many tell the gains well enough."""
 
 
-def record(path: Path, photographs: Sequence[Path], device: str | torch.device) -> None:
+def record(
+    path: Path, photographs: Sequence[Path], device: str | torch.device, again: bool = False
+) -> None:
     """Measure the gains of the model in a weights file and write them into it.
 
     Args:
         path: a file that `checkpoint.save_weights` wrote.
         photographs, device: as `of` takes them.
+        again: even if it has some; streams of planes made with them decode no more.
 
     Raises:
-        UserError: no such file, or what `of` raises.
+        UserError: no such file, it has gains, or what `of` raises.
     """
-    gains = of(checkpoint.load_model(path, device), photographs, device)
+    loaded = checkpoint.load_model(path, device)
+    if "gains" in loaded.meta and not again:
+        raise UserError(
+            f"{path} has gains, and streams of planes made with them would no longer decode: "
+            "--again measures new ones all the same."
+        )
+    gains = of(loaded, photographs, device)
     checkpoint.add_meta(path, {"gains": gains})
 
 

@@ -68,9 +68,10 @@ def ProgDTD(  # noqa: N802
 
 def _images(address: str | Path) -> list[Path]:
     """The images in a folder, or the files that a glob pattern matches."""
-    if Path(address).is_dir():
-        return data.folder(address)
-    paths = [Path(match) for match in sorted(glob.glob(str(address))) if Path(match).is_file()]
+    there = Path(address).expanduser()
+    if there.is_dir():
+        return data.folder(there)
+    paths = [Path(match) for match in sorted(glob.glob(str(there))) if Path(match).is_file()]
     if not paths:
         raise UserError(
             f"{address} is no folder and matches no file: give a folder of images or a glob "

@@ -31,11 +31,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from progdtd import Codec, data, markdown, protocols
-from progdtd.codec import channels
+from progdtd.codec import counts
 from progdtd.codec.codec import PLANES, Levels
 from progdtd.machine import keep_freed_memory
 from progdtd.metrics import psnr
-from progdtd.tail_drop import P_LEVELS, fraction
+from progdtd.tail_drop import P_LEVELS, fraction, kept
 
 EFFORTS = (0, 5, 10, 20, 40)
 
@@ -160,14 +160,14 @@ def nested_bits(codec: Codec, picture: np.ndarray) -> list[float]:
     y, z = codec.analyse(picture)
     sizes = y.shape[1], z.shape[1]
     total, known, by_level = 0.0, (0, 0), {}
-    for level in channels.plan(codec.drop, P_LEVELS, *sizes):
+    for level in counts.plan(codec.drop, P_LEVELS, *sizes):
         p_latent, p_hyper = (fraction(n, size) for n, size in zip(level, sizes, strict=True))
         _, likelihoods = codec.model.quantise(y, z, p_latent, p_hyper)
         new = {name: likelihoods[name][:, first:last] for name, first, last in
                zip(("y", "z"), known, level, strict=True)}  # fmt: skip
         total, known = total + protocols.bits(new).item(), level
         by_level[level[0]] = total
-    return [by_level[channels.kept(codec.drop.fractions(p)[0], sizes[0])] for p in P_LEVELS]
+    return [by_level[kept(codec.drop.fractions(p)[0], sizes[0])] for p in P_LEVELS]
 
 
 def times(model: str | None, path: Path, rounds: int) -> str:

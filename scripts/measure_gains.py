@@ -2,6 +2,7 @@
 
 The codec's planes need them. A training measures those of its model when it finishes; for other
 weights this does it, and writes them into the weights file. The fingerprint stays as it is.
+Streams of planes decode with the gains that they were made with, so those there are stay.
 """
 
 import argparse
@@ -21,12 +22,15 @@ def main() -> None:
         "--images", help="a folder of photographs, best of the training; default: the bundled ones"
     )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--again", action="store_true", help="replace gains: earlier streams of planes are lost"
+    )
     options = parser.parse_args()
     try:
         photographs = data.folder(options.images) if options.images else data.photos()
         for path in options.model:
             weights = path / checkpoint.WEIGHTS if path.is_dir() else path
-            gains.record(weights, photographs, options.device)
+            gains.record(weights, photographs, options.device, options.again)
             print(f"{weights}: gains recorded")
     except UserError as error:
         sys.exit(str(error))

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 QUALITY = 95
@@ -75,7 +75,8 @@ def add_encode(commands: Commands) -> None:
     encode = commands.add_parser(
         "encode",
         help="images to streams",
-        description="Code images as streams. Several images, or a folder, go to a folder. A stream "
+        description="Code images as streams. Several images, or all those in a folder (AVIF, BMP, "
+        "JPEG, PNG, PPM, TIFF, WebP), go to a folder. A stream "
         "keeps 8-bit RGB pixels, upright; transparent ones are shown on white, colour profiles and "
         "other metadata are dropped.",
     )
@@ -240,8 +241,9 @@ def run_decode(options: argparse.Namespace) -> int:
             kind = Image.registered_extensions()[suffix]
             lossy = {"quality": QUALITY} if kind in ("JPEG", "MPO", "WEBP", "AVIF") else {}
             picture.save(file, kind, **lossy)
+            check_size(file, picture)
         except (KeyError, OSError, ValueError) as error:
-            raise UserError(f"Pillow cannot write {suffix} files ({error}); use .png.") from error
+            raise UserError(f"Pillow cannot write {output} ({error}); use .png.") from error
         put(output, file.getvalue())
         rate = 8 * decoder.position / (header.width * header.height)
         say(
@@ -252,13 +254,28 @@ def run_decode(options: argparse.Namespace) -> int:
     return each(options, {".pdtd"}, ".png", show)
 
 
+def check_size(file: io.BytesIO, picture) -> None:
+    """Check that a format holds the whole of a picture; icons have sizes of their own.
+
+    Raises:
+        ValueError: it does not.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    file.seek(0)
+    with contextlib.suppress(UnidentifiedImageError), Image.open(file) as written:
+        if written.size != picture.size:
+            sizes = ("{}x{}".format(*image.size) for image in (written, picture))
+            raise ValueError("it would have {} pixels rather than {}".format(*sizes))
+
+
 def run_info(options: argparse.Namespace) -> int:
     """Say what streams hold, from their bytes alone; the model is named if it is here."""
     from progdtd.codec.errors import DamagedError
 
     code = 0
     for name in options.input:
-        with guarded() as outcome:
+        with guarded(name) as outcome:
             facts = describe(get(name))
             print(json.dumps({"stream": name} | facts) if options.json else as_text(name, facts))
             outcome.code = DamagedError.exit_code if facts["damage"] else 0
@@ -310,16 +327,16 @@ def describe(stream: bytes) -> dict:
 def _shares(header, count: int) -> list[dict]:
     """Channels of each level, as far as the stream alone tells: models with few channels merge
     some of the default levels."""
-    from progdtd.codec import channels
+    from progdtd.codec import container, counts
     from progdtd.codec.errors import DamagedError
     from progdtd.tail_drop import P_LEVELS
 
-    if header.coding == channels.CODING and header.parameters:
-        steps = channels.unpack(header.parameters, 1 << 30, 1 << 30)
+    if header.coding == container.CHANNELS and header.parameters:
+        steps = counts.unpack(header.parameters, 1 << 30, 1 << 30)
         if count > len(steps):
             raise DamagedError(f"the header has {header.levels} levels for {len(steps)} steps")
         return [{"latent_channels": y, "hyper_channels": z} for y, z in steps[:count]]
-    if header.coding == channels.CODING and header.levels == len(P_LEVELS):
+    if header.coding == container.CHANNELS and header.levels == len(P_LEVELS):
         return [{"p": p} for p in P_LEVELS[:count]]
     return [{}] * count
 
@@ -405,15 +422,15 @@ def each(
     jobs = list(pair(options.input, options.output, suffixes, suffix))
     outputs = [output for _, output in jobs]
     if twice := {output for output in outputs if outputs.count(output) > 1}:
-        raise UserError(f"Several inputs would be written to {min(twice)}: give folders, or one "
-                        "file at a time.")  # fmt: skip
+        raise UserError(f"Several inputs would be written to {min(twice)}: give one folder, or "
+                        "one file, at a time.")  # fmt: skip
     read = {Path(name).resolve() for name, _ in jobs if name != "-"}
     if over := [output for output in outputs if output != "-" and Path(output).resolve() in read]:
         raise UserError(f"{over[0]} is an input and would be written over: give another output.")
     code = 0
     several = len(jobs) > 1
     for name, output in tqdm(jobs, unit="file", disable=None if several else True):
-        with guarded() as outcome:
+        with guarded(name, output) as outcome:
             work(get(name), name, output)
         code = code or outcome.code
     return code
@@ -423,6 +440,7 @@ def pair(
     inputs: list[str], output: str, suffixes: set[str], suffix: str
 ) -> Iterator[tuple[str, str]]:
     """Every input with its output; folders are searched and their tree is kept."""
+    from progdtd import data
     from progdtd.errors import UserError
 
     folders = Path(inputs[0]).is_dir() or Path(output).is_dir() or output.endswith(os.sep)
@@ -432,9 +450,7 @@ def pair(
     for name in inputs:
         folder = Path(name)
         if name != "-" and folder.is_dir():
-            found = sorted(
-                p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file()
-            )
+            found = sorted(p for p in data.files(folder) if p.suffix.lower() in suffixes)
             if not found:
                 raise UserError(f"{name} holds no {', '.join(sorted(suffixes))} files.")
             for path in found:
@@ -446,9 +462,14 @@ def pair(
 
 
 class guarded:  # noqa: N801
-    """Print the error of one file and note its exit code, so that the next file has its turn."""
+    """Print the error of one file and note its exit code, so that the next file has its turn.
 
-    code = 0
+    Args:
+        names: the file's, and its output's; an error that has neither is said with the first.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.names, self.code = names, 0
 
     def __enter__(self) -> "guarded":
         return self
@@ -457,13 +478,15 @@ class guarded:  # noqa: N801
         from progdtd.errors import UserError
 
         if isinstance(error, UserError):
-            self.code = complain(error)
+            self.code = complain(error, self.names)
         return isinstance(error, UserError)
 
 
-def complain(error: Exception) -> int:
-    """Print an error; returns its exit code."""
-    say(str(error))
+def complain(error: Exception, names: Sequence[str] = ()) -> int:
+    """Print an error, of a file of these names; returns its exit code."""
+    said = any(name in str(error) for name in names if name != "-")
+    of = f"{'stdin' if names[0] == '-' else names[0]}: " if names and not said else ""
+    say(f"{of}{error}")
     return int(getattr(error, "exit_code", 1))
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from progdtd import checkpoint, data
-from progdtd.codec import channels, container, find, planes
+from progdtd.codec import channels, container, counts, find, planes
 from progdtd.codec.effort import check_effort, fit
 from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, OtherModelError
 from progdtd.codec.tiles import tiled
@@ -153,7 +153,7 @@ class Codec:
                 level fits; or the model has no gains, which planes need, or no lambda, which
                 effort needs.
         """
-        self._check_levels(levels)
+        levels = self._checked(levels)
         if target_psnr is not None and math.isnan(target_psnr):
             raise UserError("target_psnr=nan is no PSNR in dB.")
         picture = to_rgb(image)
@@ -172,7 +172,7 @@ class Codec:
         self, y: Tensor, z: Tensor, width: int, height: int, levels: Levels = CHANNELS
     ) -> bytes:
         """Code what `analyse` made of an image of this size."""
-        self._check_levels(levels)
+        levels = self._checked(levels)
         if isinstance(levels, str) and levels == PLANES:
             assert self._gains is not None
             parameters, payloads = planes.encode(self._prior, self._gains, y, z)
@@ -180,32 +180,34 @@ class Codec:
                 width, height, self.fingerprint, payloads, planes.CODING, parameters
             )
         fractions = P_LEVELS if isinstance(levels, str) else levels
-        planned = channels.plan(self.drop, fractions, *self._prior.channels)
-        parameters = channels.pack(planned, *self._prior.channels)
+        planned = counts.plan(self.drop, fractions, *self._prior.channels)
+        parameters = counts.pack(planned, *self._prior.channels)
         payloads = list(channels.encode(self._prior, y, z, planned))
         return container.write(
             width, height, self.fingerprint, payloads, channels.CODING, parameters
         )
 
-    def _check_levels(self, levels: Levels) -> None:
+    def _checked(self, levels: Levels) -> Levels:
         if not isinstance(levels, str):
             try:
-                within = all(0 <= p <= 1 for p in levels)
-            except TypeError:  # one number, or no numbers
-                within = False
-            if not within:
+                fractions = [float(p) for p in levels]
+            except (TypeError, ValueError):  # one number, or no numbers
+                fractions = []
+            if not (fractions and all(0 <= p <= 1 for p in fractions)):
                 raise UserError(
                     f"levels={levels}: give a list of fractions of the channels, within [0, 1]."
                 )
-        elif levels not in (CHANNELS, PLANES):
+            return fractions
+        if levels not in (CHANNELS, PLANES):
             raise UserError(
                 f'levels={levels!r}: give "channels", "planes", or fractions of the channels.'
             )
-        elif levels == PLANES and self._gains is None:
+        if levels == PLANES and self._gains is None:
             raise UserError(
                 "Planes need the gains of the model's channels, and none were measured: run "
                 "python scripts/measure_gains.py with the run or the weights file."
             )
+        return levels
 
     def decode(
         self,
@@ -349,7 +351,7 @@ class StreamDecoder:
         return self._picture is None
 
     @property
-    def plan(self) -> list[channels.Level]:
+    def plan(self) -> list[counts.Level]:
         """Channels of the latent and of the hyper-latent known at each level, once there is one;
         with planes, all."""
         if isinstance(self._latent, channels.ChannelDecoder):
@@ -403,7 +405,7 @@ class StreamDecoder:
             whole = len(bytes(header)) + header.total
             return planes.level_at(container.ends(stream), p, whole)
         size = self.codec._prior.channels
-        return channels.level_at(channels.unpack(header.parameters, *size), p, size[0])
+        return counts.level_at(counts.unpack(header.parameters, *size), p, size[0])
 
     def picture(self, progress: bool = False) -> np.ndarray:
         """The picture (H, W, 3) uint8 of the levels known; synthesised when first asked for."""
@@ -423,7 +425,7 @@ class StreamDecoder:
             assert self.codec._gains is not None
             levels, _ = planes.unpack(header.parameters)
             return planes.PlaneDecoder(prior, self.codec._gains, levels, height, width)
-        steps = channels.unpack(header.parameters, *prior.channels)
+        steps = counts.unpack(header.parameters, *prior.channels)
         if header.levels > len(steps):
             raise DamagedError(f"the header has {header.levels} levels for {len(steps)} steps")
         return channels.ChannelDecoder(prior, steps, height, width)
@@ -473,7 +475,7 @@ def recorded_gains(loaded: checkpoint.Loaded) -> np.ndarray | None:
     if gains.shape != (channels,) or np.abs(gains).max() > planes.LARGEST_GAIN:
         raise UserError(
             "The gains recorded with this model are not those of its channels: measure them anew "
-            "with python scripts/measure_gains.py."
+            "with python scripts/measure_gains.py --again."
         )
     return gains
 
@@ -496,9 +498,14 @@ def to_rgb(image: Picture) -> np.ndarray:
             image = (image / 257 + 0.5).astype(np.uint8)
         return data.rgb(Image.fromarray(image))
     except (AttributeError, TypeError, ValueError, SystemError) as error:
-        kind = f"shape {image.shape} and {image.dtype}" if hasattr(image, "shape") else type(image)
+        if not hasattr(image, "shape"):
+            raise UserError(
+                f"{type(image).__name__} is no image: give an image that Image.open() returns, or "
+                "an array."
+            ) from error
         raise UserError(
-            f"An array of {kind} is no image: give (H, W) or (H, W, 3) of uint8 or uint16."
+            f"An array of shape {image.shape} and {image.dtype} is no image: give (H, W) or "
+            "(H, W, 3) of uint8 or uint16."
         ) from error
 
 

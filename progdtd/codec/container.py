@@ -103,7 +103,7 @@ def write(
     return b"".join(pieces)
 
 
-def framed_size(payload: bytes, crc_size: int = CRC_SIZE) -> int:
+def framed_size(payload: bytes, crc_size: int) -> int:
     """Bytes that a level takes in the stream."""
     return len(varint(len(payload))) + crc_size + len(payload)
 
@@ -126,7 +126,7 @@ def fit(stream: bytes, most: int) -> bytes:
         if len(fitting) <= most:
             return fitting
     raise UserError(
-        f"The first level ends after {len(bytes(header)) + framed_size(payloads[0])} bytes, more "
+        f"The first level ends after {len(fitting)} bytes, more "
         f"than the {most} allowed: allow more, or choose a model of lower rate."
     )
 

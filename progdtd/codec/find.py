@@ -93,9 +93,10 @@ def not_here(fingerprint: bytes) -> OtherModelError:
 
 
 def recorded(path: Path) -> str | None:
-    """The fingerprint in the header of a weights file."""
+    """The fingerprint in the header of a weights file, or of the one in a run's directory."""
+    weights = path / WEIGHTS if path.is_dir() else path
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
+        with safetensors.safe_open(weights, framework="numpy") as file:
             return (file.metadata() or {}).get("fingerprint")
     except (safetensors.SafetensorError, OSError):
         return None

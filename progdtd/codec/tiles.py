@@ -1,4 +1,4 @@
-"""Work on an image of any size in bounded memory, tile by tile.
+"""Work on an image of any size tile by tile, in memory for one tile beside input and output.
 
 Tiles are looked at with what surrounds them. Where that is at least the reach of a convolutional
 network, and what lies within reach of a cut is thrown away, the result is that of the whole image:

@@ -17,6 +17,7 @@ from PIL import Image
 from progdtd import checkpoint, data, gains
 from progdtd.checkpoint import save_weights
 from progdtd.codec import find
+from progdtd.errors import UserError
 from progdtd.fingerprint import fingerprint
 from progdtd.models import ProgressiveHyperprior
 
@@ -137,6 +138,53 @@ def test_limits_and_salvage(model_file, photo, command) -> None:
     assert "damaged" in output
 
 
+def test_each_file_of_several_is_named_with_its_error(model_file, photo, command) -> None:
+    codec = ("codec.__main__",)
+    Path("deep").mkdir()
+    for name in ("a.png", "b.bmp", "c.ppm", "deep/d.png"):
+        shutil.copy(photo, name) if name.endswith("png") else Image.open(photo).save(name)
+    Path("all").mkdir()
+    for name in ("a.png", "b.bmp", "c.ppm"):
+        shutil.move(name, "all")
+    os.symlink(Path("deep").resolve(), "all/link")
+    assert command(*codec, "encode", "all", "coded")[0] == 0
+    streams = sorted(str(path) for path in Path("coded").rglob("*.pdtd"))
+    assert streams == [f"coded/{n}.pdtd" for n in ("a.png", "b.bmp", "c.ppm", "link/d.png")]
+    damaged = bytearray(Path(streams[1]).read_bytes())
+    damaged[-1] ^= 1
+    Path(streams[1]).write_bytes(damaged)
+    Path(streams[2]).write_bytes(b"no stream")
+    code, output = command(*codec, "decode", *streams, "shown/")
+    assert code == 6
+    assert f"{streams[1]}: The stream is damaged" in output
+    assert f"{streams[2]}: This is no ProgDTD stream" in output
+    assert len(list(Path("shown").iterdir())) == 2
+    code, output = command(*codec, "encode", photo, "all/a.png", "tiny/", "--max-bytes", "20")
+    assert (code, output.count("photo.png: The first level ends after")) == (1, 1)
+    least = int(output.partition("ends after ")[2].split()[0])
+    assert command(*codec, "encode", photo, "least.pdtd", "--max-bytes", least)[0] == 0
+    assert command(*codec, "encode", photo, "less.pdtd", "--max-bytes", least - 1)[0] == 1
+
+
+def test_a_format_that_cannot_hold_the_picture_is_refused(model_file, photo, command) -> None:
+    assert command("codec.__main__", "encode", photo, "a.pdtd")[0] == 0
+    code, output = command("codec.__main__", "decode", "a.pdtd", "a.icns")
+    assert code == 1
+    assert "pixels rather than 200x150" in output
+    assert not Path("a.icns").exists()
+
+
+def test_a_run_trained_further_is_not_the_model_of_its_old_streams(
+    model_file, photo, command
+) -> None:
+    run = str(model_file.parent)
+    assert command("codec.__main__", "encode", photo, "a.pdtd", "--model", run)[0] == 0
+    torch.manual_seed(1)
+    save_weights(model_file, lively(ProgressiveHyperprior(8, 12)), META)
+    code, output = command("codec.__main__", "info", "a.pdtd", "--json")
+    assert (code, json.loads(output.splitlines()[0])["model"]) == (0, None)
+
+
 def test_planes_need_gains(model_file, photo, command) -> None:
     codec = ("codec.__main__",)
     encode = (*codec, "encode", photo, "planes.pdtd", "--levels", "planes")
@@ -144,6 +192,9 @@ def test_planes_need_gains(model_file, photo, command) -> None:
     assert (code, "measure_gains.py" in output) == (1, True)
     before = checkpoint.load_model(model_file)
     gains.record(model_file, data.photos()[1:2], "cpu")
+    with pytest.raises(UserError, match="would no longer decode: --again"):
+        gains.record(model_file, data.photos()[1:2], "cpu")
+    gains.record(model_file, data.photos()[1:2], "cpu", again=True)
     after = checkpoint.load_model(model_file)
     assert len(after.meta["gains"]) == 12
     for name, value in before.model.state_dict().items():
@@ -275,14 +326,17 @@ def test_streams_of_equal_weights_with_other_gains_decode_together(model_file, p
     assert len(os.listdir("shown")) == 2
 
 
-def test_help_is_quick_and_complete() -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "progdtd.codec", "--help"], capture_output=True,
-        text=True, check=True,
-    )  # fmt: skip
-    for word in ("encode", "decode", "info", "strip", "exit codes"):
-        assert word in done.stdout
-    assert "torch" not in done.stderr
+def test_help_and_info_are_quick_and_complete(model_file, photo, command) -> None:
+    assert command("codec.__main__", "encode", photo, "a.pdtd", "--levels", "0.2,1")[0] == 0
+    base = [sys.executable, "-X", "importtime", "-m", "progdtd.codec"]
+    for arguments, words in (
+        (["--help"], ("encode", "decode", "info", "strip", "exit codes")),
+        (["info", "a.pdtd"], ("200x150", "tiny", "2 here, 2 whole", "12 + 8 channels")),
+    ):
+        done = subprocess.run([*base, *arguments], capture_output=True, text=True, check=True)
+        for word in words:
+            assert word in done.stdout
+        assert "torch" not in done.stderr
 
 
 def test_weights_of_this_project_are_found_by_the_streams_that_they_made() -> None:

@@ -59,6 +59,20 @@ def test_command_writes_the_common_table(command, images) -> None:
     assert table.bytes.notna().all()
 
 
+def test_an_image_that_one_codec_cannot_take_costs_no_other_rows(command, tmp_path) -> None:
+    root = tmp_path / "wide"
+    root.mkdir()
+    for width in (64, 16400):
+        Image.new("RGB", (width, 64)).save(root / f"{width}.png")
+    code, output = command("baselines", f"images={root}", "codecs=[JPEG,WebP]", "out=base")
+    assert code == 0, output
+    assert "WebP cannot code 16400: " in output
+    table = pd.read_csv("base/wide_native.csv", dtype={"image": str})
+    assert set(zip(table.codec, table.image, strict=True)) == {
+        ("JPEG", "64"), ("JPEG", "16400"), ("WebP", "64")
+    }  # fmt: skip
+
+
 def test_other_codecs_stay_in_the_table(command, images) -> None:
     for codecs in ("codecs=[JPEG,WebP]", "codecs=WebP"):
         code, output = command("baselines", f"images={images}", codecs)

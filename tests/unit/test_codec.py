@@ -14,8 +14,8 @@ from PIL import Image
 
 from progdtd import Codec
 from progdtd.checkpoint import Loaded, save_weights
-from progdtd.codec import channels, container, find
 from progdtd.codec import codec as codec_module
+from progdtd.codec import container, counts, find
 from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, OtherModelError
 from progdtd.errors import UserError
 from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
@@ -139,7 +139,9 @@ def test_p_and_levels_choose_prefixes(codec, photograph) -> None:
         np.testing.assert_array_equal(one, other)
     with pytest.raises(UserError, match="within"):
         codec.encode(photograph, levels=[1.5])
-    for levels in (0.5, ["a"]):
+    same = codec.encode(photograph[:64, :64], levels=(k / 10 for k in (2, 5, 10)))
+    assert same == stream, "any iterable will do"
+    for levels in (0.5, ["a"], []):
         with pytest.raises(UserError, match="give a list of fractions"):
             codec.encode(photograph, levels=levels)
     for wrong in ({"p": 1.5}, {"levels": 0}):
@@ -282,13 +284,13 @@ def test_salvage_shows_the_levels_before_the_damage(codec, photograph) -> None:
 
 def test_plans_grow_and_bring_everything() -> None:
     for drop in DROPS.values():
-        levels = channels.plan(drop, P_LEVELS, 192, 128)
+        levels = counts.plan(drop, P_LEVELS, 192, 128)
         assert levels[-1] == (192, 128)
         assert all(a[0] < b[0] and a[1] <= b[1] for a, b in itertools.pairwise(levels))
-        packed = channels.pack(levels, 192, 128)
-        assert channels.unpack(packed, 192, 128) == levels
-    assert channels.pack(channels.plan(DTD, P_LEVELS, 192, 128), 192, 128) == b""
-    assert len(channels.default_plan(192, 128)) == 16
+        packed = counts.pack(levels, 192, 128)
+        assert counts.unpack(packed, 192, 128) == levels
+    assert counts.pack(counts.plan(DTD, P_LEVELS, 192, 128), 192, 128) == b""
+    assert len(counts.default_plan(192, 128)) == 16
 
 
 def test_the_fingerprint_names_what_decoding_needs(photograph) -> None:
@@ -402,3 +404,7 @@ def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photogr
     Path("damaged.pdtd").write_bytes(damaged)
     with pytest.raises(OSError, match="damaged"), Image.open("damaged.pdtd") as opened:
         opened.load()
+    with pytest.raises(OSError, match="damaged"), Image.open("damaged.pdtd") as opened:
+        opened.verify()
+    with Image.open("a.pdtd") as opened:
+        opened.verify()

@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 
 from progdtd import run
 from progdtd.errors import UserError
+from progdtd.files import write_aside
 
 
 def test_another_configuration_is_refused_and_shown(tmp_path) -> None:
@@ -79,3 +80,11 @@ def test_a_record_has_the_code_that_git_does_not_know(tmp_path, monkeypatch) -> 
     assert run.provenance()["git_untracked"] == {
         "conf/model/mine.yaml": "name: mine", "progdtd/models/mine.py": "class Mine: ..."
     }  # fmt: skip
+
+
+def test_a_file_written_anew_keeps_its_mode(tmp_path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("before")
+    path.chmod(0o600)
+    write_aside(path, lambda aside: aside.write_text("after"))
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("after", 0o600)

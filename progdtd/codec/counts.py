@@ -1,0 +1,73 @@
+"""How many channels each level of channels knows, and how a stream's header says so.
+
+The parameters of the coding, in the container's header, are one pair of varints for each level:
+how many channels of the latent (at least one) and of the hyper-latent it adds. No parameters stand
+for the paper's 16 fractions with both tails dropped. What a stream holds is so told without torch,
+which `channels.py` needs to code.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from progdtd.codec import container
+from progdtd.codec.errors import DamagedError
+from progdtd.tail_drop import P_LEVELS, TailDrop, kept
+
+Level = tuple[int, int]
+"""Channels of the latent and of the hyper-latent known at a level."""
+
+
+def plan(drop: TailDrop, p_levels: Sequence[float], latent: int, hyper: int) -> list[Level]:
+    """The levels for these fractions p: strictly more channels of the latent at each.
+
+    Fractions that keep as many latent channels are one level; the last brings everything.
+    """
+    known: dict[int, int] = {}
+    for p in sorted({*p_levels, 1.0}):
+        p_latent, p_hyper = drop.fractions(p)
+        known[kept(p_latent, latent)] = kept(p_hyper, hyper)
+    return list(known.items())
+
+
+def level_at(levels: Sequence[Level], p: float, latent: int) -> int:
+    """How many levels hold no more than the fraction p of the latent's channels, at least one."""
+    return max(1, sum(y <= kept(p, latent) for y, _ in levels))
+
+
+def default_plan(latent: int, hyper: int) -> list[Level]:
+    """The paper's 16 fractions, both tails dropped."""
+    return plan(TailDrop(latent=True, hyper=True), P_LEVELS, latent, hyper)
+
+
+def pack(levels: Sequence[Level], latent: int, hyper: int) -> bytes:
+    """Levels as the container's parameters."""
+    if list(levels) == default_plan(latent, hyper):
+        return b""
+    pairs = zip(levels, [(0, 0), *levels[:-1]], strict=True)
+    return b"".join(
+        container.varint(y - y_before) + container.varint(z - z_before)
+        for (y, z), (y_before, z_before) in pairs
+    )
+
+
+def unpack(parameters: bytes, latent: int, hyper: int) -> list[Level]:
+    """The inverse of `pack`.
+
+    Raises:
+        DamagedError: these are no levels of such a model.
+    """
+    if not parameters:
+        return default_plan(latent, hyper)
+    numbers, at = [], 0
+    try:
+        while at < len(parameters):
+            number, at = container.read_varint(parameters, at)
+            numbers.append(number)
+    except container.NotYetError as error:
+        raise DamagedError("the levels in the header end too soon") from error
+    steps = np.array(numbers[: len(numbers) // 2 * 2], dtype=np.int64).reshape(-1, 2)
+    sums = np.cumsum(steps, axis=0)
+    if len(numbers) % 2 or steps[:, 0].min() < 1 or (sums[-1] > (latent, hyper)).any():
+        raise DamagedError("the levels in the header are not those of this model")
+    return [(int(y), int(z)) for y, z in sums]
