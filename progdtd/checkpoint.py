@@ -198,6 +198,7 @@ def warm_start(
                             "the weights mean something else without it.")  # fmt: skip
     load_state(model, parameters(weights), path)
     path = Path(path).expanduser()
+    path = path.parent if path.name in (WEIGHTS, LAST) else path
     last = {"name": path.name if path.is_dir() else f"{path.parent.name}/{path.name}"}
     last |= {key: meta[key] for key in ("steps", "images_seen", "wall_time_s") if key in meta}
     return [last, *meta.get("ancestors", [])]
