@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from omegaconf import DictConfig
 
 from progdtd import bd, curves, results
+from progdtd.codec import container
 from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.paths import CONF, listed
@@ -32,6 +33,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """One marker for each range of p, in the first place."""
+
+SHEET = 16
+"""So many levels of a stream are drawn at most."""
 
 STYLE: Any = {
     "font.size": 8,
@@ -336,7 +340,7 @@ def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
 
 
 def contact_sheet(codec, stream: bytes, picture) -> Figure:
-    """Every level of a stream with its rate and PSNR, and the original.
+    """Levels of a stream, all or SHEET of them evenly spaced, with rate and PSNR, and the original.
 
     Args:
         codec: a `Codec`.
@@ -347,8 +351,11 @@ def contact_sheet(codec, stream: bytes, picture) -> Figure:
 
     height, width = picture.shape[:2]
     shown = []
-    decoder = codec.decoder()
+    decoder, most = codec.decoder(), len(container.ends(stream))
+    chosen = set(np.linspace(1, most, min(most, SHEET)).round())
     for level in decoder.levels_of(stream):
+        if level not in chosen:
+            continue
         decoded = decoder.picture()
         bpp = 8 * decoder.position / (height * width)
         psnr = metrics.psnr(data.to_tensor(picture), data.to_tensor(decoded))

@@ -81,15 +81,7 @@ def add_encode(commands: Commands) -> None:
         "other metadata are dropped.",
     )
     _paths(encode, "image")
-    encode.add_argument(
-        "--levels",
-        metavar="KIND",
-        type=_levels,
-        default="channels",
-        help="channels (default: the paper's 16 fractions of them); others, as 0.1,0.5, one level "
-        "each and a last one with all that is left; or planes, many levels that each refine what "
-        "pays most",
-    )
+    _coding(encode)
     limit = encode.add_mutually_exclusive_group()
     limit.add_argument("--max-bytes", metavar="N", type=_positive(int), help="at most N bytes")
     limit.add_argument(
@@ -100,15 +92,6 @@ def add_encode(commands: Commands) -> None:
         metavar="DB",
         type=_positive(float),
         help="stop at the first level of this PSNR; keep all, and say so, if none has it",
-    )
-    encode.add_argument(
-        "--effort",
-        metavar="N",
-        type=int,
-        default=0,
-        help="fit each latent to its image in N steps, on a CPU some seconds each for a megapixel: "
-        "the whole stream has more PSNR, fewer bytes or both, short prefixes hardly gain; "
-        "decoding takes no longer; 10 go far (default: 0)",
     )
     encode.set_defaults(run=run_encode)
 
@@ -157,11 +140,12 @@ def add_strip(commands: Commands) -> None:
     strip = commands.add_parser(
         "strip",
         help="contact sheet of an image over the levels",
-        description="Code an image and draw it as decoded at each level, with its rate and PSNR, "
-        "beside the original.",
+        description="Code an image and draw it as decoded at each level, of more than 16 at some, "
+        "with rate and PSNR, beside the original.",
     )
     strip.add_argument("input", metavar="image", help="a file, or - for stdin")
     strip.add_argument("output", help="where to draw it: .png, .pdf, ...")
+    _coding(strip)
     _model(strip)
     strip.set_defaults(run=run_strip)
 
@@ -374,7 +358,9 @@ def run_strip(options: argparse.Namespace) -> int:
         raise UserError(f"{options.output} would be drawn over: give another name.")
     codec = Codec.load(options.model, options.device)
     picture = read_picture(get(options.input), options.input)
-    figure = contact_sheet(codec, codec.encode(picture), picture)
+    progress = sys.stderr.isatty()
+    stream = codec.encode(picture, options.levels, effort=options.effort, progress=progress)
+    figure = contact_sheet(codec, stream, picture)
     drawn = io.BytesIO()
     try:
         figure.savefig(
@@ -386,7 +372,7 @@ def run_strip(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(f"{options.output}: {error}.") from error
     put(options.output, drawn.getvalue())
-    say(f"{options.output}: {options.input} at every level")
+    say(f"{options.output}: {options.input} over the levels")
     return 0
 
 
@@ -535,6 +521,27 @@ def _paths(command: argparse.ArgumentParser, kind: str) -> None:
     command.add_argument("input", nargs="+", metavar=kind, help="files or folders; - for stdin")
     command.add_argument("output", help="a file, - for stdout, or a folder for several inputs")
     _model(command)
+
+
+def _coding(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--levels",
+        metavar="KIND",
+        type=_levels,
+        default="channels",
+        help="channels (default: the paper's 16 fractions of them); others, as 0.1,0.5, one level "
+        "each and a last one with all that is left; or planes, many levels that each refine what "
+        "pays most",
+    )
+    command.add_argument(
+        "--effort",
+        metavar="N",
+        type=int,
+        default=0,
+        help="fit each latent to its image in N steps, on a CPU some seconds each for a megapixel: "
+        "the whole stream has more PSNR, fewer bytes or both, short prefixes hardly gain; "
+        "decoding takes no longer; 10 go far (default: 0)",
+    )
 
 
 def _model(command: argparse.ArgumentParser) -> None:
