@@ -211,7 +211,7 @@ def split_dataset(config: DictConfig) -> tuple[list[Path], list[Path]]:
 
 def digest(paths: Sequence[Path]) -> str:
     """Names a list of images, by their names and sizes, wherever the folder that has them is."""
-    lines = (f"{name} {_size(path)}\n" for name, path in zip(names(paths), paths, strict=True))
+    lines = (f"{name} {_size(path)}\n" for name, path in zip(_below(paths), paths, strict=True))
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
@@ -245,10 +245,16 @@ def split(paths: Sequence[Path], validation: int, scene: int = 1) -> tuple[list[
 def names(paths: Sequence[Path]) -> list[str]:
     """What tables call images: their paths below the folder that has them all, without suffixes
     where they differ without."""
-    folder = os.path.commonpath([path.absolute().parent for path in paths])
-    whole = [path.absolute().relative_to(folder) for path in paths]
-    short = [path.with_suffix("").as_posix() for path in whole]
-    return short if len(set(short)) == len(short) else [path.as_posix() for path in whole]
+    whole = _below(paths)
+    short = [os.path.splitext(name)[0] for name in whole]
+    return short if len(set(short)) == len(short) else whole
+
+
+def _below(paths: Sequence[Path]) -> list[str]:
+    """Paths below the folder that has them all; of strings, as there may be very many."""
+    whole = [os.path.abspath(path) for path in paths]
+    folder = os.path.commonpath([os.path.dirname(path) for path in whole])
+    return [path[len(folder) :].lstrip(os.sep).replace(os.sep, "/") for path in whole]
 
 
 class Batches(Dataset[torch.Tensor]):
