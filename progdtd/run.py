@@ -216,14 +216,11 @@ def record_start(directory: Path, step: int, **facts: Any) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    before = recorded(directory)
+    before = recorded(directory) if step else {}
     changed = {k: before[k] for k, fact in facts.items() if k in before and before[k] != fact}
-    if not step:
-        record(directory, **facts, earlier=[])
-    elif changed:
-        earlier = [*before.get("earlier", []), {"until_step": step} | changed]
-        record(directory, **facts, earlier=earlier)
-    if step and (code := {key for key in changed if key.startswith("git_")}):
+    earlier = before.get("earlier", []) + ([{"until_step": step} | changed] if changed else [])
+    record(directory, **facts, earlier=earlier)
+    if code := {key for key in changed if key.startswith("git_")}:
         log.warning("The code is not that which this run began with (%s): %s keeps both.",
                     ", ".join(sorted(code)), directory / RECORD)  # fmt: skip
 
@@ -291,9 +288,9 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def _untracked() -> dict[str, str]:
     """Code and configs that the source tree has and git does not know, with their contents."""
-    root, names = _git("rev-parse", "--show-toplevel"), _git(
-        "ls-files", "-z", "--others", "--exclude-standard", "--full-name", ":/progdtd", ":/conf"
-    )  # fmt: skip
+    root = _git("rev-parse", "--show-toplevel")
+    found = ("--others", "--exclude-standard", "--full-name", "-z")
+    names = _git("ls-files", *found, ":/progdtd", ":/conf")
     paths = {name: Path(root or "", name) for name in (names or "").split("\0") if name}
     return {
         name: path.read_text(errors="replace")

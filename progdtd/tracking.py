@@ -11,7 +11,6 @@ from torch import Tensor
 from progdtd import run
 from progdtd.errors import UserError
 from progdtd.requeue import Requeue
-from progdtd.run import Table
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ class Tracker:
         if self.run:
             self.run.finish(exit_code=int(not isinstance(error, Requeue | None)))
 
-    def replay(self, metrics: Table, validation: Table) -> None:
+    def replay(self, metrics: run.Table, validation: run.Table) -> None:
         """Begin an offline folder with what a resumed run has measured before."""
         if self.run and self.run.offline:
             for row in metrics.rows():

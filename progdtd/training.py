@@ -119,12 +119,11 @@ class Trainer:
         if self.leads:
             self.metrics = run.Table(directory / "metrics.csv", METRICS, self.first)
             self.validation = run.Table(directory / "validation.csv", VALIDATION, self.first)
-            facts = {
+            facts = run.provenance() | {
                 "device": device_name(self.fabric.device), "precision": self.options.precision,
-                "processes": self.fabric.world_size,
+                "processes": self.fabric.world_size, "held_out": [*map(str, held)],
             }  # fmt: skip
-            run.record_start(directory, self.first, **run.provenance(), **facts)
-            run.record(directory, held_out=[*map(str, held)])
+            run.record_start(directory, self.first, **facts)
 
     @property
     def optimizers(self) -> tuple[Any, Any]:
