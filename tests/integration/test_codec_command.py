@@ -79,7 +79,7 @@ def test_the_commands_as_typed(model_file, photo, command) -> None:
     gains.record(model_file, data.photos()[1:2], "cpu")
     planes = ("--levels", "planes", "--effort", "1")
     assert command(*codec, "strip", photo, "planes.png", *planes)[0] == 0
-    assert pixels("planes.png").shape[0] <= pixels("levels.png").shape[0] + 800
+    assert pixels("planes.png").shape[1] > 1000
 
 
 @pytest.mark.parametrize(("lmbda", "better_by"), [(0.01, 0.01), (0.1, 0.05)])

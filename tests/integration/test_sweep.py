@@ -73,9 +73,10 @@ def test_a_failing_job_costs_the_others_nothing(launcher, monkeypatch) -> None:
     assert process.returncode == 1
     assert output.count("lambda=-1 must be a number above 0") >= 2
     assert "Traceback" not in output
-    assert [status.read(of(x)).state for x in (0.01, -1, 1.0)] == ["finished", "failed", "finished"]
+    states = [status.read(of(x)).state for x in (0.01, -1.0, 1.0)]
+    assert states == ["finished", "failed", "finished"]
     rows = re.findall(r"lambda-(\S+)_range\S+ +(finished|failed)", output.rpartition("best")[2])
-    assert rows == [("0.01", "finished"), ("-1", "failed"), ("1.0", "finished")]
+    assert rows == [("0.01", "finished"), ("-1.0", "failed"), ("1.0", "finished")]
 
 
 def test_a_job_that_is_refused_says_why_and_leaves_the_record_alone(command, trained) -> None:
@@ -604,7 +605,8 @@ def test_slurm_trains_a_sweep(slurm) -> None:
     process = shell("progdtd.train", "-m", "experiment=smoke", "lambda=0.01,-1,1.0", *NODE)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1, output
-    assert [status.read(of(x)).state for x in (0.01, -1, 1.0)] == ["finished", "failed", "finished"]
+    states = [status.read(of(x)).state for x in (0.01, -1.0, 1.0)]
+    assert states == ["finished", "failed", "finished"]
 
 
 @pytest.mark.slow

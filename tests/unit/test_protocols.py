@@ -7,7 +7,7 @@ from pytorch_msssim import ms_ssim, ssim
 from progdtd import Codec, data, protocols
 from progdtd.checkpoint import Loaded
 from progdtd.codec import container
-from progdtd.codec.channels import default_plan
+from progdtd.codec.counts import default_plan
 from progdtd.metrics import Quality, psnr, to_db
 from progdtd.tail_drop import P_LEVELS, TailDrop, fraction, kept
 
