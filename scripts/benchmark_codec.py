@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default="data/kodak", help="a folder of images")
     parser.add_argument("--rounds", type=int, default=7, help="timed encodings and decodings")
     parser.add_argument("--megapixels", type=float, help="also code one image of this size")
-    parser.add_argument("--readme", action="store_true", help="put the result into the README")
+    parser.add_argument("--readme", action="store_true", help="put the tables into the READMEs")
     options = parser.parse_args()
     codec, paths = Codec.load(options.model), data.folder(options.images)
     parts = [
@@ -56,12 +56,12 @@ def main() -> None:
         *([large(options.model, paths[0], options.megapixels)] if options.megapixels else []),
         kinds(codec, paths),
         efforts(codec, paths),
-        sizes(codec, paths),
     ]
-    report = "\n\n".join(parts)
-    print(report)
+    report = {"benchmark_codec": "\n\n".join(parts), "stream": sizes(codec, paths)}
+    print(*report.values(), sep="\n\n")
     if options.readme:
-        readme.put("benchmark_codec", report)
+        for section, text in report.items():
+            readme.put(section, text)
 
 
 def kinds(codec: Codec, paths: list[Path]) -> str:

@@ -1,15 +1,19 @@
-"""Sections of the README that scripts write, so that no number in it is typed by hand."""
+"""Sections of the README files that scripts write, so that no number there is typed by hand."""
 
 from pathlib import Path
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / name for name in ("README.md", "outputs/reference/README.md",
+                                  "outputs/controls/README.md")]  # fmt: skip
 
 
 def put(section: str, text: str) -> None:
-    """Replace what stands between `<!-- section -->` and `<!-- /section -->` in the README."""
+    """Replace what stands between `<!-- section -->` and `<!-- /section -->` in its page."""
     begin, end = f"<!-- {section} -->\n", f"<!-- /{section} -->"
-    before, found, rest = README.read_text().partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise SystemExit(f"{README} has no section {begin.strip()} ... {end}.")
-    README.write_text(f"{before}{begin}{text.strip()}\n{end}{after}")
+    for page in PAGES:
+        before, found, rest = page.read_text().partition(begin)
+        _, closed, after = rest.partition(end)
+        if found and closed:
+            page.write_text(f"{before}{begin}{text.strip()}\n{end}{after}")
+            return
+    raise SystemExit(f"No README has a section {begin.strip()} ... {end}.")

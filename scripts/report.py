@@ -1,4 +1,4 @@
-"""The README's tables of results, from those that `progdtd.figures` wrote.
+"""The tables of results in the READMEs, from those that `progdtd.figures` wrote.
 
 python scripts/report.py outputs/reference --controls outputs/controls --readme
 """
@@ -30,7 +30,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="what `progdtd.figures out=` was given")
     parser.add_argument("--controls", type=Path, help="the same of models with other tail drops")
-    parser.add_argument("--readme", action="store_true", help="put the tables into the README")
+    parser.add_argument("--readme", action="store_true", help="put the tables into the READMEs")
     options = parser.parse_args()
     levels = results.read_means(options.folder / "results.csv")
     deltas = pd.read_csv(options.folder / "bd.csv")
