@@ -56,6 +56,14 @@ def test_draw_is_uniform_and_full_keeps_all() -> None:
     assert (half == 1).double().mean() == pytest.approx(0.5, abs=0.02)
 
 
+def test_a_power_favours_short_prefixes_and_full_is_the_end_of_the_range() -> None:
+    generator = torch.Generator().manual_seed(0)
+    squared = TailDrop(latent=True, hyper=True, power=2.0).draw(20000, generator)
+    assert squared.mean() == pytest.approx(1 / 3, abs=0.01)
+    ends = TailDrop(latent=True, hyper=True, range=(0.3, 0.6), full=1.0).draw(50, generator)
+    assert ends.tolist() == [0.6] * 50
+
+
 def test_fractions_keep_the_tail_that_is_not_dropped() -> None:
     p = torch.tensor([0.2, 0.7])
     assert TailDrop(latent=True, hyper=True).fractions(0.2) == (0.2, 0.2)

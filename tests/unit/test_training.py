@@ -6,7 +6,14 @@ from conftest import TINY, composed
 from PIL import Image
 
 from progdtd.errors import UserError
-from progdtd.training import Trainer, held_out, make_fabric, seed_step, warn_of_precision
+from progdtd.training import (
+    Trainer,
+    held_out,
+    learning_rate,
+    make_fabric,
+    seed_step,
+    warn_of_precision,
+)
 
 SMOKE = ("experiment=smoke", *TINY)
 
@@ -59,3 +66,46 @@ def test_noise_and_draws_of_p_have_seeds_of_their_own(tmp_path) -> None:
     trainer = Trainer(composed(*SMOKE), tmp_path)
     seed_step(0, 3, 0)
     assert not torch.equal(torch.rand(2, dtype=torch.float64), trainer.draw(3, 2))
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    options = composed(*SMOKE, "trainer.lr=1e-3", "trainer.steps=1100", "trainer.warmup=100",
+                       "trainer.final_lr=0.02").trainer  # fmt: skip
+    rates = [learning_rate(step, options) for step in range(1101)]
+    assert rates[0] == pytest.approx(1e-3 / 101)
+    assert max(rates) == rates[100] == pytest.approx(1e-3)
+    assert rates[600] == pytest.approx(0.51e-3)  # half of the way, the middle of 1 and 0.02
+    assert rates[1100] == pytest.approx(0.02e-3)
+
+
+@pytest.mark.parametrize(
+    ("drop", "latent", "hyper"),
+    [("dtd", True, True), ("latent_only", True, False), ("hyper_only", False, True),
+     ("none", False, False)],
+)  # fmt: skip
+def test_a_step_drops_the_tails_that_are_configured(tmp_path, drop, latent, hyper) -> None:
+    cfg = composed(*SMOKE, f"drop={drop}", "drop.range=[0.0,0.5]", "drop.full=0.0")
+    trainer, seen = Trainer(cfg, tmp_path), []
+    trainer.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    images = trainer.batches[0]
+    trainer.step(0, images)
+    (_, p, p_hyper), = seen  # fmt: skip
+    drawn = trainer.draw(0, len(images))
+    assert drawn.max() <= 0.5
+    for fractions, dropped in ((p, latent), (p_hyper, hyper)):
+        assert torch.equal(fractions.cpu(), drawn if dropped else torch.ones_like(drawn))
+
+
+def test_the_gradient_of_the_model_alone_is_clipped(tmp_path, monkeypatch) -> None:
+    trainer, norms = Trainer(composed(*SMOKE, "trainer.clip=1e-3"), tmp_path), []
+    for optimizer in trainer.optimizers:
+
+        def measure(optimizer=optimizer, step=optimizer.step) -> None:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+            norms.append(torch.stack([g.norm() for g in gradients if g is not None]).norm().item())
+            step()
+
+        monkeypatch.setattr(optimizer, "step", measure)
+    trainer.step(0, trainer.batches[0])
+    assert norms[0] == pytest.approx(1e-3, rel=0.01)
+    assert norms[1] > 0.1
