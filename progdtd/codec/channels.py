@@ -52,14 +52,17 @@ class Prior:
 
     @classmethod
     def of(cls, model: Progressive, device: torch.device) -> "Prior":
-        """The integer form of a model's prior."""
+        """The integer form of a model's prior.
+
+        Raises:
+            TypeError: a part of it that has none.
+        """
         bottleneck = model.entropy_bottleneck
         cdfs, lengths = bottleneck._quantized_cdf.cpu(), bottleneck._cdf_length.cpu()
         offsets = bottleneck._offset.tolist()
         medians = bottleneck.quantiles[:, 0, 1].detach().cpu().double()
         synthesis = ExactSynthesis(model.h_s, device)
-        rows = torch.arange(len(synthesis.layers[-1].weight))[None]
-        scale_rows, mean_rows = model.split(rows)
+        scale_rows, mean_rows = rows_of(model, len(synthesis.layers[-1].weight))
         return cls(
             synthesis,
             [
@@ -68,8 +71,8 @@ class Prior:
             ],
             gaussian_tables(),
             torch.round(medians * UNIT).long().numpy(),
-            scale_rows[0].tolist(),
-            None if mean_rows is None else mean_rows[0].tolist(),
+            scale_rows,
+            mean_rows,
             torch.from_numpy(thresholds(UNIT)),
         )
 
@@ -81,6 +84,25 @@ class Prior:
     def hyper_symbols(self, z: Tensor) -> np.ndarray:
         """Symbols (N, H, W), int64, of a hyper-latent (1, N, H, W)."""
         return symbols_of(z[0] - torch.from_numpy(self.medians)[:, None, None] / UNIT)
+
+
+def rows_of(model: Progressive, channels: int) -> tuple[list[int], list[int] | None]:
+    """Which of the channels that `h_s` predicts are scales, and which means (None: zero).
+
+    Raises:
+        TypeError: `split` does more than choose channels.
+    """
+    probe = torch.arange(channels) + 0.5
+    probe[1::2] *= -1  # so that nothing computed from a value is one of the others
+    rows = {value: row for row, value in enumerate(probe.tolist())}
+    scales, means = model.split(probe[None, :, None, None])
+    try:
+        return (
+            [rows[value] for value in scales.flatten().tolist()],
+            None if means is None else [rows[value] for value in means.flatten().tolist()],
+        )
+    except KeyError:
+        raise TypeError("its split does more than choose channels of what h_s predicts") from None
 
 
 class Predictor:

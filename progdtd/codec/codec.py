@@ -517,7 +517,7 @@ def _of_tensor(image: Tensor) -> np.ndarray:
             "give (3, H, W) of floats in [0, 1]."
         )
     pixels = pixels.detach().float()
-    if pixels.numel() and not (pixels.min() >= -1 and pixels.max() <= 2):  # nor NaN
+    if pixels.numel() and not (pixels.min() >= -0.5 and pixels.max() <= 1.5):  # nor NaN
         raise UserError(
             f"A tensor of values from {pixels.min():g} to {pixels.max():g} is no image: give "
             "floats in [0, 1]; those a little outside are clipped."

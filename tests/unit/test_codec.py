@@ -215,12 +215,24 @@ def test_arrays_and_tensors_mean_the_same(codec, photograph) -> None:
         np.zeros((0, 4, 3), np.uint8),
         torch.zeros(2, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.int32), "photo.png", None,
         torch.full((3, 8, 8), torch.nan), torch.zeros(3, 8, 8) - torch.inf,
-        torch.linspace(0, 255, 192).view(3, 8, 8),
+        torch.linspace(0, 255, 192).view(3, 8, 8), torch.linspace(-1, 1, 192).view(3, 8, 8),
     ],
 )  # fmt: skip
 def test_what_is_no_image_says_so(codec, wrong) -> None:
     with pytest.raises(UserError, match=r"no image|cannot be coded"):
         codec.encode(wrong)
+
+
+@pytest.mark.parametrize(
+    "compute", [torch.abs, torch.exp, torch.nn.functional.softplus, lambda p: p / 2]
+)
+def test_a_split_that_computes_is_refused(compute) -> None:
+    class Computing(ProgressiveHyperprior):
+        def split(self, prediction: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return compute(prediction), None
+
+    with pytest.raises(UserError, match="does more than choose channels"):
+        Codec(Loaded(Computing(8, 12), TailDrop(True, True), {}))
 
 
 def test_tiles_leave_no_seams(model, photograph, monkeypatch) -> None:
