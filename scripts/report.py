@@ -274,7 +274,7 @@ def kinds(ours: pd.DataFrame) -> str:
         ahead += (np.interp(shared.bpp, planes.bpp, planes.psnr) - shared.psnr).tolist()
     least = "" if not ahead else (
         " At the rates of those of their levels that planes reach too, planes are ahead by "
-        f"{min(ahead):.3f} dB or more."
+        f"{min(ahead):z.3f} dB or more."
     )  # fmt: skip
     return table(
         ("whole stream, planes over channels", "at 1/4", "at 1/2"), rows,
