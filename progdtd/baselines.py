@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from progdtd import results
+from progdtd.check import check_options
 from progdtd.errors import UserError
 from progdtd.paths import CONF, listed
 
@@ -136,6 +137,7 @@ CODECS = {
 
 @hydra.main(config_path=CONF, config_name="baselines", version_base="1.3")
 def main(cfg: DictConfig) -> None:
+    check_options(cfg, "baselines")
     from tqdm import tqdm
 
     from progdtd import data

@@ -1,15 +1,21 @@
 """Is a training's configuration one that can be run? Answered before torch is loaded."""
 
+import difflib
+import logging
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.errors import UserError
-from progdtd.paths import listed
+from progdtd.paths import CONF, listed
 from progdtd.tail_drop import build_drop
+
+log = logging.getLogger(__name__)
 
 WHOLE = {
     "seed": 0, "dataset.validation": 0, "dataset.scene": 1, "trainer.steps": 1,
@@ -27,6 +33,7 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed")
 OPTIONAL = ("trainer.resize", "dataset.workers")
 """Options that are whole numbers from 0, or null."""
 
+OPTIMIZERS = "trainer/optimizer"
 MISSING = object()
 LARGEST_SEED = 2**63 - 1
 """That torch takes."""
@@ -43,12 +50,61 @@ def check_names(cfg: DictConfig) -> None:
             raise UserError(f"{key}={OmegaConf.select(cfg, key)} names no folder.")
 
 
+def check_options(cfg: DictConfig, command: str) -> None:
+    """Refuse options that nothing reads, as `+lamda=0.5` and presets may add them. What a model, a
+    drop, a dataset and a launcher take is for these to say.
+
+    Args:
+        cfg: the configuration.
+        command: whose, such as `train`.
+
+    Raises:
+        UserError: names the option, and the one that may be meant.
+    """
+    groups = {"": names_in(f"{command}.yaml")}
+    if command == "train":
+        recipe, optimizer = names_in("trainer/default.yaml"), names_in(f"{OPTIMIZERS}/adam.yaml")
+        groups |= {"trainer": recipe | optimizer, "logger": names_in("logger/wandb.yaml")}
+    for group, known in groups.items():
+        for name in map(str, cfg[group] if group else cfg):
+            if name not in known:
+                dot = f"{group}." if group else ""
+                meant = closest(name, known)
+                ask = f" Did you mean {dot}{meant}?" if meant else ""
+                raise UserError(f"{dot}{name} is no option of progdtd.{command}.{ask}")
+
+
+def closest(name: object, known: Iterable[str]) -> str | None:
+    """The name that may be meant."""
+    return next(iter(difflib.get_close_matches(str(name), list(known), 1)), None)
+
+
+def names_in(file: str) -> set[str]:
+    """The options that one of the project's configs sets, and the groups that it chooses from."""
+    config = OmegaConf.load(Path(CONF, file))
+    assert isinstance(config, DictConfig)
+    groups = [group for choice in config.get("defaults", []) if OmegaConf.is_dict(choice)
+              for group in choice]  # fmt: skip
+    return {*map(str, config), *map(str, groups)} - {"defaults", "hydra"}
+
+
+def warn(cfg: DictConfig) -> None:
+    """Say what of a training may not be meant, though it can be run."""
+    if cfg.dataset.name == "photos":
+        log.warning("dataset=photos is eight photographs, to try things: for a model to use, give "
+                    "dataset=folder dataset.root=DIR, or dataset=vimeo90k.")  # fmt: skip
+    drop = build_drop(cfg.drop)
+    if not drop.progressive and drop.range != (0, 1):
+        log.warning("drop.range=%s has no effect: drop=%s drops nothing.", [*drop.range], drop.name)
+
+
 def check(cfg: DictConfig) -> None:
-    """Refuse values that no run can have, before anything of it but its record is written.
+    """Refuse options and values that no run can have, before more of it than its record is written.
 
     Raises:
         UserError: names the option and what it may be.
     """
+    check_options(cfg, "train")
     lmbda, options = cfg["lambda"], cfg.trainer
     if not number(lmbda) or not lmbda > 0:
         raise UserError(f"lambda={lmbda} must be a number above 0; the paper's: 0.01, 0.1, 1.0.")
@@ -83,7 +139,9 @@ def check(cfg: DictConfig) -> None:
     if cfg.seed > LARGEST_SEED:
         raise UserError(f"seed={cfg.seed} must be at most {LARGEST_SEED}.")
     if not (OmegaConf.is_dict(options.optimizer) and "_target_" in options.optimizer):
-        raise UserError("trainer.optimizer must say what to build: use trainer/optimizer=soap.")
+        meant = closest(options.optimizer, (path.stem for path in Path(CONF, OPTIMIZERS).glob("*")))
+        raise UserError(f"trainer.optimizer={options.optimizer} does not say what to build: use "
+                        f"{OPTIMIZERS}={meant or 'soap'}.")  # fmt: skip
     if not (cfg.init_from is None or (isinstance(cfg.init_from, str) and cfg.init_from)):
         raise UserError(f"init_from={cfg.init_from} must be a path, or null.")
     if "name" not in cfg.dataset:

@@ -9,7 +9,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from progdtd.check import number
+from progdtd.check import check_options, number
 from progdtd.errors import UserError
 from progdtd.paths import CONF, listed
 from progdtd.run import begun
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 @hydra.main(config_path=CONF, config_name="evaluate", version_base="1.3")
 def main(cfg: DictConfig) -> None:
+    check_options(cfg, "evaluate")
     from progdtd.evaluation import evaluate
     from progdtd.tail_drop import P_LEVELS
 

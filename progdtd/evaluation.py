@@ -55,6 +55,8 @@ def evaluate(
     check_choices(names, kinds)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"device={device}: it is auto, cpu or cuda.")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device={device}: no GPU is available here; use device=cpu.")
     loaded = checkpoint.load_model(path, device)

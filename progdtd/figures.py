@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from omegaconf import DictConfig
 
 from progdtd import bd, curves, results
+from progdtd.check import check_options
 from progdtd.codec import container
 from progdtd.errors import UserError
 from progdtd.files import write_aside
@@ -56,6 +57,7 @@ STYLE: Any = {
 
 @hydra.main(config_path=CONF, config_name="figures", version_base="1.3")
 def main(cfg: DictConfig) -> None:
+    check_options(cfg, "figures")
     cfg.images = str(cfg.images)  # a folder may be called 2020
     ours, baselines = gather(cfg)
     others = curves.codecs()

@@ -2,7 +2,9 @@
 
 import copy
 import hashlib
+from collections.abc import Iterator
 
+from compressai.layers import GDN
 from torch import nn
 
 from progdtd.models import Progressive
@@ -30,7 +32,7 @@ def fingerprint(model: Progressive) -> bytes:
     digest = hashlib.blake2b(digest_size=8)
     digest.update(type(model).__name__.encode())
     for synthesis in (model.g_s, model.h_s):
-        digest.update("".join(map(_describe, synthesis.children())).encode())
+        digest.update("".join(map(_describe, _layers(synthesis))).encode())
     parts = ("g_s.", "h_s.", "entropy_bottleneck._", "entropy_bottleneck.quantiles")
     for name, value in sorted(model.state_dict().items()):
         if name.startswith(parts):
@@ -38,6 +40,14 @@ def fingerprint(model: Progressive) -> bytes:
             digest.update(f"{name} {tuple(value.shape)}".encode())
             digest.update(exact.cpu().contiguous().numpy().tobytes())
     return digest.digest()
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """All layers within a module, but for what a GDN, which its weights tell, consists of."""
+    for child in module.children():
+        yield child
+        if not isinstance(child, GDN):
+            yield from _layers(child)
 
 
 def _describe(layer: nn.Module) -> str:

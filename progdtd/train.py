@@ -1,5 +1,6 @@
 """Train a model: `python -m progdtd.train model=hyperprior drop=dtd lambda=0.01`; see `--help`."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from progdtd import run, sweep
-from progdtd.check import check, check_names
+from progdtd.check import check, check_names, warn
 from progdtd.errors import UserError
 from progdtd.paths import CONF
 from progdtd.requeue import LAUNCHER
@@ -46,6 +47,8 @@ def task(cfg: DictConfig) -> None:
     except UserError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra shows only the first, at the end
             log.error("%s", error)
+        with contextlib.suppress(OSError):
+            directory.rmdir()  # that Hydra made for it, if there is nothing in it
         raise
 
 
@@ -58,6 +61,7 @@ def lead(cfg: DictConfig, directory: Path) -> None:
     with run.recording(directory):
         check(cfg)
         sweep.check_mode(cfg)
+        warn(cfg)
         train(cfg, directory)
 
 

@@ -356,7 +356,7 @@ def make_optimizers(
 
 
 def learning_rate(step: int, options: DictConfig) -> float:
-    """Linear warm-up, then a cosine from `lr` to `lr * final_lr` at the last step."""
+    """Linear warm-up, then a cosine from `lr` to `lr * final_lr`, reached after the last step."""
     warm = min(1.0, (step + 1) / (options.warmup + 1))
     done = max(0, step - options.warmup) / max(1, options.steps - options.warmup)
     cosine = (1 + math.cos(math.pi * min(1.0, done))) / 2

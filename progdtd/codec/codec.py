@@ -2,7 +2,6 @@
 
 import bisect
 import logging
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from progdtd import checkpoint, data
+from progdtd.check import number, whole
 from progdtd.codec import channels, container, counts, find, planes
 from progdtd.codec.effort import check_effort, fit
 from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, OtherModelError
@@ -154,8 +154,10 @@ class Codec:
                 effort needs.
         """
         levels = self._checked(levels)
-        if target_psnr is not None and math.isnan(target_psnr):
-            raise UserError("target_psnr=nan is no PSNR in dB.")
+        if target_psnr is not None and not number(target_psnr):
+            raise UserError(f"target_psnr={target_psnr!r} is no PSNR in dB.")
+        if max_bytes is not None and not whole(max_bytes, 1):
+            raise UserError(f"max_bytes={max_bytes!r} is no number of bytes.")
         picture = to_rgb(image)
         height, width = picture.shape[:2]
         if not 0 < height * width <= MAX_PIXELS or max(height, width) > container.MAX_SIDE:
@@ -383,10 +385,10 @@ class StreamDecoder:
             CodecError: see `progdtd.codec.errors`.
             UserError: no such level or fraction.
         """
-        if levels is not None and levels < 1:
-            raise UserError(f"There is no level {levels}: levels count from 1.")
-        if p is not None and not 0 <= p <= 1:
-            raise UserError(f"p={p} is not within [0, 1].")
+        if levels is not None and not whole(levels, 1):
+            raise UserError(f"There is no level {levels!r}: levels count from 1.")
+        if p is not None and not (number(p) and 0 <= p <= 1):
+            raise UserError(f"p={p!r} is not within [0, 1].")
         most = levels or container.MAX_LEVELS
         if p is not None:
             most = min(most, self._level_at(p, stream))
@@ -493,20 +495,20 @@ def to_rgb(image: Picture) -> np.ndarray:
             return data.rgb(image)
         except data.UNREADABLE as error:
             raise UserError(f"The image cannot be read ({error}).") from error
-    try:
-        if image.dtype == np.uint16 and image.ndim == 3:
-            image = (image / 257 + 0.5).astype(np.uint8)
-        return data.rgb(Image.fromarray(image))
-    except (AttributeError, TypeError, ValueError, SystemError) as error:
-        if not hasattr(image, "shape"):
-            raise UserError(
-                f"{type(image).__name__} is no image: give an image that Image.open() returns, or "
-                "an array."
-            ) from error
+    if not isinstance(image, np.ndarray):
         raise UserError(
-            f"An array of shape {image.shape} and {image.dtype} is no image: give (H, W) or "
-            "(H, W, 3) of uint8 or uint16."
-        ) from error
+            f"{type(image).__name__} is no image: give an image that Image.open() returns, or an "
+            "array."
+        )
+    shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
+    if not shaped or image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        raise UserError(
+            f"An array of shape {image.shape} and {image.dtype} is no image: give (H, W), "
+            "(H, W, 3) or (H, W, 4) of uint8 or uint16."
+        )
+    if image.dtype.itemsize == 2:
+        image = (image / 257 + 0.5).astype(np.uint8)
+    return data.rgb(Image.fromarray(image))
 
 
 def _of_tensor(image: Tensor) -> np.ndarray:

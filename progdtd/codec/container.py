@@ -109,7 +109,11 @@ def framed_size(payload: bytes, crc_size: int) -> int:
 
 
 def cut(stream: bytes, levels: int) -> bytes:
-    """The first levels of a stream, as a whole stream of its own."""
+    """The first levels of a stream, as a whole stream of its own.
+
+    Raises:
+        IncompleteError: the stream has no whole level.
+    """
     header, payloads = _content(stream)
     return _rewritten(header, payloads[:levels])
 
@@ -118,6 +122,7 @@ def fit(stream: bytes, most: int) -> bytes:
     """The levels of a stream that fit into so many bytes, as a whole stream of its own.
 
     Raises:
+        IncompleteError: the stream has no whole level.
         UserError: not even the first level fits.
     """
     header, payloads = _content(stream)
@@ -134,7 +139,10 @@ def fit(stream: bytes, most: int) -> bytes:
 def _content(stream: bytes) -> tuple[Header, list[bytes]]:
     reader = Reader()
     payloads = list(reader.feed(stream))
-    return reader.require_header(), payloads
+    header = reader.require_header()
+    if not payloads:
+        raise IncompleteError(f"level 1 is not complete in {len(stream)} bytes")
+    return header, payloads
 
 
 def _rewritten(header: Header, payloads: list[bytes]) -> bytes:

@@ -43,6 +43,8 @@ def by_name(name: str | Path | None = None) -> Path:
     Raises:
         UserError: there is none, with the names that there are, or several have the name.
     """
+    if not isinstance(name, str | Path | None):
+        raise UserError(f"A model is named by a path or a name, not by {type(name).__name__}.")
     chosen = name or os.environ.get("PROGDTD_MODEL")
     with contextlib.suppress(OSError, RuntimeError):  # too long, or of an unknown user
         if chosen and Path(chosen).expanduser().exists():
@@ -88,7 +90,8 @@ def not_here(fingerprint: bytes) -> OtherModelError:
     """What to say when no model has this fingerprint."""
     return OtherModelError(
         f"The stream was made by the model {fingerprint.hex()}, which is not under "
-        f"{', '.join(map(str, roots()))}. Give it (--model), or name its folder in PROGDTD_MODELS."
+        f"{', '.join(map(str, roots()))}. Give it (--model, Codec.load), or name its folder in "
+        "PROGDTD_MODELS."
     )
 
 

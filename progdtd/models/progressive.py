@@ -103,11 +103,12 @@ class Progressive(nn.Module):
                 z_hat = quantize_ste(z.float() - medians) + medians
             z_hat = z_hat * keep_z
         scales, means = self.prior(z_hat)
-        if not all(part is None or part.shape == y.shape for part in (scales, means)):
-            raise ValueError(
-                "h_s predicts scales or means of another shape than that of the latent, "
-                f"{tuple(y.shape)}: {tuple(scales.shape)}"
-            )
+        for name, part in (("scales", scales), ("means", means)):
+            if part is not None and part.shape != y.shape:
+                raise ValueError(
+                    f"h_s predicts {name} of another shape than that of the latent, "
+                    f"{tuple(y.shape)}: {tuple(part.shape)}"
+                )
         with torch.autocast(y.device.type, enabled=False):
             means = None if means is None else means.float()
             y_hat, y_likelihoods = self.gaussian_conditional(y.float(), scales.float(), means=means)

@@ -184,6 +184,8 @@ def test_a_model_that_cannot_code_images_has_a_way(command, trained, images) -> 
         (["run=RUN", "images=images", "levels=[true]"], "p=True is not within"),
         (["run=RUN", "images=images", "levels=[]"], "levels=[] measures nothing"),
         (["run=RUN", "protocols=reference", "kinds=planes"], "by protocols=native alone"),
+        (["run=RUN", "images=images", "device=gpu"], "device=gpu: it is auto, cpu or cuda"),
+        (["run=RUN", "+protocol=native"], "Did you mean protocols?"),
         (["run=[RUN,RUN/weights.safetensors]"], "would go to the same folder"),
     ],
 )

@@ -335,6 +335,10 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["dataset.workers=1.5"], "dataset.workers=1.5 must be a whole number"),
         (["trainer.resize=64.5"], "trainer.resize=64.5 must be a whole number"),
         (["trainer.optimizer=null"], "use trainer/optimizer=soap"),
+        (["trainer.optimizer=adm"], "use trainer/optimizer=adam"),
+        (["+lamda=0.5"], "Did you mean lambda?"),
+        (["+trainer.step=5"], "Did you mean trainer.steps?"),
+        (["+logger.projet=5"], "Did you mean logger.project?"),
         (["trainer.precision=16-mixed"], "one of auto, 32-true, bf16-mixed"),
         (["logger.wandb=true"], "needs the options of logger=wandb"),
         (["logger=wandb", "logger.entity=3"], "logger.entity=3 must be a name"),
@@ -353,4 +357,14 @@ def test_bad_input_gets_one_clear_message(command, arguments, said) -> None:
 
 def test_a_value_that_cannot_be_leaves_no_failed_run(command) -> None:
     assert command("train", "experiment=smoke", "lambda=0")[0] == 1
-    assert not list(Path("outputs").rglob("run.json"))
+    assert not Path(RUN).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["drop=none", "drop.range=[0.3,1.0]"], "drop.range=[0.3, 1.0] has no effect"),
+     ([], "dataset=photos is eight photographs, to try things")],
+)  # fmt: skip
+def test_what_may_not_be_meant_is_said(command, arguments, said) -> None:
+    code, output = command("train", "experiment=smoke", "trainer.steps=1", *arguments)
+    assert (code, output.count(said)) == (0, 1), output

@@ -16,6 +16,7 @@ from progdtd import Codec
 from progdtd.checkpoint import Loaded, save_weights
 from progdtd.codec import codec as codec_module
 from progdtd.codec import container, counts, find
+from progdtd.codec.codec import to_rgb
 from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, OtherModelError
 from progdtd.errors import UserError
 from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
@@ -144,7 +145,7 @@ def test_p_and_levels_choose_prefixes(codec, photograph) -> None:
     for levels in (0.5, ["a"], []):
         with pytest.raises(UserError, match="give a list of fractions"):
             codec.encode(photograph, levels=levels)
-    for wrong in ({"p": 1.5}, {"levels": 0}):
+    for wrong in ({"p": 1.5}, {"p": "1"}, {"levels": 0}, {"levels": 1.5}, {"levels": "3"}):
         with pytest.raises(UserError, match=r"within|levels count"):
             codec.decode(stream, **wrong)
 
@@ -159,8 +160,14 @@ def test_what_is_no_stream_and_no_target_is_refused(codec, photograph, tmp_path)
                     codec.decode(wrong, **chosen)
     pictures = [*codec.progressive(memoryview(path.read_bytes()))]
     np.testing.assert_array_equal(pixels(pictures[-1]), pixels(codec.decode(path.read_bytes())))
-    with pytest.raises(UserError, match="no PSNR"):
-        codec.encode(photograph, target_psnr=float("nan"))
+    for target in (float("nan"), "30"):
+        with pytest.raises(UserError, match="is no PSNR"):
+            codec.encode(photograph, target_psnr=target)
+    for most in ("1000", 0, 99.5):
+        with pytest.raises(UserError, match="is no number of bytes"):
+            codec.encode(photograph, max_bytes=most)
+    with pytest.raises(UserError, match="not by int"):
+        Codec.load(5)
 
 
 def test_limits(codec, photograph) -> None:
@@ -192,6 +199,18 @@ def test_every_mode_is_coded(codec, photograph, mode) -> None:
         image = image.convert("L")
     image = image.convert(mode) if mode != "LAB" else Image.new("LAB", (50, 40), (128, 10, 20))
     assert codec.decode(codec.encode(image)).size == (50, 40)
+
+
+def test_arrays_are_images_of_eight_or_sixteen_bits(photograph) -> None:
+    deep = photograph[:6, :5].astype(np.uint16) * 257
+    for array in (deep, deep.astype(">u2"), np.dstack([deep, np.full((6, 5), 65535, np.uint16)])):
+        np.testing.assert_array_equal(to_rgb(array), photograph[:6, :5])
+    grey = photograph[:6, :5, 0]
+    for array in (grey, grey.astype(np.uint16) * 257):
+        np.testing.assert_array_equal(to_rgb(array), grey[..., None].repeat(3, 2))
+    for wrong in (grey[0], deep[..., :2], grey[..., None], grey > 9, grey.astype(int), grey / 255):
+        with pytest.raises(UserError, match=r"is no image: give \(H, W\), \(H, W, 3\) or"):
+            to_rgb(wrong)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (63, 65), (3, 2000)])
@@ -323,6 +342,13 @@ def test_the_fingerprint_names_layers_without_weights() -> None:
     plain, sigmoid = ProgressiveHyperprior(8, 12), ProgressiveHyperprior(8, 12, sigmoid=True)
     sigmoid.load_state_dict(plain.state_dict())
     assert codec_of(plain).fingerprint != codec_of(sigmoid).fingerprint
+    nested = {}
+    for slope in (0.1, 0.2):
+        model = ProgressiveHyperprior(8, 12)
+        model.load_state_dict(plain.state_dict())
+        model.g_s.append(torch.nn.Sequential(torch.nn.LeakyReLU(slope)))
+        nested[codec_of(model).fingerprint] = slope
+    assert len(nested) == 2
 
 
 def test_streams_of_today_decode_for_ever() -> None:

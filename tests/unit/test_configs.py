@@ -77,6 +77,13 @@ def test_reference_recipe_is_the_papers() -> None:
     assert options.optimizer._target_ == "torch.optim.Adam"
 
 
+def test_the_papers_models_are_its_recipe() -> None:
+    cfg = composed("experiment=paper", "dataset.root=x")
+    assert (cfg.drop.full, cfg.drop.power, cfg.model.sigmoid) == (0, 1, True)
+    recipe = composed("trainer=reference", "dataset=vimeo90k", "dataset.root=x")
+    assert (cfg.trainer, cfg.dataset) == (recipe.trainer, recipe.dataset)
+
+
 def test_default_dataset_is_on_this_machine() -> None:
     assert len(instantiate(composed().dataset.paths)) == 8
 

@@ -113,6 +113,10 @@ def test_cut_keeps_whole_levels() -> None:
     assert container.read_header(shorter)[0].levels == 2
     with pytest.raises(UserError, match="first level ends after"):
         container.fit(STREAM, 20)
+    begun = STREAM[: len(bytes(container.read_header(STREAM)[0])) + 3]
+    for use in (container.fit, container.cut):
+        with pytest.raises(IncompleteError, match="level 1 is not complete"):
+            use(begun, 100)
 
 
 def test_checksums_of_planes_are_short_but_for_the_last() -> None:
