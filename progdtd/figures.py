@@ -142,16 +142,17 @@ def kept(cfg: DictConfig) -> pd.DataFrame:
 
 def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     """The figures of one protocol: a suffix of the name, what is drawn, and whether the published
-    curves are drawn beside it. Levels of planes, an effort in encoding, and other tail drops (with
-    both kinds of level) have figures of their own."""
+    curves, which are of squashed images, are drawn beside it. Levels of planes, an effort in
+    encoding, and other tail drops (with both kinds of level) have figures of their own."""
     planes, effort, double = ours.kind == "planes", ours.effort > 0, ours["drop"] == "dtd"
+    squashed = not (ours.protocol == "native").any()
     main = double | ~double.any()
     if (main & ~planes & ~effort).any():
-        yield "", ours[main & ~planes & ~effort], True
+        yield "", ours[main & ~planes & ~effort], squashed
     if (main & planes & ~effort).any():
         yield "_planes", ours[main & ~effort], False
     if (main & effort).any():
-        yield "_effort", ours[main & effort], not (main & effort & planes).any()
+        yield "_effort", ours[main & effort], squashed
     controls = results.controls(ours[~effort])
     if controls["drop"].nunique() > 1:
         yield "_drops", controls, False
@@ -178,8 +179,9 @@ def rate_distortion(
     others: pd.DataFrame,
     title: str,
 ) -> Figure:
-    """MS-SSIM and PSNR over the rate, a curve for each model; colour is lambda, or where all have
-    one, the drop or the run; marker the range and what else tells models apart.
+    """MS-SSIM and PSNR over the rate, a curve for each model. Colour is lambda, or where all have
+    one, the drop or the run; marker the range and what else tells models apart. With planes, whose
+    curves are close to each other, each lambda has panels of its own and colour is the range.
 
     Args:
         ours: aggregated results of one protocol.
@@ -188,46 +190,57 @@ def rate_distortion(
         others: published curves of other codecs.
     """
     ours = _numbered(ours)
-    varies = (key for key in ("lambda", "drop", "nth") if ours[key].nunique() > 1)
-    shade = next(varies, "lambda")
-    colour = _palette([*ours["lambda"].dropna(), *published["lambda"]])
-    shades = colour if shade == "lambda" else _palette(ours[shade])
+    lambdas = sorted(ours["lambda"].unique())
+    apart = (ours.kind == "planes").any() and 1 < len(lambdas) <= MOST_COLUMNS
+    apart &= ours["lambda"].notna().all()
+    parts = [ours[ours["lambda"] == lmbda] for lmbda in lambdas] if apart else [ours]
+    first = ("drop", "nth", "range") if apart else ("lambda", "drop", "nth")
+    shade = next((key for key in first if ours[key].nunique() > 1), first[0])
+    colours = _palette([*ours[shade].dropna(), *(published["lambda"] if shade == "lambda" else ())])
     marker = _markers(ours, published)
-    highest = 1.04 * pd.concat([ours.bpp, published.bpp]).max()
-    labels, shown = dict[str, Line2D](), set[str]()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 3.6), layout="constrained")
-        axes = figure.subplots(1, 2)
-        for axis, (metric, name) in zip(axes, PANELS.items(), strict=True):
+        rows, columns = (2, len(parts)) if apart else (1, 2)
+        figure = Figure(figsize=(7.0, 1.2 + 2.4 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axis, (metric, part) in zip(grid.flat, itertools.product(PANELS, parts), strict=True):
             for codec, style, curve in _curves(baselines, others):
-                labels[codec] = _line(axis, curve, metric, **style, lw=0.9)
-            for key, curve in published.groupby(["lambda", "range_low", "range_high"]):
-                curve = curve[curve.p >= key[1]]
-                style = {
-                    "color": colour[key[0]],
-                    "marker": marker[key[1:]],
-                    "linestyle": "--",
-                }
-                line = _line(axis, curve, metric, **style, lw=0.7, ms=2.2, mfc="white", alpha=0.8)
-                labels.setdefault("ProgDTD, published (512×512, last patch)", line)
-            for key, curve in ours.groupby([*results.MODEL, "nth"], dropna=False):
-                named: dict[str, Any] = dict(zip([*results.MODEL, "nth"], key, strict=True))
-                style = {"color": shades.get(named[shade], "black"), "marker": marker[_kin(named)]}
-                if named["kind"] == "planes":
-                    style |= {"linestyle": (0, (4, 1)), "mfc": "white"}
-                labels[_label(named, ours)] = _line(
-                    axis, results.trained(curve), metric, **style, lw=1.3, ms=3.2
-                )
-            axis.set(xlabel="Rate (bit per pixel)", ylabel=name)
-            _frame(axis, highest)
-            shown |= {label for label, line in labels.items() if len(_up_to(highest, line))}
-        order = sorted(shown, key=lambda label: (not label.startswith(OURS), label))
-        figure.legend(
-            [labels[label] for label in order], order, loc="outside lower center", ncols=3,
-            frameon=False, handlelength=2.6,
-        )  # fmt: skip
+                _line(axis, curve, metric, **style, lw=0.9, label=codec)
+            for (lmbda, *bounds), curve in published.groupby(["lambda", "range_low", "range_high"]):
+                style = {"color": colours.get(lmbda, GREY), "marker": marker[tuple(bounds)]}
+                _line(axis, curve[curve.p >= bounds[0]], metric, **style | THIN, label=PUBLISHED)
+            for key, curve in part.groupby([*results.MODEL, "nth", "range"], dropna=False):
+                named = dict(zip([*results.MODEL, "nth", "range"], key, strict=True))
+                style = {"color": colours.get(named[shade], "black"), "marker": marker[_kin(named)]}
+                style |= HOLLOW if named["kind"] == "planes" else {}
+                label = _label(named, ours, apart)
+                _line(axis, results.trained(curve), metric, **style, lw=1.3, ms=3.2, label=label)
+            _frame(axis, 1.04 * pd.concat([part.bpp, published.bpp]).max())
+        for axis in grid[-1]:
+            axis.set_xlabel("Rate (bit per pixel)")
+        for axis, lmbda in zip(grid[0], lambdas if apart else (), strict=False):
+            axis.set_title(f"{OURS} = {lmbda:g}", fontsize=8)
+        for axis, name in zip(grid[:, 0] if apart else grid[0], PANELS.values(), strict=True):
+            axis.set_ylabel(name)
+        _legend(figure)
         figure.suptitle(title, fontsize=8)
     return figure
+
+
+def _legend(figure: Figure) -> None:
+    """Name below the panels what is seen in any of them, our models first."""
+    lines = {
+        str(line.get_label()): line
+        for axis in figure.axes
+        for line in axis.lines
+        if len(_up_to(axis.get_xlim()[1], line))
+    }
+    if PUBLISHED in lines:  # in no one's colour, for it stands for all of them
+        lines[PUBLISHED] = Line2D([], [], color=GREY, marker="o", **THIN)
+    order = sorted(lines, key=lambda label: (not label.startswith((OURS, "p ")), label))
+    figure.legend(
+        [lines[label] for label in order], order, loc="outside lower center", ncols=3,
+        frameon=False, handlelength=2.6,
+    )  # fmt: skip
 
 
 def _palette(values: Iterable) -> dict[Any, str]:
@@ -251,10 +264,13 @@ def _up_to(rate: float, line: Line2D) -> np.ndarray:
 
 
 def _numbered(ours: pd.DataFrame) -> pd.DataFrame:
-    """With a column `nth` that numbers the runs which nothing but their names tells apart."""
+    """With a column `nth` that numbers the runs which nothing but their names tells apart, and one
+    of the `range` of p."""
     alike = [column for column in results.MODEL if column not in ("run", "kind", "effort")]
     models = ours[[*alike, "run"]].drop_duplicates().sort_values("run")
-    return ours.merge(models.assign(nth=models.groupby(alike, dropna=False).cumcount()))
+    ours = ours.merge(models.assign(nth=models.groupby(alike, dropna=False).cumcount()))
+    bounds: Any = zip(ours.range_low, ours.range_high, strict=True)
+    return ours.assign(range=list(bounds))
 
 
 def _kin(named: dict[str, Any]) -> tuple:
@@ -278,6 +294,10 @@ def _markers(ours: pd.DataFrame, published: pd.DataFrame) -> dict[tuple, str]:
 
 
 GREY, DARK, OURS = "#999999", "#222222", "λ"
+PUBLISHED = "ProgDTD as published (512×512, last patch)"
+THIN: Any = {"linestyle": "--", "lw": 0.7, "ms": 2.2, "mfc": "white", "alpha": 0.8}
+HOLLOW: Any = {"linestyle": (0, (4, 1)), "mfc": "white"}
+MOST_COLUMNS = 4
 LINESTYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
 
 
@@ -296,8 +316,9 @@ def _line(axis: Axes, curve: pd.DataFrame, metric: str, **style) -> Line2D:
     return axis.plot(curve.bpp, curve[metric], **style)[0]
 
 
-def _label(named: dict, ours: pd.DataFrame) -> str:
-    """λ and range, and the model, drop, seed and run where those before leave more than one."""
+def _label(named: dict, ours: pd.DataFrame, apart: bool) -> str:
+    """λ, unless its panels say it, and range, and the model, drop, seed and run where those before
+    leave more than one."""
     more = [str(named[key]) for key in ("model", "drop") if ours[key].nunique() > 1]
     if ours.seed.nunique() > 1:
         more.append(f"seed {named['seed']:.0f}")
@@ -309,7 +330,8 @@ def _label(named: dict, ours: pd.DataFrame) -> str:
         bounds += ", planes"
     if named["effort"]:
         bounds += f", effort {named['effort']:g}"
-    return ", ".join([f"{OURS} = {named['lambda']:g}, {bounds}", *more])
+    lmbda = [] if apart else [f"{OURS} = {named['lambda']:g}"]
+    return ", ".join([*lmbda, bounds, *more])
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

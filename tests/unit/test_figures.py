@@ -244,6 +244,32 @@ def test_effort_seeds_and_runs_can_be_told_apart(command) -> None:
     assert len({colour for colour, _, _ in lines.values()}) == 2
 
 
+def test_planes_have_panels_for_each_lambda_and_squashed_images_the_published_curves(
+    command, monkeypatch
+) -> None:
+    write_runs()
+    for source in Path("outputs/train").glob("*/evaluation/kodak_native.csv"):
+        planes = pd.read_csv(source).assign(kind="planes")
+        results.write(planes.to_dict("records"), source.with_name("kodak_native_planes.csv"))
+    drawn = {}
+    monkeypatch.setattr(
+        figures, "save", lambda figure, stem: drawn.update({stem.name: figure}) or []
+    )
+    assert command("figures")[0] == 0
+    planes = drawn["rate_distortion_native_planes"]
+    assert [axis.get_title() for axis in planes.axes[:3]] == ["λ = 0.01", "λ = 0.1", "λ = 1"]
+    highest = [axis.get_xlim()[1] for axis in planes.axes]
+    assert highest[:3] == sorted(highest[:3]) == highest[3:]
+    named = {
+        name: {text.get_text() for text in figure.legends[0].get_texts()}
+        for name, figure in drawn.items()
+    }
+    ours = {"p ∈ [0, 1]", "p ∈ [0.3, 1]", "p ∈ [0, 1], planes", "p ∈ [0.3, 1], planes"}
+    assert ours <= named["rate_distortion_native_planes"]
+    with_published = {name for name, labels in named.items() if figures.PUBLISHED in labels}
+    assert with_published == {"rate_distortion_reference"}
+
+
 def test_other_runs_and_long_seeds_are_no_kinds_of_one_model(command) -> None:
     """Planes of one run beside channels of another are named; images may be called a number."""
     write_runs(dataset="2020")
