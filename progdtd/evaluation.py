@@ -18,7 +18,9 @@ from progdtd import checkpoint, data, protocols, results, run
 from progdtd.codec.codec import CHANNELS, PLANES, Codec
 from progdtd.errors import UserError
 from progdtd.files import write_aside
+from progdtd.fingerprint import build_tables, fingerprint
 from progdtd.machine import keep_freed_memory
+from progdtd.models import Progressive
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +83,9 @@ def evaluate(
     for (protocol, kind), part in table.groupby(["protocol", "kind"]):
         planes = "_planes" if kind == PLANES else ""
         csv = directory / f"{dataset}_{protocol}{planes}{fitted}.csv"
-        say_what_is_replaced(csv, part)
+        keep_what_shrinks(csv, part)
         results.write(part.to_dict("records"), csv)
-        write_json(results.read([csv]), csv.with_suffix(".json"))
+        write_json(results.read([csv]), csv.with_suffix(".json"), name_of(loaded.model))
         written.append(csv)
         log.info("%s\n%s", csv, summary(part))
     return written
@@ -130,8 +132,8 @@ def say_what_is_missing(table: pd.DataFrame, images: int) -> None:
                     small, measured)  # fmt: skip
 
 
-def say_what_is_replaced(csv: Path, table: pd.DataFrame) -> None:
-    """Warn if a table is going to hold fewer images or levels than before."""
+def keep_what_shrinks(csv: Path, table: pd.DataFrame) -> None:
+    """Set a table aside that is going to hold fewer images or levels than before."""
     if not csv.is_file():
         return
     try:
@@ -140,7 +142,17 @@ def say_what_is_replaced(csv: Path, table: pd.DataFrame) -> None:
         return
     before, after = ((len(t.image.unique()), len(t.p.unique())) for t in (old, table))
     if after[0] < before[0] or after[1] < before[1]:
-        log.warning("%s held %d images at %d levels, and now holds %d at %d.", csv, *before, *after)
+        aside = csv.with_name(f"{csv.name}.before")
+        csv.replace(aside)
+        log.warning("%s held %d images at %d levels, and now holds %d at %d; that before is now "
+                    "%s.", csv, *before, *after, aside)  # fmt: skip
+
+
+def name_of(model: Progressive) -> str:
+    """The fingerprint of a model, as its weights file has it."""
+    if model.entropy_bottleneck._quantized_cdf.numel() == 0:
+        build_tables(model)
+    return fingerprint(model).hex()
 
 
 Way = Callable[[np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]
@@ -216,12 +228,13 @@ def summary(table: pd.DataFrame) -> str:
     return str(table.groupby("p")[columns].mean().round(4).to_string())
 
 
-def write_json(table: pd.DataFrame, path: Path) -> None:
-    """The curve in the form that `python -m compressai.utils.plot` reads."""
+def write_json(table: pd.DataFrame, path: Path, weights: str) -> None:
+    """The curve in the form that `python -m compressai.utils.plot` reads, and of which weights."""
     mean = results.aggregate(table)
     row = mean.iloc[0]
     curve = {
         "name": f"{row.run}, {row.kind}" + (f", effort {row.effort:g}" if row.effort else ""),
+        "fingerprint": weights,
         "description": f"{row.dataset}, protocol {row.protocol}, "
         + ("estimated bits" if pd.isna(row.bytes) else "whole streams, prefixes of one file"),
         "results": {

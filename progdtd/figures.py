@@ -1,7 +1,9 @@
 """Rate-distortion figures and BD tables: `python -m progdtd.figures`; see `--help`."""
 
+import contextlib
 import glob
 import itertools
+import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -21,6 +23,7 @@ from omegaconf import DictConfig
 from progdtd import bd, curves, results
 from progdtd.check import check_options
 from progdtd.codec import container
+from progdtd.codec import find as find_model
 from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.paths import CONF, listed
@@ -58,6 +61,8 @@ STYLE: Any = {
 @hydra.main(config_path=CONF, config_name="figures", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     check_options(cfg, "figures")
+    if not isinstance(cfg.published, bool):
+        raise UserError(f"published={cfg.published} must be true or false.")
     cfg.images = str(cfg.images)  # a folder may be called 2020
     ours, baselines = gather(cfg)
     others = curves.codecs()
@@ -68,6 +73,10 @@ def main(cfg: DictConfig) -> None:
     others = others[others.codec.isin(wanted) & (others.metric_optimised != "ms-ssim")]
     published = curves.progdtd() if cfg.published else curves.progdtd().iloc[:0]
     if cfg.images != "kodak":
+        others, published = others.iloc[:0], published.iloc[:0]
+    elif (some := ours.images[ours.images != curves.IMAGES].unique()).size:
+        log.warning("Published curves are of all %d images of Kodak, and results here of %s: they "
+                    "are left out.", curves.IMAGES, ", ".join(map(str, sorted(some))))  # fmt: skip
         others, published = others.iloc[:0], published.iloc[:0]
 
     out = Path(cfg.out)
@@ -106,7 +115,9 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     words = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
     patterns = [*map(str, listed(cfg.runs))]
-    measured = results.read(find(patterns, cfg.images))
+    tables = [*find(patterns, cfg.images)]
+    measured = results.read(tables)
+    say_what_is_stale(tables)
     measured = measured[measured.dataset == cfg.images]
     if len(measured):
         ours = results.aggregate(measured)
@@ -170,6 +181,16 @@ def find(patterns: list[str], dataset: str) -> Iterator[Path]:
     for pattern in patterns:
         for run in sorted(glob.glob(pattern)):
             yield from sorted(Path(run, "evaluation").glob(f"{dataset}_*.csv"))
+
+
+def say_what_is_stale(tables: Iterable[Path]) -> None:
+    """Warn of tables of other weights than those that lie beside them now."""
+    for table in tables:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            measured = json.loads(table.with_suffix(".json").read_text())["fingerprint"]
+            if find_model.recorded(table.parent.parent) not in (None, measured):
+                log.warning("%s is of other weights than those of its run now: evaluate it again.",
+                            table)  # fmt: skip
 
 
 def rate_distortion(

@@ -47,7 +47,8 @@ def write(rows: Iterable[dict], path: Path) -> pd.DataFrame:
 
 
 def read(paths: Iterable[Path]) -> pd.DataFrame:
-    """Read per-image results CSVs into one table, each once.
+    """Read per-image results CSVs into one table, each once. Of two runs of one name in different
+    groups, the second has the group's before its own.
 
     Raises:
         UserError: a file is not a results table, or two of them are of runs that nothing in the
@@ -55,6 +56,7 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
     """
     tables: list[pd.DataFrame] = []
     origin: dict[tuple, Path] = {}
+    homes: dict[str, Path] = {}
     for path in dict.fromkeys(paths):
         try:
             table = _read(path)
@@ -66,6 +68,9 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
                 f"{path} is not a results table: it lacks {', '.join(missing)}. One of an earlier "
                 "version has to be measured again: delete it first."
             )
+        home = path.absolute().parent.parent
+        taken = {n for n in table["run"].dropna().unique() if homes.setdefault(n, home) != home}
+        table["run"] = table["run"].replace({n: f"{home.parent.name}/{n}" for n in taken})
         try:
             named = table[IDENTITY].astype(NUMBERS).drop_duplicates().astype(str)
         except ValueError as error:

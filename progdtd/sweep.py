@@ -115,10 +115,11 @@ def named() -> Iterator[None]:
     try:
         yield
     except InterpolationResolutionError as error:
-        raise SystemExit(
-            f"run_name= makes no name of a directory: {str(error).splitlines()[0]}. Every YAML of "
-            "a model or a drop has a name."
-        ) from error
+        why = str(error).splitlines()[0]
+        hint = "Every YAML of a model or a drop has a name."
+        if "HydraConfig" in why:
+            hint = "It cannot use ${hydra:...}, but options, as ${trainer.optimizer._target_}."
+        raise SystemExit(f"run_name= makes no name of a directory: {why}. {hint}") from error
 
 
 class Plan(Callback):

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from omegaconf import OmegaConf
 
-from progdtd import markdown
+from progdtd import markdown, run
 from progdtd.errors import UserError
 
 
@@ -23,12 +24,29 @@ def main() -> None:
     options = parser.parse_args()
     try:
         rows = {str(directory): last(directory) for directory in options.runs}
+        measured = {what_is_measured(directory) for directory in options.runs}
     except UserError as error:
         sys.exit(str(error))
+    if len(measured) > 1:
+        print("Not to be compared: these runs differ in lambda or in their held-out images.",
+              file=sys.stderr)  # fmt: skip
     levels = sorted({p for points in rows.values() for p in points})
     header = ("p", *(f"{p:g}" for p in levels))
     cells = ((name, *(points.get(p, "") for p in levels)) for name, points in rows.items())
     print(markdown.table(header, cells))
+
+
+def what_is_measured(directory: Path) -> tuple[str, ...]:
+    """The lambda and the held-out images of a run.
+
+    Raises:
+        UserError: it has no config.
+    """
+    try:
+        lmbda = OmegaConf.load(directory / run.CONFIG)["lambda"]
+    except (OSError, KeyError) as error:
+        raise UserError(f"{directory} is no run: it has no {run.CONFIG}.") from error
+    return f"{lmbda:g}", *map(str, run.recorded(directory).get("held_out", []))
 
 
 def last(directory: Path) -> dict[float, str]:

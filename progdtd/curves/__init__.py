@@ -6,6 +6,9 @@ import pandas as pd
 
 HERE = Path(__file__).parent
 
+IMAGES = 24
+"""Of Kodak, over which all of them are means."""
+
 
 def progdtd() -> pd.DataFrame:
     """The six published ProgDTD models, read from the vector data of the paper's figures.

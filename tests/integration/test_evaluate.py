@@ -108,6 +108,23 @@ def test_what_a_table_lacks_is_said(command, trained, images) -> None:
     assert code == 0
     assert "1 of 6 images could not be read" in output
     assert "held 6 images at 2 levels, and now holds 5 at 1" in output
+    before = pd.read_csv(trained / "evaluation/images_native.csv.before")
+    assert before.groupby("p").image.nunique().tolist() == [6, 6], "hours of work may be in it"
+
+
+def test_results_of_earlier_weights_are_named(command, trained, images) -> None:
+    arguments = ("protocols=reference", "levels=[0.5,1.0]")
+    assert command("evaluate", f"run={trained}", f"images={images}", *arguments)[0] == 0
+    drawing = ("figures", f"runs={trained}", "images=images")
+    said = "images_reference.csv is of other weights than those of its run now"
+    code, output = command(*drawing)
+    assert (code, said in output) == (0, False), output
+    loaded = checkpoint.load_model(trained)
+    with torch.no_grad():
+        loaded.model.g_s[0].bias += 1
+    checkpoint.save_weights(trained / "weights.safetensors", loaded.model, loaded.meta)
+    code, output = command(*drawing)
+    assert (code, said in output) == (0, True), output
 
 
 def test_a_glob_finds_the_runs_among_what_else_is_there(command, trained, images) -> None:

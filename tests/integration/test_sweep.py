@@ -142,7 +142,14 @@ def test_a_name_that_cannot_be_made_is_one_clear_message(command, mode, word, mi
     code, output = command("train", *mode, "experiment=smoke", word)
     assert code == 1
     assert f"run_name= makes no name of a directory: Interpolation key '{missing}'" in output
+    assert "Every YAML of a model or a drop has a name" in output
     assert "Traceback" not in output
+
+
+def test_a_name_of_a_choice_has_a_way(command) -> None:
+    words = ("trainer/optimizer=adam,soap", "run_name='${hydra:runtime.choices.trainer/optimizer}'")
+    code, output = command("train", "-m", "experiment=smoke", *words)
+    assert (code, "but options, as ${trainer.optimizer._target_}" in output) == (1, True), output
 
 
 @pytest.mark.parametrize("launcher", ["basic", "local"])

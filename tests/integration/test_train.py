@@ -18,7 +18,7 @@ from conftest import RUN, shell
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from progdtd import run
+from progdtd import checkpoint, data, run, training
 from progdtd.checkpoint import read_weights
 
 
@@ -29,13 +29,18 @@ def rows(path: Path | str) -> list[dict[str, str]]:
 
 def test_trainings_are_compared_by_their_last_validations(script) -> None:
     table = "step,p,loss,bpp,psnr\n1,0.5,9,1.0,20\n2,0.5,4,0.51,29.996\n2,1,3,0.9,31\n"
-    for name in ("one", "new"):
+    for name, lmbda in (("one", 0.1), ("new", 0.1), ("other", 1)):
         Path(name).mkdir()
+        Path(name, "config.yaml").write_text(f"lambda: {lmbda}")
+    Path("other/validation.csv").write_text(table)
     Path("one/validation.csv").write_text(table)
     Path("new/validation.csv").write_text(table.partition("\n")[0] + "\n")
     code, output = script("compare.py", "one")
     assert code == 0
     assert output.splitlines()[-1] == "| one | 0.510: 30.00, 4.000 | 0.900: 31.00, 3.000 |"
+    assert "Not to be compared" not in output
+    code, output = script("compare.py", "one", "other")
+    assert (code, "Not to be compared: these runs differ in lambda" in output) == (0, True), output
     for name, said in (("new", "new has not been validated yet"), ("none", "none has no valid")):
         code, output = script("compare.py", "one", name)
         assert (code, said in output) == (1, True), output
@@ -50,8 +55,18 @@ def test_smoke_run_leaves_everything(command) -> None:
         "weights.safetensors",
     }  # fmt: skip
     assert [row["step"] for row in rows(run / "metrics.csv")] == ["2", "4", "6"]
-    assert {row["step"] for row in rows(run / "validation.csv")} == {"3", "6"}
     record = json.loads((run / "run.json").read_text())
+    validation = rows(run / "validation.csv")
+    assert {row["step"] for row in validation} == {"3", "6"}
+    model = checkpoint.load_model(run).model
+    crops = training.held_out([Path(path) for path in record["held_out"]])
+    x = torch.cat([data.to_tensor(crop) for crop in crops])
+    with torch.inference_mode():
+        out = model(x, 0.4)
+        bpp = sum(-part.log2().sum((1, 2, 3)) for part in out["likelihoods"].values()) / 256**2
+        mse = (out["x_hat"].clamp(0, 1) - x).square().mean((1, 2, 3))
+    (row,) = [row for row in validation if (row["step"], row["p"]) == ("6", "0.4")]
+    assert float(row["loss"]) == pytest.approx((bpp + 0.1 * 255**2 * mse).mean().item(), rel=1e-4)
     assert record["state"] == "finished"
     assert record["images_seen"] == 12
     assert OmegaConf.load(run / "config.yaml")["lambda"] == 0.1

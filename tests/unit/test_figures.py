@@ -20,8 +20,9 @@ def write_runs(gain: float = 1.0, dataset: str = "kodak") -> None:
             rows = []
             for r in curve.itertuples():
                 point = {"p": r.p, "psnr": r.psnr + gain, "ms_ssim_db": r.ms_ssim_db}
-                for i in (-1, 1):
-                    image = {"protocol": protocol, "image": i, "bpp": r.bpp + i * 0.001}
+                for i in range(curves.IMAGES):
+                    shift = (-1) ** i * 0.001
+                    image = {"protocol": protocol, "image": i, "bpp": r.bpp + shift}
                     rows.append(named | point | image)
             run = Path("outputs/train", named["run"])
             results.write(rows, run / f"evaluation/{dataset}_{protocol}.csv")
@@ -126,7 +127,8 @@ def test_the_projects_own_results_draw_again(command, anew) -> None:
 def test_codecs_measured_earlier_stand_beside_runs_on_the_same_images(command) -> None:
     write_runs()
     rows = [{"codec": "JPEG", "protocol": "native", "dataset": "kodak", "image": image, "p": p,
-             "bpp": p, "psnr": 30 + p} for image in "ab" for p in (0.1, 0.2, 0.3)]  # fmt: skip
+             "bpp": p, "psnr": 30 + p}
+            for image in range(curves.IMAGES) for p in (0.1, 0.2, 0.3)]  # fmt: skip
     results.write(rows, Path("outputs/baselines/kodak_native.csv"))
     assert command("figures", "out=first")[0] == 0
     Path("outputs/baselines/kodak_native.csv").unlink()
@@ -136,7 +138,7 @@ def test_codecs_measured_earlier_stand_beside_runs_on_the_same_images(command) -
         assert (code, "No other codecs were measured here" in output) == (0, drawn), output
         assert ("JPEG" in set(pd.read_csv("outputs/figures/results.csv").codec)) == drawn
     kept = pd.read_csv("first/results.csv")
-    kept.assign(images=24).to_csv("first/results.csv", index=False)
+    kept.assign(images=12).to_csv("first/results.csv", index=False)
     code, output = command(*arguments)
     assert (code, "No other codecs were measured here" in output) == (0, False), output
 
@@ -165,6 +167,19 @@ def test_a_mistyped_run_does_not_draw_the_projects_own_results(command, monkeypa
     code, output = command("figures", "runs=outputs/train/typo*", "out=/nowhere")
     assert code == 1
     assert "No results for kodak under outputs/train/typo*: make some" in output
+
+
+def test_a_part_of_kodak_is_not_compared_with_published_curves(command) -> None:
+    write_runs()
+    for path in Path("outputs/train").glob("*/evaluation/*.csv"):
+        table = pd.read_csv(path)
+        results.write(table[table.image < 3].to_dict("records"), path)
+    code, output = command("figures")
+    assert code == 0, output
+    assert "Published curves are of all 24 images of Kodak, and results here of 3" in output
+    assert "published" not in Path("outputs/figures/bd.csv").read_text()
+    code, output = command("figures", "published=no")
+    assert (code, "published=no must be true or false" in output) == (1, True), output
 
 
 def test_curves_of_other_images_and_curves_in_no_figure_are_named(command) -> None:

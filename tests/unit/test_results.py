@@ -42,6 +42,16 @@ def test_two_runs_of_one_name_are_not_averaged(tmp_path) -> None:
     assert len(results.read([tmp_path / "one.csv", tmp_path / "one.csv"])) == 1
 
 
+def test_runs_of_one_name_in_two_groups_are_told_apart(tmp_path) -> None:
+    row = RUN | {"image": "a", "p": 0.1, "bpp": 1}
+    for group in ("reference", "paper"):
+        for kind in ("channels", "planes")[: 1 + (group == "paper")]:
+            results.write([row | {"kind": kind}], tmp_path / group / f"r/evaluation/{kind}.csv")
+    paths = [*sorted(tmp_path.glob("reference/*/*/*")), *sorted(tmp_path.glob("paper/*/*/*"))]
+    table = results.read(paths)
+    assert table["run"].tolist() == ["r", "paper/r", "paper/r"]
+
+
 def test_models_are_shown_where_they_were_trained() -> None:
     table = pd.DataFrame(
         [RUN | {"p": p, "range_low": 0.1, "range_high": 0.5} for p in (0.05, 0.1, 0.5, 1.0)]

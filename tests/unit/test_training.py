@@ -65,7 +65,10 @@ def test_no_image_to_validate_on_is_said(tmp_path, caplog) -> None:
 def test_noise_and_draws_of_p_have_seeds_of_their_own(tmp_path) -> None:
     trainer = Trainer(composed(*SMOKE), tmp_path)
     seed_step(0, 3, 0)
-    assert not torch.equal(torch.rand(2, dtype=torch.float64), trainer.draw(3, 2))
+    noise = torch.rand(2, dtype=torch.float64)
+    assert not torch.equal(noise, trainer.draw(3, 2))
+    seed_step(0, 3, 1)
+    assert not torch.equal(noise, torch.rand(2, dtype=torch.float64)), "each process has its own"
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
