@@ -46,7 +46,8 @@ def compare(
         anchors = [*_same_weights(named, ours), *_anchors(named, published, baselines, others)]
         for against, anchor in anchors:
             rows.append(named | {"against": against} | delta(anchor, curve))
-    return pd.DataFrame(rows, columns=[*MODEL, "protocol", "against", "bd_rate", "bd_psnr"])
+    columns = ("bd_rate", "bd_psnr", "bpp_from", "bpp_to")
+    return pd.DataFrame(rows, columns=[*MODEL, "protocol", "against", *columns])
 
 
 def _same_weights(named: dict, ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -80,18 +81,17 @@ def _anchors(
 
 
 def delta(anchor: pd.DataFrame, curve: pd.DataFrame) -> dict[str, float]:
-    """`bd_rate` in percent and `bd_psnr` in dB of `curve` against `anchor`; NaN without overlap.
+    """`bd_rate` in percent and `bd_psnr` in dB of `curve` against `anchor`, and the bits per pixel
+    between which the latter is an average, `bpp_from` and `bpp_to`; NaN without overlap.
 
     Args:
         anchor, curve: tables with columns `bpp` and `psnr`.
     """
     a, b = rising(anchor), rising(curve)
-    shared = {
-        column: min(a[column].max(), b[column].max()) - max(a[column].min(), b[column].min())
-        for column in ("bpp", "psnr")
-    }
-    if min(len(a), len(b)) < 3 or not min(shared.values()) > 0:
-        return {"bd_rate": math.nan, "bd_psnr": math.nan}
+    low = pd.concat([a.min(), b.min()], axis=1).max(axis=1)
+    high = pd.concat([a.max(), b.max()], axis=1).min(axis=1)
+    if min(len(a), len(b)) < 3 or not (high > low).all():
+        return dict.fromkeys(("bd_rate", "bd_psnr", "bpp_from", "bpp_to"), math.nan)
     arguments = (a.bpp, a.psnr, b.bpp, b.psnr)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about small overlaps
@@ -99,6 +99,8 @@ def delta(anchor: pd.DataFrame, curve: pd.DataFrame) -> dict[str, float]:
         return {
             "bd_rate": float(bd_rate(*arguments, **options)),
             "bd_psnr": float(bd_psnr(*arguments, **options)),
+            "bpp_from": float(low.bpp),
+            "bpp_to": float(high.bpp),
         }
 
 
@@ -117,7 +119,7 @@ def rising(curve: pd.DataFrame) -> pd.DataFrame:
 def write(table: pd.DataFrame, out: Path) -> list[Path]:
     """Write `bd.csv` and, for people, `bd.md`."""
     paths = [out / "bd.csv", out / "bd.md"]
-    rounded = table.round({"bd_rate": 4, "bd_psnr": 4})  # beyond, machines differ
+    rounded = table.round(dict.fromkeys(table.columns[-4:], 4))  # beyond, machines differ
     write_aside(paths[0], lambda aside: rounded.to_csv(aside, index=False))
     write_aside(paths[1], lambda aside: aside.write_text(described(table)))
     return paths

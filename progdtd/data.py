@@ -155,7 +155,7 @@ def quiet() -> Iterator[None]:
 
 def _peak(mode: str, largest: float) -> float:
     """The value that is white."""
-    if mode == "F" and largest <= 1:
+    if mode == "F" and largest <= 1.5:  # resampling overshoots
         return 1
     return 65535 if mode.startswith("I;16") or largest > 255 else 255
 

@@ -153,17 +153,17 @@ def kept(cfg: DictConfig) -> pd.DataFrame:
 
 def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     """The figures of one protocol: a suffix of the name, what is drawn, and whether the published
-    curves, which are of squashed images, are drawn beside it. Levels of planes, an effort in
+    curves, which are of that protocol, are drawn beside it. Levels of planes, an effort in
     encoding, and other tail drops (with both kinds of level) have figures of their own."""
     planes, effort, double = ours.kind == "planes", ours.effort > 0, ours["drop"] == "dtd"
-    squashed = not (ours.protocol == "native").any()
+    alike = (ours.protocol == "reference").all()
     main = double | ~double.any()
     if (main & ~planes & ~effort).any():
-        yield "", ours[main & ~planes & ~effort], squashed
+        yield "", ours[main & ~planes & ~effort], alike
     if (main & planes & ~effort).any():
         yield "_planes", ours[main & ~effort], False
     if (main & effort).any():
-        yield "_effort", ours[main & effort], squashed
+        yield "_effort", ours[main & effort], alike
     controls = results.controls(ours[~effort])
     if controls["drop"].nunique() > 1:
         yield "_drops", controls, False

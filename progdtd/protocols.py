@@ -36,6 +36,8 @@ def native(
         codec: of the model.
         picture: (H, W, 3) uint8, any size.
         levels: fractions p of the channels to keep, or of a stream of planes those of its bytes.
+            Those of the channels that are below the model's range of p are no levels of a stream,
+            unless all are.
         kinds: of levels, of `channels` and `planes`.
         effort: steps in which the latent is fitted to the image.
 
@@ -50,13 +52,14 @@ def native(
     latents = codec.analyse(picture, effort)
     analysis_s = time.perf_counter() - start
     x = data.to_tensor(picture).contiguous()
+    within = [p for p in levels if p >= codec.drop.range[0]] or levels
     for kind in kinds:
         start = time.perf_counter()
-        stream = codec.encode_latents(*latents, width, height, PLANES if kind == PLANES else levels)
+        stream = codec.encode_latents(*latents, width, height, PLANES if kind == PLANES else within)
         shared = {"protocol": "native", "width": width, "height": height, "kind": kind,
                   "encode_s": analysis_s + time.perf_counter() - start}  # fmt: skip
         rows = (_planes(codec, stream, x, levels) if kind == PLANES
-                else _channels(codec, stream, x, levels, *latents))  # fmt: skip
+                else _channels(codec, stream, x, within, *latents))  # fmt: skip
         for row in rows:
             yield shared | row
 

@@ -107,6 +107,12 @@ class TailDrop:
         """Whether any tail is dropped at all."""
         return self.latent or self.hyper
 
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Those of the paper's 16 fractions that are not below the range of p: what the model was
+        not trained for would only make a stream's other levels dearer."""
+        return tuple(p for p in P_LEVELS if p >= self.range[0])
+
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """One fraction p for each image of a batch, of shape (batch,), float64, on the CPU."""
         import torch

@@ -153,7 +153,7 @@ def add_strip(commands: Commands) -> None:
 def run_encode(options: argparse.Namespace) -> int:
     """Encode every image."""
     from progdtd import data
-    from progdtd.codec import find
+    from progdtd.codec import container, find
     from progdtd.codec.codec import Codec
     from progdtd.errors import UserError
 
@@ -166,6 +166,8 @@ def run_encode(options: argparse.Namespace) -> int:
         suffix = Path(output).suffix.lower()
         if suffix != ".pdtd" and suffix in Image.registered_extensions():
             raise UserError(f"{output} is an image by its name: a stream does not go there.")
+        if content.startswith(container.MAGIC):
+            raise UserError(f"{name} is a stream already: any prefix of it is one of fewer bits.")
         picture = read_picture(content, name)
         pixels = picture.shape[0] * picture.shape[1]
         most = options.max_bytes
@@ -225,6 +227,8 @@ def run_decode(options: argparse.Namespace) -> int:
             kind = Image.registered_extensions()[suffix]
             lossy = {"quality": QUALITY} if kind in ("JPEG", "MPO", "WEBP", "AVIF") else {}
             picture.save(file, kind, **lossy)
+            if kind == "GIF":
+                raise ValueError("it has but 256 colours")
             if kind in ("ICO", "ICNS") and Image.open(file).size != picture.size:
                 raise ValueError("icons have sizes of their own")
         except (KeyError, OSError, ValueError) as error:

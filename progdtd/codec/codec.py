@@ -21,7 +21,6 @@ from progdtd.errors import UserError
 from progdtd.fingerprint import build_tables, fingerprint
 from progdtd.metrics import psnr
 from progdtd.models.progressive import LATENT_STRIDE, STRIDE
-from progdtd.tail_drop import P_LEVELS
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +140,8 @@ class Codec:
                 tensor (3, H, W) or (1, 3, H, W) in [0, 1]. The stream keeps 8-bit RGB: alpha is
                 shown on white, EXIF orientation is applied, colour profiles are not kept.
             levels: fractions p of the channels, one level for each, and a last one with all that
-                is left; "channels", which are the paper's 16; or "planes", many levels, each of
-                which refines what pays most.
+                is left; "channels", which are the paper's 16 as far as they are not below the
+                model's range of p; or "planes", many levels, each of which refines what pays most.
             max_bytes: keep as many levels as fit into this many bytes.
             target_psnr: keep as few levels as reach this PSNR, in dB (all, if none does).
             effort: fit the latent to the image in so many steps (`effort.py`); 10 go far.
@@ -181,7 +180,7 @@ class Codec:
             return container.write(
                 width, height, self.fingerprint, payloads, planes.CODING, parameters
             )
-        fractions = P_LEVELS if isinstance(levels, str) else levels
+        fractions = self.drop.levels if isinstance(levels, str) else levels
         planned = counts.plan(self.drop, fractions, *self._prior.channels)
         parameters = counts.pack(planned, *self._prior.channels)
         payloads = list(channels.encode(self._prior, y, z, planned))

@@ -172,10 +172,11 @@ def test_each_file_of_several_is_named_with_its_error(model_file, photo, command
 
 def test_a_format_that_cannot_hold_the_picture_is_refused(model_file, photo, command) -> None:
     assert command("codec.__main__", "encode", photo, "a.pdtd")[0] == 0
-    for name in ("a.icns", "a.ico"):
+    why = "icons have sizes of their own"
+    for name, said in (("a.icns", why), ("a.ico", why), ("a.gif", "it has but 256 colours")):
         code, output = command("codec.__main__", "decode", "a.pdtd", name)
         assert (code, Path(name).exists()) == (1, False)
-        assert "icons have sizes of their own" in output
+        assert said in output
 
 
 def test_a_run_trained_further_is_not_the_model_of_its_old_streams(
@@ -245,6 +246,7 @@ def test_folders_and_their_failures(model_file, images, command) -> None:
         (("decode", "whole.pdtd", "x.pdtd"), "no image format", 1),
         (("encode", "photo.png", "photo.png/x.pdtd"), "could not be written", 1),
         (("encode", "photo.png", "photo.png"), "would be written over", 1),
+        (("encode", "whole.pdtd", "x.pdtd"), "whole.pdtd is a stream already", 1),
         (("encode", "photo.png", "x.bmp"), "is an image by its name", 1),
         (("encode", "photo", "photo"), "would be written over", 1),
         (("encode", "empty.pt", "x.pdtd"), "of no kind that Pillow knows", 1),

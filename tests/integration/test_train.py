@@ -66,7 +66,7 @@ def test_smoke_run_leaves_everything(command) -> None:
         bpp = sum(-part.log2().sum((1, 2, 3)) for part in out["likelihoods"].values()) / 256**2
         mse = (out["x_hat"].clamp(0, 1) - x).square().mean((1, 2, 3))
     (row,) = [row for row in validation if (row["step"], row["p"]) == ("6", "0.4")]
-    assert float(row["loss"]) == pytest.approx((bpp + 0.1 * 255**2 * mse).mean().item(), rel=1e-4)
+    assert float(row["loss"]) == pytest.approx((bpp + 0.1 * 255**2 * mse).mean().item(), rel=1e-3)
     assert record["state"] == "finished"
     assert record["images_seen"] == 12
     assert OmegaConf.load(run / "config.yaml")["lambda"] == 0.1

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from progdtd import Codec
+from progdtd import Codec, protocols
 from progdtd.checkpoint import Loaded, save_weights
 from progdtd.codec import codec as codec_module
 from progdtd.codec import container, counts, find
@@ -322,6 +322,18 @@ def test_plans_grow_and_bring_everything() -> None:
         assert counts.unpack(packed, 192, 128) == levels
     assert counts.pack(counts.plan(DTD, P_LEVELS, 192, 128), 192, 128) == b""
     assert len(counts.default_plan(192, 128)) == 16
+
+
+def test_levels_begin_where_the_model_was_trained(photograph) -> None:
+    """Those below would make all others dearer."""
+    model = lively(ProgressiveHyperprior(8, 12))
+    upper = Codec(Loaded(model, TailDrop(True, True, range=(0.3, 1.0)), {"model": {}}))
+    decoder = upper.decoder()
+    decoder.feed(upper.encode(photograph))
+    assert decoder.plan == counts.plan(upper.drop, P_LEVELS[P_LEVELS.index(0.3) :], 12, 8)
+    rows = [*protocols.native(upper, photograph, P_LEVELS)]
+    assert [row["p"] for row in rows] == [p for p in P_LEVELS if p >= 0.3]
+    assert [row["p"] for row in protocols.native(upper, photograph, [0.1])] == [0.1]
 
 
 def test_the_fingerprint_names_what_decoding_needs(photograph) -> None:

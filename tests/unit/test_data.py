@@ -192,6 +192,9 @@ def test_deep_pixels_keep_their_brightness(tmp_path) -> None:
         assert to_rgb(values).max() == 1
     Image.fromarray(dark).save(tmp_path / "dark.png")
     assert data.read_image(tmp_path / "dark.png").max() == 1
+    over = np.full((8, 8), 0.5, np.float32)
+    over[0, 0] = 1.02
+    assert data.rgb(Image.fromarray(over))[4, 4, 0] == 128
     for scale in (1, 255, 65535):
         ramp = np.linspace(0, scale, 64, dtype=np.float32).reshape(8, 8)
         Image.fromarray(ramp).save(tmp_path / "ramp.tiff")

@@ -34,7 +34,9 @@ def curve(shift: float = 0.0, scale: float = 1.0) -> pd.DataFrame:
 
 
 def test_bd_of_known_curves() -> None:
-    assert bd.delta(curve(), curve()) == pytest.approx({"bd_rate": 0, "bd_psnr": 0}, abs=1e-6)
+    none = {"bd_rate": 0, "bd_psnr": 0, "bpp_from": 0.1, "bpp_to": 1.6}
+    assert bd.delta(curve(), curve()) == pytest.approx(none, abs=1e-6)
+    assert bd.delta(curve(), curve(scale=2))["bpp_from"] == pytest.approx(0.2)
     assert bd.delta(curve(), curve(shift=1))["bd_psnr"] == pytest.approx(1)
     assert bd.delta(curve(), curve(scale=1.25))["bd_rate"] == pytest.approx(25)
     assert bd.delta(curve(), curve(scale=0.5))["bd_rate"] == pytest.approx(-50)
@@ -230,13 +232,12 @@ def test_effort_seeds_and_runs_can_be_told_apart(command) -> None:
     source = Path("outputs/train/0.1-0.0-1/evaluation/kodak_native.csv")
     table = pd.read_csv(source)
     for name, gain, different in (
-        ("seed", 0, {"seed": 1}), ("effort", 1, {"effort": 10}), ("lr-3e-3", 0, {"run": "lr-3e-3"}),
-        ("both", 2, {"effort": 10, "kind": "planes"}),
+        ("seed", 0, {"seed": 1, "run": "seed"}), ("lr-3e-3", 0, {"run": "lr-3e-3"}),
+        ("effort", 1, {"effort": 10}), ("both", 2, {"effort": 10, "kind": "planes"}),
     ):  # fmt: skip
         other = table.assign(psnr=table.psnr + gain).assign(**different)
-        results.write(
-            other.to_dict("records"), Path(f"outputs/train/{name}/evaluation/kodak_native.csv")
-        )
+        home = source.parents[1] if "effort" in different else Path("outputs/train", name)
+        results.write(other.to_dict("records"), home / f"evaluation/kodak_native_{name}.csv")
     code, output = command("figures")
     assert (code, "In no figure" in output) == (0, False), output
     assert Path("outputs/figures/rate_distortion_native_effort.png").exists()
