@@ -291,8 +291,8 @@ def kinds(ours: pd.DataFrame) -> str:
         shared = channels[channels.bpp.between(planes.bpp.min(), planes.bpp.max())]
         ahead += (np.interp(shared.bpp, planes.bpp, planes.psnr) - shared.psnr).tolist()
     least = "" if not ahead else (
-        " At the rates of those of their levels that planes reach too, planes are ahead by "
-        f"{min(ahead):z.3f} dB or more."
+        " At the rates of those of their levels that planes reach too, planes have from "
+        f"{min(ahead):+z.3f} to {max(ahead):+z.3f} dB more."
     )  # fmt: skip
     return table(
         ("whole stream, planes over channels", "at 1/4", "at 1/2"), rows,
