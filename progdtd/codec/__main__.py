@@ -519,9 +519,9 @@ def _coding(command: argparse.ArgumentParser) -> None:
         metavar="KIND",
         type=_levels,
         default="channels",
-        help="channels (default: the paper's 16 fractions of them, from the least that the model was "
-        "trained for); others, as 0.1,0.5, one level each and a last one with all that is left; or "
-        "planes, many levels that each refine what pays most",
+        help="channels (default: the paper's 16 fractions of them, from the least that the model "
+        "was trained for); others, as 0.1,0.5, one level each and a last one with all that is "
+        "left; or planes, many levels that each refine what pays most",
     )
     command.add_argument(
         "--effort",
