@@ -23,6 +23,9 @@ EXPLANATION = (
     "are averages over what the two curves share; empty where they share nothing."
 )
 
+DELTA = ("bd_rate", "bd_psnr", "bpp_from", "bpp_to")
+"""What `delta` says of two curves."""
+
 ITS_CHANNELS, WITHOUT_EFFORT = "its levels of channels", "itself without effort"
 """What a model is compared with that is the same model."""
 
@@ -46,8 +49,7 @@ def compare(
         anchors = [*_same_weights(named, ours), *_anchors(named, published, baselines, others)]
         for against, anchor in anchors:
             rows.append(named | {"against": against} | delta(anchor, curve))
-    columns = ("bd_rate", "bd_psnr", "bpp_from", "bpp_to")
-    return pd.DataFrame(rows, columns=[*MODEL, "protocol", "against", *columns])
+    return pd.DataFrame(rows, columns=[*MODEL, "protocol", "against", *DELTA])
 
 
 def _same_weights(named: dict, ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -91,7 +93,7 @@ def delta(anchor: pd.DataFrame, curve: pd.DataFrame) -> dict[str, float]:
     low = pd.concat([a.min(), b.min()], axis=1).max(axis=1)
     high = pd.concat([a.max(), b.max()], axis=1).min(axis=1)
     if min(len(a), len(b)) < 3 or not (high > low).all():
-        return dict.fromkeys(("bd_rate", "bd_psnr", "bpp_from", "bpp_to"), math.nan)
+        return dict.fromkeys(DELTA, math.nan)
     arguments = (a.bpp, a.psnr, b.bpp, b.psnr)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about small overlaps
@@ -119,7 +121,7 @@ def rising(curve: pd.DataFrame) -> pd.DataFrame:
 def write(table: pd.DataFrame, out: Path) -> list[Path]:
     """Write `bd.csv` and, for people, `bd.md`."""
     paths = [out / "bd.csv", out / "bd.md"]
-    rounded = table.round(dict.fromkeys(table.columns[-4:], 4))  # beyond, machines differ
+    rounded = table.round(dict.fromkeys(DELTA, 4))  # beyond, machines differ
     write_aside(paths[0], lambda aside: rounded.to_csv(aside, index=False))
     write_aside(paths[1], lambda aside: aside.write_text(described(table)))
     return paths

@@ -18,9 +18,8 @@ from progdtd import checkpoint, data, protocols, results, run
 from progdtd.codec.codec import CHANNELS, PLANES, Codec
 from progdtd.errors import UserError
 from progdtd.files import write_aside
-from progdtd.fingerprint import build_tables, fingerprint
+from progdtd.fingerprint import fingerprint
 from progdtd.machine import keep_freed_memory
-from progdtd.models import Progressive
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ def evaluate(
         csv = directory / f"{dataset}_{protocol}{planes}{fitted}.csv"
         keep_what_shrinks(csv, part)
         results.write(part.to_dict("records"), csv)
-        write_json(results.read([csv]), csv.with_suffix(".json"), name_of(loaded.model))
+        write_json(results.read([csv]), csv.with_suffix(".json"), fingerprint(loaded.model).hex())
         written.append(csv)
         log.info("%s\n%s", csv, summary(part))
     return written
@@ -146,13 +145,6 @@ def keep_what_shrinks(csv: Path, table: pd.DataFrame) -> None:
         csv.replace(aside)
         log.warning("%s held %d images at %d levels, and now holds %d at %d; that before is now "
                     "%s.", csv, *before, *after, aside)  # fmt: skip
-
-
-def name_of(model: Progressive) -> str:
-    """The fingerprint of a model, as its weights file has it."""
-    if model.entropy_bottleneck._quantized_cdf.numel() == 0:
-        build_tables(model)
-    return fingerprint(model).hex()
 
 
 Way = Callable[[np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]

@@ -375,7 +375,7 @@ def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     loaded = checkpoint.load_model(cfg.run)
     path = find_held_out(Path(cfg.run))[1][0] if cfg.image == HELD_OUT else Path(cfg.image)
     picture = data.require_image(path, f"strip.image={path}")
-    levels = [p for p in STRIP_LEVELS if p >= loaded.drop.range[0]]
+    levels = loaded.drop.within(STRIP_LEVELS)
     codec = Codec(loaded)
     drawn = out / f"strip_{path.stem}.jpg"
     figure = contact_sheet(codec, codec.encode(picture, levels), picture)

@@ -27,8 +27,11 @@ def build_tables(model: Progressive) -> None:
 
 def fingerprint(model: Progressive) -> bytes:
     """8 bytes of the BLAKE2b hash of all that decoding needs: architecture, synthesis, hyper-
-    synthesis, and the hyper-latent's medians and tables. The analyses do not count.
+    synthesis, and the hyper-latent's medians and tables, which are built if there are none. The
+    analyses do not count.
     """
+    if model.entropy_bottleneck._quantized_cdf.numel() == 0:
+        build_tables(model)
     digest = hashlib.blake2b(digest_size=8)
     digest.update(type(model).__name__.encode())
     for synthesis in (model.g_s, model.h_s):

@@ -52,7 +52,7 @@ def native(
     latents = codec.analyse(picture, effort)
     analysis_s = time.perf_counter() - start
     x = data.to_tensor(picture).contiguous()
-    within = [p for p in levels if p >= codec.drop.range[0]] or levels
+    within = codec.drop.within(levels) or levels
     for kind in kinds:
         start = time.perf_counter()
         stream = codec.encode_latents(*latents, width, height, PLANES if kind == PLANES else within)

@@ -11,7 +11,7 @@ Double-Tail-Drop Training", CVPR Workshops 2023, section 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -107,11 +107,10 @@ class TailDrop:
         """Whether any tail is dropped at all."""
         return self.latent or self.hyper
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Those of the paper's 16 fractions that are not below the range of p: what the model was
-        not trained for would only make a stream's other levels dearer."""
-        return tuple(p for p in P_LEVELS if p >= self.range[0])
+    def within(self, levels: Iterable[float]) -> list[float]:
+        """Those of some fractions that are not below the range of p: what the model was not trained
+        for would only make a stream's other levels dearer."""
+        return [p for p in levels if p >= self.range[0]]
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """One fraction p for each image of a batch, of shape (batch,), float64, on the CPU."""

@@ -226,9 +226,9 @@ def run_decode(options: argparse.Namespace) -> int:
         try:
             kind = Image.registered_extensions()[suffix]
             lossy = {"quality": QUALITY} if kind in ("JPEG", "MPO", "WEBP", "AVIF") else {}
-            picture.save(file, kind, **lossy)
             if kind == "GIF":
                 raise ValueError("it has but 256 colours")
+            picture.save(file, kind, **lossy)
             if kind in ("ICO", "ICNS") and Image.open(file).size != picture.size:
                 raise ValueError("icons have sizes of their own")
         except (KeyError, OSError, ValueError) as error:

@@ -18,9 +18,10 @@ from progdtd.codec.effort import check_effort, fit
 from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, OtherModelError
 from progdtd.codec.tiles import tiled
 from progdtd.errors import UserError
-from progdtd.fingerprint import build_tables, fingerprint
+from progdtd.fingerprint import fingerprint
 from progdtd.metrics import psnr
 from progdtd.models.progressive import LATENT_STRIDE, STRIDE
+from progdtd.tail_drop import P_LEVELS
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,6 @@ class Codec:
         self.device = torch.device(device)
         self.model = loaded.model.to(self.device).eval()
         self.drop = loaded.drop
-        if self.model.entropy_bottleneck._quantized_cdf.numel() == 0:
-            build_tables(self.model)
         self.fingerprint = fingerprint(self.model)
         """8 bytes that name the decoding half of the model; every stream carries them."""
         self._lmbda = loaded.lmbda
@@ -180,7 +179,7 @@ class Codec:
             return container.write(
                 width, height, self.fingerprint, payloads, planes.CODING, parameters
             )
-        fractions = self.drop.levels if isinstance(levels, str) else levels
+        fractions = self.drop.within(P_LEVELS) if isinstance(levels, str) else levels
         planned = counts.plan(self.drop, fractions, *self._prior.channels)
         parameters = counts.pack(planned, *self._prior.channels)
         payloads = list(channels.encode(self._prior, y, z, planned))
