@@ -172,22 +172,34 @@ def drops(ours: pd.DataFrame) -> tuple[str, str]:
         cells = (point(points.loc[p]) if p in points.index else "" for p in SHOWN)
         channels.append((f"{lmbda:g}", f"`drop={drop}`", *cells))
     for (lmbda, drop), curve in kinds["planes"].groupby(["lambda", "drop"]):
-        whole = f"{curve.bpp.max():.3f}: {curve.psnr.max():.2f}"
+        whole = point(curve.loc[curve.bpp.idxmax()])
         planes.append((f"{lmbda:g}", f"`drop={drop}`", *interpolated(curve), whole))
     at_p, at_rate = (f"p = {p:g}" for p in SHOWN), (f"{rate:g} bpp" for rate in RATES)
     return (
         f"{markdown.table(('λ', 'channels', *at_p), channels, 'rlr')}\n\n"
         "Bits per pixel, PSNR and MS-SSIM (dB); empty where the level is that of p = 1.",
         f"{markdown.table(('λ', 'planes', *at_rate, 'whole'), planes, 'rlr')}\n\n"
-        "PSNR (dB) of planes of the same weights.",
+        "PSNR and MS-SSIM (dB) of planes of the same weights.",
     )
 
 
 def interpolated(curve: pd.DataFrame) -> list[str]:
-    """PSNR at each of RATES, empty outside of the curve."""
-    points = curve.dropna(subset=["psnr"]).sort_values("bpp")
-    found = np.interp(RATES, points.bpp, points.psnr, left=np.nan, right=np.nan)
-    return ["" if np.isnan(psnr) else f"{psnr:.2f}" for psnr in found]
+    """PSNR and MS-SSIM at each of RATES, as far as they are known there."""
+    found = [at(RATES, curve, metric) for metric in ("psnr", "ms_ssim_db")]
+    cells = []
+    for psnr, ms_ssim in zip(*found, strict=True):
+        both = ["–" if np.isnan(psnr) else f"{psnr:.2f}"]
+        both += [] if np.isnan(ms_ssim) else [f"{ms_ssim:.2f}"]
+        cells.append(", ".join(both) if both != ["–"] else "")
+    return cells
+
+
+def at(rates: Sequence[float] | pd.Series, curve: pd.DataFrame, metric: str) -> np.ndarray:
+    """What a curve has at some rates (bits per pixel), NaN outside of it."""
+    points = curve.dropna(subset=[metric]).sort_values("bpp")
+    if points.empty:
+        return np.full(len(rates), np.nan)
+    return np.interp(rates, points.bpp, points[metric], left=np.nan, right=np.nan)
 
 
 def point(row: pd.Series) -> str:
@@ -203,7 +215,7 @@ def beside_ours(measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def at_rates(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame] | None = None) -> str:
-    """PSNR of every model and of other codecs at some rates, whole images."""
+    """PSNR and MS-SSIM of every model and of other codecs at some rates, whole images."""
     found = {}
     for (*key, kind, steps), curve in ours.groupby([*NAMED, "kind", "effort"]):
         name = f"λ = {', '.join(named(key))}, {kind}"
@@ -211,10 +223,11 @@ def at_rates(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame] | None = Non
         found[name] = results.trained(curve)
     rows = [(name, *interpolated(curve)) for name, curve in (found | (beside or {})).items()]
     rows = [row for row in rows if any(row[1:])]
-    header = ("PSNR (dB)", *(f"{rate:g} bpp" for rate in RATES))
+    header = ("levels or codec", *(f"{rate:g} bpp" for rate in RATES))
     return (
         f"{markdown.table(header, rows)}\n\n"
-        "Interpolated between the points of each curve of means; empty outside of it."
+        "PSNR and MS-SSIM (dB), interpolated between the points of each curve of means; empty "
+        "outside of it."
     )
 
 
@@ -256,12 +269,9 @@ def differences(plain: pd.DataFrame, fitted: pd.DataFrame) -> str:
         found = []
         for (*key, _), curve in part.groupby([*NAMED, "effort"]):
             before = plain[(plain[[*NAMED, "kind"]] == [*key, kind]).all(axis=1)]
-            before = results.trained(before).sort_values("bpp")
-            if before.empty:
-                continue
             points = results.trained(curve)
-            known = np.interp(points.bpp, before.bpp, before.psnr, np.nan, np.nan)
-            found += (points.psnr - known).dropna().tolist()
+            more = points.psnr - at(points.bpp, results.trained(before), "psnr")
+            found += more.dropna().tolist()
         if found:
             lines.append(
                 f"At the rates of their levels, {kind} with effort have from {min(found):+.3f} to "
@@ -276,24 +286,26 @@ def difference(row: pd.Series) -> str:
 
 def kinds(ours: pd.DataFrame) -> str:
     """Levels of planes beside those of channels of the same weights, whole images."""
-    rows, ahead = [], []
-    for key, both in ours.sort_values("bpp").groupby(NAMED):
+    rows = []
+    ahead: dict[str, list[float]] = {"psnr": [], "ms_ssim_db": []}
+    for key, both in ours.groupby(NAMED):
         found = dict(list(both.groupby("kind")))
         if len(found) < 2:
             continue
         channels, planes = results.trained(found["channels"]), found["planes"]
         full = channels.bpp.max()
         cells = [f"{planes.bpp.max() / full - 1:+.2%}"]
-        for rate in (full / 4, full / 2):
-            there, here = (np.interp(rate, c.bpp, c.psnr, np.nan) for c in (channels, planes))
+        parts = (full / 4, full / 2)
+        for there, here in zip(*(at(parts, c, "psnr") for c in (channels, planes)), strict=True):
             cells.append(f"{here:.2f}" + ("" if np.isnan(there) else f", {here - there:+.2f}"))
         rows.append((*named(key), *cells))
-        shared = channels[channels.bpp.between(planes.bpp.min(), planes.bpp.max())]
-        ahead += (np.interp(shared.bpp, planes.bpp, planes.psnr) - shared.psnr).tolist()
-    least = "" if not ahead else (
-        " At the rates of those of their levels that planes reach too, planes have from "
-        f"{min(ahead):+z.3f} to {max(ahead):+z.3f} dB more."
-    )  # fmt: skip
+        for metric, differences in ahead.items():
+            more = at(channels.bpp, planes, metric) - channels[metric]
+            differences += more.dropna().tolist()
+    least = "" if not ahead["psnr"] else (
+        " At the rates of those of their levels that planes reach too, planes have from {:+z.3f} "
+        "to {:+z.3f} dB more, and in MS-SSIM from {:+z.3f} to {:+z.3f} dB."
+    ).format(*(limit(values) for values in ahead.values() for limit in (min, max)))  # fmt: skip
     return table(
         ("whole stream, planes over channels", "at 1/4", "at 1/2"), rows,
         "PSNR (dB) of planes at a quarter and at half of the rate of all channels, and how much "
