@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 HELD_OUT = "held_out"
 
+CURVE = {"p": "p", "bpp": "bpp", "psnr-rgb": "psnr", "ms-ssim-rgb": "ms_ssim"}
+"""CompressAI's names of the columns of a curve."""
+
 
 def evaluate(
     path: Path,
@@ -84,9 +87,10 @@ def evaluate(
         csv = directory / f"{dataset}_{protocol}{planes}{fitted}.csv"
         keep_what_shrinks(csv, part)
         results.write(part.to_dict("records"), csv)
-        write_json(results.read([csv]), csv.with_suffix(".json"), fingerprint(loaded.model).hex())
+        mean = results.aggregate(results.read([csv]))
+        write_json(mean, csv.with_suffix(".json"), fingerprint(loaded.model).hex())
         written.append(csv)
-        log.info("%s\n%s", csv, summary(part))
+        log.info("%s\n%s", csv, summary(mean))
     return written
 
 
@@ -127,8 +131,8 @@ def say_what_is_missing(table: pd.DataFrame, images: int) -> None:
     if measured < images:
         log.warning("%d of %d images could not be read.", images - measured, images)
     if small := table[table.ms_ssim.isna()].image.nunique():
-        log.warning("%d of %d images have no MS-SSIM: it takes sides of more than 160 pixels.",
-                    small, measured)  # fmt: skip
+        log.warning("%d of %d images have no MS-SSIM, and so there is no mean of it: it takes "
+                    "sides of more than 160 pixels.", small, measured)  # fmt: skip
 
 
 def keep_what_shrinks(csv: Path, table: pd.DataFrame) -> None:
@@ -214,15 +218,14 @@ def directory_of(path: Path) -> Path:
     return Path("outputs", "weights", name, "evaluation")
 
 
-def summary(table: pd.DataFrame) -> str:
+def summary(mean: pd.DataFrame) -> str:
     """Means over the images of each level, as text."""
     columns = ["bpp", "psnr", "ms_ssim_db", "ssim"]
-    return str(table.groupby("p")[columns].mean().round(4).to_string())
+    return str(mean.set_index("p")[columns].round(4).to_string())
 
 
-def write_json(table: pd.DataFrame, path: Path, weights: str) -> None:
+def write_json(mean: pd.DataFrame, path: Path, weights: str) -> None:
     """The curve in the form that `python -m compressai.utils.plot` reads, and of which weights."""
-    mean = results.aggregate(table)
     row = mean.iloc[0]
     curve = {
         "name": f"{row.run}, {row.kind}" + (f", effort {row.effort:g}" if row.effort else ""),
@@ -230,10 +233,9 @@ def write_json(table: pd.DataFrame, path: Path, weights: str) -> None:
         "description": f"{row.dataset}, protocol {row.protocol}, "
         + ("estimated bits" if pd.isna(row.bytes) else "whole streams, prefixes of one file"),
         "results": {
-            "p": mean.p.tolist(),
-            "bpp": mean.bpp.tolist(),
-            "psnr-rgb": mean.psnr.tolist(),
-            "ms-ssim-rgb": mean.ms_ssim.tolist(),
+            name: mean[column].tolist()
+            for name, column in CURVE.items()
+            if mean[column].notna().all()
         },
     }
     text = json.dumps(curve, indent=2) + "\n"

@@ -79,6 +79,7 @@ def main(cfg: DictConfig) -> None:
                     "are left out.", curves.IMAGES, ", ".join(map(str, sorted(some))))  # fmt: skip
         others, published = others.iloc[:0], published.iloc[:0]
 
+    named = f"{cfg.images[:1].upper()}{cfg.images[1:]}"
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
     means = pd.concat([table for table in (ours, baselines) if len(table)])
@@ -92,7 +93,7 @@ def main(cfg: DictConfig) -> None:
             left = left.drop(curves_of.index, errors="ignore")
             figure = rate_distortion(
                 curves_of, published if beside else published.iloc[:0], baselines[whole_images],
-                others[whole_images], f"{cfg.images.capitalize()}, {TITLES[str(protocol)]}",
+                others[whole_images], f"{named}, {TITLES[str(protocol)]}",
             )  # fmt: skip
             written += save(figure, out / f"rate_distortion_{protocol}{suffix}")
         for key, _ in left.groupby(results.MODEL, dropna=False):
@@ -127,7 +128,12 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
             log.warning("Not of the same images as the rest, so not to be compared with it: %s.",
                         "; ".join(other))  # fmt: skip
         if len(codecs) or "baselines" in words:
-            return ours, results.aggregate(codecs)
+            means = results.aggregate(codecs)
+            codecs = results.of_all_images(means)
+            for codec, left_out in means.drop(codecs.index).groupby("codec"):
+                log.warning("%s is left out at p = %s, where not all images have a level.", codec,
+                            ", ".join(f"{p:g}" for p in left_out.p))  # fmt: skip
+            return ours, codecs
         earlier = kept(cfg)
         earlier = earlier[earlier.model.isna() & (earlier.images == ours.images.max())]
         if len(earlier):
@@ -206,7 +212,8 @@ def rate_distortion(
 
     Args:
         ours: aggregated results of one protocol.
-        published: published ProgDTD curves, dashed in the colour of the same model.
+        published: published ProgDTD curves, dashed: those of our lambdas in their colours, or
+            where none is of one of them, all in grey.
         baselines: aggregated results of measured codecs.
         others: published curves of other codecs.
     """
@@ -217,7 +224,9 @@ def rate_distortion(
     parts = [ours[ours["lambda"] == lmbda] for lmbda in lambdas] if apart else [ours]
     first = ("drop", "nth", "range") if apart else ("lambda", "drop", "nth")
     shade = next((key for key in first if ours[key].nunique() > 1), first[0])
-    colours = _palette([*ours[shade].dropna(), *(published["lambda"] if shade == "lambda" else ())])
+    colours = _palette(ours[shade].dropna())
+    if (alike := published["lambda"].isin(lambdas)).any():
+        published = published[alike]
     marker = _markers(ours, published)
     with matplotlib.rc_context(STYLE):
         rows, columns = (2, len(parts)) if apart else (1, 2)
@@ -229,8 +238,8 @@ def rate_distortion(
             for (lmbda, *bounds), curve in published.groupby(["lambda", "range_low", "range_high"]):
                 style = {"color": colours.get(lmbda, GREY), "marker": marker[tuple(bounds)]}
                 _line(axis, curve[curve.p >= bounds[0]], metric, **style | THIN, label=PUBLISHED)
-            for key, curve in part.groupby([*results.MODEL, "nth", "range"], dropna=False):
-                named = dict(zip([*results.MODEL, "nth", "range"], key, strict=True))
+            for key, curve in part.groupby([*results.MODEL, *APART], dropna=False):
+                named = dict(zip([*results.MODEL, *APART], key, strict=True))
                 style = {"color": colours.get(named[shade], "black"), "marker": marker[_kin(named)]}
                 style |= HOLLOW if named["kind"] == "planes" else {}
                 label = _label(named, ours, apart)
@@ -285,11 +294,12 @@ def _up_to(rate: float, line: Line2D) -> np.ndarray:
 
 
 def _numbered(ours: pd.DataFrame) -> pd.DataFrame:
-    """With a column `nth` that numbers the runs which nothing but their names tells apart, and one
-    of the `range` of p."""
+    """With columns `nth`, which numbers the runs that nothing but their names tells apart,
+    `several`, where there are any such, and `range` of p."""
     alike = [column for column in results.MODEL if column not in ("run", "kind", "effort")]
     models = ours[[*alike, "run"]].drop_duplicates().sort_values("run")
-    ours = ours.merge(models.assign(nth=models.groupby(alike, dropna=False).cumcount()))
+    same = models.groupby(alike, dropna=False)["run"]
+    ours = ours.merge(models.assign(nth=same.cumcount(), several=same.transform("size") > 1))
     bounds: Any = zip(ours.range_low, ours.range_high, strict=True)
     return ours.assign(range=list(bounds))
 
@@ -319,6 +329,7 @@ PUBLISHED = "ProgDTD as published (512×512, last patch)"
 THIN: Any = {"linestyle": "--", "lw": 0.7, "ms": 2.2, "mfc": "white", "alpha": 0.8}
 HOLLOW: Any = {"linestyle": (0, (4, 1)), "mfc": "white"}
 MOST_COLUMNS = 4
+APART = ("nth", "several", "range")
 LINESTYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
 
 
@@ -343,7 +354,7 @@ def _label(named: dict, ours: pd.DataFrame, apart: bool) -> str:
     more = [str(named[key]) for key in ("model", "drop") if ours[key].nunique() > 1]
     if ours.seed.nunique() > 1:
         more.append(f"seed {named['seed']:.0f}")
-    if ours.nth.any():
+    if named["several"]:
         more.append(named["run"])
     low, high = named["range_low"], named["range_high"]
     bounds = f"p ∈ [{low:g}, {high:g}]" if low < high else f"p = {low:g}"

@@ -134,10 +134,18 @@ def controls(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def aggregate(table: pd.DataFrame) -> pd.DataFrame:
-    """Average per-image values (dB included) over the images of each level, with their number.
-
-    A level whose images have unequal counts within one curve is kept: `images` shows it. Means of
-    MS-SSIM and SSIM are over the images that have one, which may be fewer.
+    """Average per-image values (dB included) over the images of each level, with their number. What
+    some of them lack, such as the MS-SSIM of small images, has no mean: it would be one of others
+    than that of the rate.
     """
     levels = table.astype(NUMBERS).groupby(LEVEL, dropna=False, sort=True)
-    return levels[MEANS].mean().assign(images=levels["image"].nunique()).reset_index()
+    images = levels["image"].nunique()
+    means = levels[MEANS].mean().where(levels[MEANS].count().eq(images, axis=0))
+    return means.assign(images=images).reset_index()
+
+
+def of_all_images(means: pd.DataFrame) -> pd.DataFrame:
+    """The levels of each curve that are means over as many images as any of its levels: of small
+    images, the shortest prefixes of some codecs cannot be decoded."""
+    most = means.groupby(IDENTITY, dropna=False)["images"].transform("max")
+    return means[means.images == most]

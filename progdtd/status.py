@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -38,8 +39,9 @@ REFRESH = 2.0
 class Status:
     """One run, as its files tell.
 
-    `state` is one of `COLOURS`; `step` of `steps` (0: unknown); `loss` is the lowest of
-    metrics.csv (infinite: none yet); `eta` is in seconds (None: not running); `error` the last one.
+    `state` is one of `COLOURS`; `step` of `steps` (0: unknown); `loss` is the lowest on held-out
+    images, or without any the lowest in training (infinite: none yet); `eta` is in seconds (None:
+    not running); `error` the last one.
     """
 
     name: str
@@ -53,7 +55,9 @@ class Status:
 
 def read(directory: Path) -> Status:
     """The state of the run in a directory, which need not exist yet."""
-    record, (row, loss) = run.recorded(directory), metrics(directory)
+    record, (row, lowest) = run.recorded(directory), metrics(directory)
+    loss = validated(directory / "validation.csv")
+    loss = lowest if math.isinf(loss) else loss
     trainer = options(directory / run.CONFIG)
     steps = trainer["steps"] if isinstance(trainer.get("steps"), int) else 0
     step = int(row.get("step", 0))
@@ -79,6 +83,24 @@ def options(path: Path) -> dict[str, Any]:
         trainer = _parsed(path, path.stat().st_mtime_ns).get("trainer")
         return trainer if isinstance(trainer, dict) else {}
     return {}
+
+
+def validated(path: Path) -> float:
+    """The lowest loss of a run's validations, each the mean over its fractions p (infinite: none
+    is complete): of the same images and p each time, which the loss in training is not."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        return _lowest(path, path.stat().st_mtime_ns)
+    return math.inf
+
+
+@functools.lru_cache
+def _lowest(path: Path, changed: int) -> float:
+    losses: dict[str, list[float]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            losses.setdefault(row["step"], []).append(float(row["loss"]))
+    levels = max(map(len, losses.values()), default=0)
+    return min((fmean(of) for of in losses.values() if len(of) == levels), default=math.inf)
 
 
 @functools.lru_cache

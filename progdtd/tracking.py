@@ -36,7 +36,7 @@ class Tracker:
         self.wandb = wandb
         mode = cfg.logger.mode
         if mode == "auto":
-            mode = "online" if wandb.api.api_key else "offline"
+            mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
         log.info("Logging to W&B, %s.", mode)
         options: dict[str, Any] = {
             "project": cfg.logger.project,

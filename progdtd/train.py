@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """The command: one training, or with `-m` a sweep of them that ends in a table."""
     sweep.check_words(sys.argv[1:])
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     try:
         with sweep.reported():
             task()

@@ -23,8 +23,9 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="run directories")
     options = parser.parse_args()
     try:
-        rows = {str(directory): last(directory) for directory in options.runs}
-        measured = {what_is_measured(directory) for directory in options.runs}
+        runs = [path for path in options.runs if path.is_dir() or not path.exists()]
+        rows = {str(directory): last(directory) for directory in runs}
+        measured = {what_is_measured(directory) for directory in runs}
     except UserError as error:
         sys.exit(str(error))
     if len(measured) > 1:

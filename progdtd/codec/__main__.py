@@ -220,7 +220,9 @@ def run_decode(options: argparse.Namespace) -> int:
         except DamagedError as error:
             if not options.salvage or decoder.level == 0:
                 raise
-            say(f"{name}: {error}")
+            say(f"{name}: {error.what}; the levels before it are shown.")
+        if rest := max(0, len(stream) - len(bytes(header)) - header.total):
+            say(f"{name}: {rest} bytes behind the end of the stream are left out.")
         picture = Image.fromarray(decoder.picture(progress=sys.stderr.isatty()))
         file = io.BytesIO()
         try:
@@ -340,27 +342,24 @@ def as_text(name: str, facts: dict) -> str:
 
 def run_strip(options: argparse.Namespace) -> int:
     """Draw an image at every level."""
+    from matplotlib.figure import Figure
+
     from progdtd.codec.codec import Codec
     from progdtd.errors import UserError
     from progdtd.figures import STYLE, contact_sheet
 
     if options.output != "-" and Path(options.output).resolve() == Path(options.input).resolve():
         raise UserError(f"{options.output} would be drawn over: give another name.")
+    kind = Path(options.output).suffix[1:].lower() or "png"
+    if kind not in (known := Figure().canvas.get_supported_filetypes()):
+        raise UserError(f"{options.output}: strips are drawn as one of {', '.join(known)}.")
     codec = Codec.load(options.model, options.device)
     picture = read_picture(get(options.input), options.input)
     progress = sys.stderr.isatty()
     stream = codec.encode(picture, options.levels, effort=options.effort, progress=progress)
     figure = contact_sheet(codec, stream, picture)
     drawn = io.BytesIO()
-    try:
-        figure.savefig(
-            drawn,
-            format=Path(options.output).suffix[1:] or "png",
-            dpi=STYLE["savefig.dpi"],
-            bbox_inches="tight",
-        )
-    except ValueError as error:
-        raise UserError(f"{options.output}: {error}.") from error
+    figure.savefig(drawn, format=kind, dpi=STYLE["savefig.dpi"], bbox_inches="tight")
     put(options.output, drawn.getvalue())
     say(f"{options.output}: {options.input} over the levels")
     return 0

@@ -36,7 +36,8 @@ class OtherModelError(CodecError):
 
 
 class DamagedError(CodecError):
-    """A checksum, a size or a symbol cannot be right. `level` counts from 1; 0 is the header."""
+    """A checksum, a size or a symbol cannot be right: `what`, in a few words, and in which `level`,
+    which counts from 1; 0 is the header."""
 
     exit_code = 6
 
@@ -47,20 +48,20 @@ class DamagedError(CodecError):
             else "Fetch it again."
         )
         super().__init__(f"The stream is damaged: {what}. {hint}")
-        self.level = level
+        self.what, self.level = what, level
 
 
 class UndecodableError(DamagedError):
     """The bytes of a level are as they were written, and yet its symbols cannot be right."""
 
     def __init__(self, level: int) -> None:
-        CodecError.__init__(
-            self,
-            f"The symbols of level {level} do not end where they should, though its checksum "
-            "matches: it was not written by this encoder with this model. Encode the image again"
-            + (", or show the levels before it (--salvage, salvage=True)." if level > 1 else "."),
+        what = f"the symbols of level {level} do not end where they should"
+        super().__init__(what, level)
+        salvage = ", or show the levels before it (--salvage, salvage=True)" if level > 1 else ""
+        self.args = (
+            f"{what.capitalize()}, though its checksum matches: it was not written by this encoder "
+            f"with this model. Encode the image again{salvage}.",
         )
-        self.level = level
 
 
 class IncompleteError(CodecError):

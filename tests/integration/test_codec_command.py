@@ -136,10 +136,20 @@ def test_limits_and_salvage(model_file, photo, command) -> None:
     assert command(*codec, "decode", "p.pdtd", "p.png")[0] == 6
     code, output = command(*codec, "decode", "p.pdtd", "p.png", "--salvage")
     assert (code, "level 2 of 3" in output) == (0, True)
+    assert "does not match its checksum; the levels before it are shown" in output
     code, output = command(*codec, "info", "p.pdtd")
     assert code == 6
     assert "2 here, 3 whole" in output
     assert "damaged" in output
+
+
+def test_what_is_behind_a_stream_is_said_to_be_left_out(model_file, photo, command) -> None:
+    assert command("codec.__main__", "encode", photo, "one.pdtd")[0] == 0
+    stream = Path("one.pdtd").read_bytes()
+    Path("two.pdtd").write_bytes(2 * stream)
+    code, output = command("codec.__main__", "decode", "two.pdtd", "two.png")
+    assert code == 0
+    assert f"two.pdtd: {len(stream)} bytes behind the end of the stream" in output
 
 
 def test_each_file_of_several_is_named_with_its_error(model_file, photo, command) -> None:
@@ -265,7 +275,8 @@ def test_folders_and_their_failures(model_file, images, command) -> None:
         (("decode", "newer.pdtd", "x.png"), "has format 9", 4),
         (("decode", "other.pdtd", "x.png"), "made by the model", 5),
         (("info", "photo.png"), "no ProgDTD stream", 3),
-        (("strip", "whole.pdtd", "x.gif2"), "", 1),
+        (("strip", "photo.png", "x.gif2"), "strips are drawn as one of", 1),
+        (("strip", "whole.pdtd", "x.png"), "", 1),
     ],
 )
 def test_bad_input(model_file, photo, command, arguments, said, code) -> None:

@@ -102,6 +102,8 @@ def test_what_a_table_lacks_is_said(command, trained, images) -> None:
     code, output = command("evaluate", *arguments, "levels=[0.5,1.0]")
     assert code == 0
     assert "1 of 6 images have no MS-SSIM" in output
+    curve = json.loads((trained / "evaluation/images_native.json").read_text())["results"]
+    assert set(curve) == {"p", "bpp", "psnr-rgb"}, "not an MS-SSIM of other images than the rate"
     assert "and now holds" not in output
     (images / "a.png").write_bytes(b"no image")
     code, output = command("evaluate", *arguments, "levels=1.0")

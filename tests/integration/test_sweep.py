@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from conftest import RUN, TINY, shell
@@ -103,7 +104,7 @@ def test_runs_of_one_name_are_refused_before_the_first_begins(command, axis) -> 
 
 def test_a_sweep_over_what_directories_are_not_named_after(command) -> None:
     words = ("trainer.lr=1e-3,2e-3", "run_name='lr-${trainer.lr}'")
-    code, output = command("train", "-m", "experiment=smoke", *words)
+    code, output = command("train", "experiment=smoke", "-m", *words)  # wherever -m is
     assert code == 0, output
     assert json.loads(Path(GROUP, run.PLAN).read_text())["runs"] == ["lr-0.001", "lr-0.002"]
     assert {status.read(path).state for path in status.runs([Path(GROUP)])} == {"finished"}
@@ -519,6 +520,20 @@ def test_status_shows_what_is_planned_running_and_done() -> None:
     process.terminate()
     output, _ = process.communicate(timeout=60)
     assert re.search(r"seed-0\S* +interrupted .*asked to stop", output)
+
+
+def test_the_best_loss_is_that_of_held_out_images(trained) -> None:
+    """That in training is the loss of a lucky draw of p now and then."""
+    lucky = status.metrics(Path(RUN))[1]
+    table = pd.read_csv(Path(RUN, "validation.csv"))
+    validated = table.groupby("step").loss.mean().min()
+    assert status.read(Path(RUN)).loss == pytest.approx(validated)
+    worse, half = table.assign(step=table.step + 1, loss=2 * validated), table.head(1)
+    half = half.assign(step=table.step + 2, loss=0.1)
+    pd.concat([table, worse, half]).to_csv(Path(RUN, "validation.csv"), index=False)
+    assert status.read(Path(RUN)).loss == pytest.approx(validated)
+    Path(RUN, "validation.csv").unlink()
+    assert status.read(Path(RUN)).loss == lucky
 
 
 def test_status_fits_a_terminal(trained) -> None:

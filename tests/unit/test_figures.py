@@ -310,6 +310,51 @@ def test_other_runs_and_long_seeds_are_no_kinds_of_one_model(command) -> None:
     assert any(label.endswith("0.1-0.0-1") for label in labels)
 
 
+def test_only_runs_that_nothing_else_tells_apart_have_their_names(command, monkeypatch) -> None:
+    """And the published curves are those of the lambdas that are drawn."""
+    write_runs()
+    drawn = {}
+    monkeypatch.setattr(
+        figures, "save", lambda figure, stem: drawn.update({stem.name: figure}) or []
+    )
+    source = Path("outputs/train/0.1-0.0-1/evaluation/kodak_reference.csv")
+    other = pd.read_csv(source).assign(run="mine")
+    results.write(other.to_dict("records"), Path("outputs/train/mine/evaluation", source.name))
+    assert command("figures")[0] == 0
+    axis = drawn["rate_distortion_reference"].axes[0]
+    labels = {line.get_label() for line in axis.lines}
+    assert {label for label in labels if label.endswith(("0.1-0.0-1", "mine"))} == {
+        "λ = 0.1, p ∈ [0, 1], 0.1-0.0-1", "λ = 0.1, p ∈ [0, 1], mine"
+    }  # fmt: skip
+    assert {"λ = 0.1, p ∈ [0.3, 1]", "λ = 1, p ∈ [0, 1]"} <= labels
+
+    def published(*runs: str) -> list:
+        assert command("figures", f"runs=outputs/train/{runs[0]}")[0] == 0
+        lines = drawn["rate_distortion_reference"].axes[0].lines
+        return [line.get_color() for line in lines if line.get_label() == figures.PUBLISHED]
+
+    assert published("0.1-*") == 2 * [figures.COLOURS[0]]
+    assert published("0.01-*") == 2 * [figures.COLOURS[0]]
+    table = pd.read_csv(source).assign(**{"lambda": 0.05, "run": "own"})
+    results.write(table.to_dict("records"), Path("outputs/train/own/evaluation", source.name))
+    assert published("own") == 6 * [figures.GREY]
+
+
+def test_levels_that_not_all_images_have_are_left_out_and_said(command) -> None:
+    write_runs(dataset="mine")
+    rows = [
+        {"codec": "JPEG 2000 (prefix)", "protocol": "native", "dataset": "mine", "image": i, "p": p,
+         "bpp": p, "psnr": 30.0}
+        for i in range(curves.IMAGES) for p in (0.1, 0.2) if p > 0.1 or i < 3
+    ]  # fmt: skip
+    results.write(rows, Path("outputs/baselines/mine_native.csv"))
+    code, output = command("figures", "images=mine")
+    assert code == 0, output
+    assert "JPEG 2000 (prefix) is left out at p = 0.1, where not all images have a" in output
+    table = results.read_means(Path("outputs/figures/results.csv"))
+    assert table[table.codec == "JPEG 2000 (prefix)"].p.tolist() == [0.2]
+
+
 def test_a_panel_is_as_high_as_what_it_shows() -> None:
     ours = curves.progdtd().query("`lambda` == 0.01 and range_low == 0").assign(
         codec="ProgDTD", model="m", drop="dtd", seed=0, run="r", kind="channels", effort=0
