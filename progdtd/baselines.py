@@ -20,6 +20,7 @@ from pathlib import Path
 
 import hydra
 import numpy as np
+import pandas as pd
 from omegaconf import DictConfig
 from PIL import Image
 
@@ -144,10 +145,9 @@ def main(cfg: DictConfig) -> None:
     from progdtd.evaluation import find_images
 
     codecs = available([*map(str, listed(cfg.codecs))] or list(CODECS))
-    dataset, paths = find_images(cfg.images)
-    target = Path(cfg.out, f"{dataset}_native.csv")
+    dataset, paths = find_images(str(cfg.images))
+    target = Path(str(cfg.out), f"{dataset}_native.csv")
     before = results.read([target] if target.exists() else [])
-    kept = before[~before.codec.isin([codec.name for codec in codecs])]
     rows: list[dict] = []
     bar = tqdm(paths, "baselines", unit="image", disable=None, dynamic_ncols=True)
     called = dict(zip(paths, data.names(paths), strict=True))
@@ -161,7 +161,10 @@ def main(cfg: DictConfig) -> None:
             rows += [row | {"image": called[path], "dataset": dataset} for row in measured]
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {cfg.images} can be read.")
-    table = results.write([*kept.to_dict("records"), *rows], target)
+    others = before[~before.codec.isin({row["codec"] for row in rows})]
+    rows = [*others.to_dict("records"), *rows]
+    results.set_aside(target, pd.DataFrame(rows))
+    table = results.write(rows, target)
     columns = ["bpp", "psnr", "ms_ssim_db"]
     log.info("%s", table.groupby(["codec", "p"])[columns].mean().round(3).to_string())
     log.info("%s", target)

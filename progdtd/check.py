@@ -47,7 +47,7 @@ def check_names(cfg: DictConfig) -> None:
     """
     for key in ("group", "run_name"):
         if str(OmegaConf.select(cfg, key) or "").strip(" ./") == "":
-            raise UserError(f"{key}={OmegaConf.select(cfg, key)} names no folder.")
+            raise UserError(f"{key}={OmegaConf.select(cfg, key)} is not the name of a folder.")
 
 
 def check_options(cfg: DictConfig, command: str) -> None:
@@ -91,8 +91,8 @@ def names_in(file: str) -> set[str]:
 def warn(cfg: DictConfig) -> None:
     """Say what of a training may not be meant, though it can be run."""
     if cfg.dataset.name == "photos":
-        log.warning("dataset=photos is eight photographs, to try things: for a model to use, give "
-                    "dataset=folder dataset.root=DIR, or dataset=vimeo90k.")  # fmt: skip
+        log.warning("dataset=photos is eight photographs, to try things out: for a model of use, "
+                    "give dataset=folder dataset.root=DIR, or dataset=vimeo90k.")  # fmt: skip
     drop = build_drop(cfg.drop)
     if not drop.progressive and drop.range != (0, 1):
         log.warning("drop.range=%s has no effect: drop=%s drops nothing.", [*drop.range], drop.name)

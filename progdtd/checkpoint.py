@@ -22,7 +22,7 @@ from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.fingerprint import build_tables, fingerprint
 from progdtd.models import Progressive
-from progdtd.run import LAST, PREVIOUS, WEIGHTS
+from progdtd.run import LAST, PREVIOUS, WEIGHTS, weights_in
 from progdtd.tail_drop import TailDrop, build_drop
 
 log = logging.getLogger(__name__)
@@ -230,9 +230,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a state dict in CompressAI's names and its metadata from any file `load_model` takes."""
     path = Path(path).expanduser()
     if path.is_dir():
-        path = next(
-            (path / name for name in (WEIGHTS, LAST, PREVIOUS) if (path / name).exists()), path
-        )
+        path = weights_in(path) or path
     if not path.is_file():
         raise UserError(
             f"{path} holds no model: give a run directory, a .safetensors or .pt file. "

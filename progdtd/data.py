@@ -261,7 +261,8 @@ class Batches(Dataset[torch.Tensor]):
     """Item `step` is the batch of that step: (B, 3, S, S) uint8, in channels-last memory.
 
     Images are visited in a new random order each epoch. An image that cannot be read or is smaller
-    than the crop is named in a warning, once, and the next one takes its place.
+    than the crop is named in a warning, once by each process that reads, and the next one takes its
+    place.
 
     Args:
         paths: the images.

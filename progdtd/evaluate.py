@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from progdtd.check import check_options, number
 from progdtd.errors import UserError
 from progdtd.paths import CONF, listed
-from progdtd.run import begun
+from progdtd.run import begun, weights_in
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 @hydra.main(config_path=CONF, config_name="evaluate", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     check_options(cfg, "evaluate")
-    from progdtd.evaluation import evaluate
+    from progdtd.evaluation import HELD_OUT, check_choices, evaluate, find_images, pick_device
     from progdtd.tail_drop import P_LEVELS
 
     levels = list(P_LEVELS) if cfg.levels is None else listed(cfg.levels)
@@ -29,9 +29,23 @@ def main(cfg: DictConfig) -> None:
     for p in levels:
         if not (number(p) and 0 <= p <= 1):
             raise UserError(f"levels: p={p} is not within [0, 1].")
-    protocols, kinds = listed(cfg.protocols), listed(cfg.kinds)
-    for path in find(listed(cfg.run)):
-        evaluate(path, str(cfg.images), protocols, levels, str(cfg.device), kinds, cfg.effort)
+    protocols, kinds, images = listed(cfg.protocols), listed(cfg.kinds), str(cfg.images)
+    check_choices(protocols, kinds)
+    runs, device = find(listed(cfg.run)), pick_device(str(cfg.device))
+    if images != HELD_OUT:
+        find_images(images)
+    failed = []
+    for path in runs:
+        try:
+            evaluate(path, images, protocols, levels, device, kinds, cfg.effort)
+        except UserError as error:
+            if len(runs) == 1:
+                raise
+            log.error("%s: %s", path, error)
+            failed.append(str(path))
+    if failed:
+        raise UserError(f"{len(failed)} of {len(runs)} could not be evaluated: "
+                        f"{', '.join(failed)}.")  # fmt: skip
 
 
 def find(run: list[Any]) -> list[Path]:
@@ -73,10 +87,10 @@ def find(run: list[Any]) -> list[Path]:
 
 
 def has_weights(path: Path) -> bool:
-    """Whether a directory holds weights or checkpoints, or a file may be some: beside runs lie
-    plans, tables and pictures."""
+    """Whether a directory holds a run's weights or checkpoints, or a file may be some: beside runs
+    lie plans, tables and pictures."""
     if path.is_dir():
-        return any(path.glob("*.safetensors")) or any(path.glob("*.pt"))
+        return weights_in(path) is not None
     return path.suffix == ".safetensors" or zipfile.is_zipfile(path)
 
 

@@ -43,26 +43,19 @@ def evaluate(
     Args:
         path: a run directory or anything else that `checkpoint.load_model` takes.
         images: a folder, or `held_out` for the images that the run was not trained on.
-        names: protocols, of `native` and `reference`.
+        names: protocols, and below `kinds`, that `check_choices` has passed.
         levels: fractions p.
-        device: `auto`, `cpu` or `cuda`.
-        kinds: levels of the streams that `native` measures, of `channels` and `planes`.
+        device: from `pick_device`.
+        kinds: levels of the streams that `native` measures.
         effort: steps in which each latent is fitted to its image; tables of another effort stay.
 
     Returns:
         the CSV files written, one for each protocol and kind.
 
     Raises:
-        UserError: no model, no images, none readable, no such protocol, kind, device or effort.
+        UserError: no model, no images, none readable, no such effort.
     """
     keep_freed_memory()
-    check_choices(names, kinds)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.partition(":")[0] not in ("cpu", "cuda"):
-        raise UserError(f"device={device}: it is auto, cpu or cuda.")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device={device}: no GPU is available here; use device=cpu.")
     loaded = checkpoint.load_model(path, device)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
     ways: list[Way] = []
@@ -80,18 +73,39 @@ def evaluate(
     made = identity(loaded) | {"dataset": dataset, "run": name, "effort": effort}
     table = pd.DataFrame(row | made for row in rows)
     say_what_is_missing(table, len(paths))
-    fitted = f"_effort-{effort}" if effort else ""
+    return write_tables(table, directory, fingerprint(loaded.model).hex())
+
+
+def write_tables(table: pd.DataFrame, directory: Path, weights: str) -> list[Path]:
+    """Write a CSV and a JSON for each protocol, kind and effort; say their means."""
     written = []
-    for (protocol, kind), part in table.groupby(["protocol", "kind"]):
+    for (protocol, kind, effort), part in table.groupby(["protocol", "kind", "effort"]):
         planes = "_planes" if kind == PLANES else ""
-        csv = directory / f"{dataset}_{protocol}{planes}{fitted}.csv"
-        keep_what_shrinks(csv, part)
+        fitted = f"_effort-{effort}" if effort else ""
+        csv = directory / f"{part.dataset.iloc[0]}_{protocol}{planes}{fitted}.csv"
+        results.set_aside(csv, part)
         results.write(part.to_dict("records"), csv)
         mean = results.aggregate(results.read([csv]))
-        write_json(mean, csv.with_suffix(".json"), fingerprint(loaded.model).hex())
+        write_json(mean, csv.with_suffix(".json"), weights)
         written.append(csv)
         log.info("%s\n%s", csv, summary(mean))
     return written
+
+
+def pick_device(device: str) -> str:
+    """`cpu` or `cuda`, perhaps with a number, for one of these or `auto`.
+
+    Raises:
+        UserError: another word, or no GPU here.
+    """
+    there = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if there else "cpu"
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"device={device}: it is auto, cpu or cuda.")
+    if device.startswith("cuda") and not there:
+        raise UserError(f"device={device}: no GPU is available here; use device=cpu.")
+    return device
 
 
 def check_choices(names: Sequence[str], kinds: Sequence[str]) -> None:
@@ -133,22 +147,6 @@ def say_what_is_missing(table: pd.DataFrame, images: int) -> None:
     if small := table[table.ms_ssim.isna()].image.nunique():
         log.warning("%d of %d images have no MS-SSIM, and so there is no mean of it: it takes "
                     "sides of more than 160 pixels.", small, measured)  # fmt: skip
-
-
-def keep_what_shrinks(csv: Path, table: pd.DataFrame) -> None:
-    """Set a table aside that is going to hold fewer images or levels than before."""
-    if not csv.is_file():
-        return
-    try:
-        old = results.read([csv])
-    except UserError:
-        return
-    before, after = ((len(t.image.unique()), len(t.p.unique())) for t in (old, table))
-    if after[0] < before[0] or after[1] < before[1]:
-        aside = csv.with_name(f"{csv.name}.before")
-        csv.replace(aside)
-        log.warning("%s held %d images at %d levels, and now holds %d at %d; that before is now "
-                    "%s.", csv, *before, *after, aside)  # fmt: skip
 
 
 Way = Callable[[np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]

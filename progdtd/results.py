@@ -1,5 +1,7 @@
 """The results table: one row per image and level, the same columns for every codec."""
 
+import itertools
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +10,8 @@ import pandas as pd
 
 from progdtd.errors import UserError
 from progdtd.files import write_aside
+
+log = logging.getLogger(__name__)
 
 COLUMNS = [
     "codec", "model", "drop", "range_low", "range_high", "lambda", "seed", "run", "kind", "effort",
@@ -44,6 +48,29 @@ def write(rows: Iterable[dict], path: Path) -> pd.DataFrame:
     table = pd.DataFrame(list(rows)).reindex(columns=COLUMNS)
     write_aside(path, lambda aside: table.to_csv(aside, index=False))
     return table
+
+
+def set_aside(path: Path, table: pd.DataFrame) -> None:
+    """Rename a table that is going to be written anew without some of its points, hours of work
+    perhaps, to the first free `<name>.before-1`, `-2`, ..."""
+    if not path.is_file():
+        return
+    try:
+        old = read([path])
+    except UserError:
+        return
+    lost, of = points(old) - points(table), len(points(old))
+    if lost:
+        names = (path.with_name(f"{path.name}.before-{n}") for n in itertools.count(1))
+        aside = next(name for name in names if not name.exists())
+        path.replace(aside)
+        log.warning("%s will not have %d of the %d points of image and level that it had: that "
+                    "before is now %s.", path, len(lost), of, aside)  # fmt: skip
+
+
+def points(table: pd.DataFrame) -> set[tuple]:
+    """What a table has a row for: codec, image and level."""
+    return {*zip(table.codec, table.image.astype(str), table.p.astype(float), strict=True)}
 
 
 def read(paths: Iterable[Path]) -> pd.DataFrame:

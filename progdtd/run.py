@@ -53,6 +53,12 @@ def begun(directory: Path) -> bool:
     return (directory / CONFIG).exists() or (directory / RECORD).exists()
 
 
+def weights_in(directory: Path) -> Path | None:
+    """The finished weights in the directory of a run, or else its newest checkpoint."""
+    paths = (directory / name for name in (WEIGHTS, LAST, PREVIOUS))
+    return next((path for path in paths if path.exists()), None)
+
+
 @contextlib.contextmanager
 def held(directory: Path) -> Iterator[None]:
     """Keep a run's directory to this process; a crash of any kind lets it go.

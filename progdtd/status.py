@@ -245,7 +245,7 @@ def main() -> None:
         "places", nargs="*", default=DEFAULT,
         help=f"run or sweep directories, or globs of them (default: {' '.join(DEFAULT)})",
     )  # fmt: skip
-    parser.add_argument("--once", action="store_true", help="print the table and end")
+    parser.add_argument("--once", action="store_true", help="print the table once and exit")
     arguments = parser.parse_args()
 
     def places() -> list[Path]:

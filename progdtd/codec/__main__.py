@@ -140,8 +140,8 @@ def add_strip(commands: Commands) -> None:
     strip = commands.add_parser(
         "strip",
         help="contact sheet of an image over the levels",
-        description="Code an image and draw it as decoded at each level, of more than 16 at some, "
-        "with rate and PSNR, beside the original.",
+        description="Code an image and draw it as decoded at each level (at 16 evenly spaced ones "
+        "if there are more), with rate and PSNR, beside the original.",
     )
     strip.add_argument("input", metavar="image", help="a file, or - for stdin")
     strip.add_argument("output", help="where to draw it: .png, .pdf, ...")
@@ -229,7 +229,7 @@ def run_decode(options: argparse.Namespace) -> int:
             kind = Image.registered_extensions()[suffix]
             lossy = {"quality": QUALITY} if kind in ("JPEG", "MPO", "WEBP", "AVIF") else {}
             if kind == "GIF":
-                raise ValueError("it has but 256 colours")
+                raise ValueError("it holds only 256 colours")
             picture.save(file, kind, **lossy)
             if kind in ("ICO", "ICNS") and Image.open(file).size != picture.size:
                 raise ValueError("icons have sizes of their own")
@@ -377,8 +377,8 @@ def read_picture(content: bytes, name: str):
 
 
 def bytes_for(bpp: float, pixels: int) -> int:
-    """The bytes of so many bits per pixel."""
-    return int(min(bpp * pixels / 8, sys.maxsize))
+    """The bytes of so many bits per pixel, at least one."""
+    return int(min(max(1, bpp * pixels / 8), sys.maxsize))
 
 
 def each(
@@ -527,9 +527,9 @@ def _coding(command: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=0,
-        help="fit each latent to its image in N steps, on a CPU some seconds each for a megapixel: "
-        "the whole stream has more PSNR, fewer bytes or both, short prefixes hardly gain; "
-        "decoding takes no longer; 10 go far (default: 0)",
+        help="optimise the latent for its image in N steps, on a CPU some seconds each for a "
+        "megapixel: the whole stream gets better or smaller, short prefixes barely change, "
+        "decoding takes no longer; 10 bring most of the gain (default: 0)",
     )
 
 

@@ -143,7 +143,8 @@ class Codec:
                 model's range of p; or "planes", many levels, each of which refines what pays most.
             max_bytes: keep as many levels as fit into this many bytes.
             target_psnr: keep as few levels as reach this PSNR, in dB (all, if none does).
-            effort: fit the latent to the image in so many steps (`effort.py`); 10 go far.
+            effort: fit the latent to the image in so many steps (`effort.py`); 10 bring most of
+                the gain.
             progress: show progress bars.
 
         Raises:

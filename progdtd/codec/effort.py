@@ -47,7 +47,7 @@ def check_effort(effort: int, lmbda: float | None) -> None:
         UserError: effort is no number of steps, or the model's lambda is not known.
     """
     if not whole(effort, 0):
-        raise UserError(f"effort={effort!r} is not a number of steps: give 0 or more; 10 go far.")
+        raise UserError(f"effort={effort!r} is not a number of steps: give 0 or more.")
     if effort and lmbda is None:
         raise UserError(
             "effort weighs rate against distortion by the lambda that the model was trained with, "

@@ -104,14 +104,16 @@ def test_what_a_table_lacks_is_said(command, trained, images) -> None:
     assert "1 of 6 images have no MS-SSIM" in output
     curve = json.loads((trained / "evaluation/images_native.json").read_text())["results"]
     assert set(curve) == {"p", "bpp", "psnr-rgb"}, "not an MS-SSIM of other images than the rate"
-    assert "and now holds" not in output
+    assert "will not have" not in output
     (images / "a.png").write_bytes(b"no image")
     code, output = command("evaluate", *arguments, "levels=1.0")
     assert code == 0
     assert "1 of 6 images could not be read" in output
-    assert "held 6 images at 2 levels, and now holds 5 at 1" in output
-    before = pd.read_csv(trained / "evaluation/images_native.csv.before")
-    assert before.groupby("p").image.nunique().tolist() == [6, 6], "hours of work may be in it"
+    assert "will not have 7 of the 12 points of image and level that it had" in output
+    assert command("evaluate", *arguments, "levels=0.5")[0] == 0, "other points, not fewer"
+    before = [pd.read_csv(trained / f"evaluation/images_native.csv.before-{n}") for n in (1, 2)]
+    images_at = [table.groupby("p").image.nunique().to_dict() for table in before]
+    assert images_at == [{0.5: 6, 1: 6}, {1: 5}], "hours of work may be in either"
 
 
 def test_results_of_earlier_weights_are_named(command, trained, images) -> None:
@@ -145,6 +147,19 @@ def test_a_glob_finds_the_runs_among_what_else_is_there(command, trained, images
     assert (code, "and files that are none" in output) == (1, True)
     code, output = command("evaluate", f"run={trained.parent}/sweep.json", *arguments)
     assert (code, "not a readable checkpoint" in output) == (1, True)
+
+
+def test_a_run_that_cannot_be_evaluated_costs_the_others_nothing(command, trained, images) -> None:
+    broken = shutil.copytree(trained, trained.with_name("broken"))
+    (broken / "weights.safetensors").write_bytes(b"cut off")
+    stray = trained.with_name("a-folder")
+    stray.mkdir()
+    shutil.copy(trained / "last.pt", stray / "stray.pt")
+    arguments = (f"images={images}", "protocols=native", "levels=1.0")
+    code, output = command("evaluate", f"run={trained.parent}/*", *arguments)
+    assert code == 1
+    assert f"1 of 2 could not be evaluated: {broken}" in output
+    assert (trained / "evaluation/images_native.csv").exists()
 
 
 def test_weights_of_one_name_have_results_of_their_own(command, trained, images) -> None:

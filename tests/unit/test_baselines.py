@@ -83,6 +83,21 @@ def test_other_codecs_stay_in_the_table(command, images) -> None:
     )
 
 
+def test_what_is_not_measured_again_is_kept(command, images) -> None:
+    """In the table the rows of other codecs, beside it those of an image that is gone; of a folder
+    that is called a number."""
+    folder = images.rename("2020")
+    for codec in ("WebP", "JPEG"):
+        code, output = command("baselines", "images=2020", f"codecs={codec}")
+        assert (code, "will not have" in output) == (0, False), output
+    (folder / "a.png").unlink()
+    code, output = command("baselines", "images=2020", "codecs=JPEG")
+    assert code == 0, output
+    assert f"will not have {len(baselines.QUALITIES)} of the" in output
+    before = pd.read_csv("outputs/baselines/2020_native.csv.before-1")
+    assert before.image.nunique() == 5
+
+
 def test_scans_begin_where_their_headers_end(photograph) -> None:
     """As a walk from marker to marker finds them."""
     whole = baselines.save(Image.fromarray(photograph), "JPEG", quality=90, progressive=True,

@@ -1,13 +1,11 @@
 """Every preset composes, and the command lines of the README mean what they say."""
 
-import tomllib
 from pathlib import Path
 
 import pytest
 from conftest import composed
 from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from progdtd import checkpoint, tail_drop
@@ -45,12 +43,6 @@ def test_lambda_is_a_scalar_and_never_a_group() -> None:
     assert composed("experiment=quickstart", "quality=high")["lambda"] == 1
 
 
-def test_the_package_brings_the_launchers_that_configs_name() -> None:
-    project = tomllib.loads((Path(CONF).parent / "pyproject.toml").read_text())
-    packed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    assert {"progdtd", "hydra_plugins"} <= set(packed)
-
-
 def test_range_names_the_run() -> None:
     cfg = composed("drop.range=[0.3,1.0]", "lambda=1.0")
     assert cfg.run_name == "hyperprior_dtd_lambda-1.0_range-0.3-1.0_seed-0"
@@ -82,10 +74,6 @@ def test_the_papers_models_are_its_recipe() -> None:
     assert (cfg.drop.full, cfg.drop.power, cfg.model.sigmoid) == (0, 1, True)
     recipe = composed("trainer=reference", "dataset=vimeo90k", "dataset.root=x")
     assert (cfg.trainer, cfg.dataset) == (recipe.trainer, recipe.dataset)
-
-
-def test_default_dataset_is_on_this_machine() -> None:
-    assert len(instantiate(composed().dataset.paths)) == 8
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -35,7 +35,7 @@ def test_every_table_of_the_readmes_is_what_the_script_prints(script) -> None:
 def test_models_without_planes_have_tables_too(script, tables) -> None:
     channels = {name: table[table.kind != "planes"] for name, table in tables.items()}
     output = printed(script, channels)
-    assert "planes are ahead" not in output
+    assert "dB more, and in MS-SSIM" not in output
     assert "planes with effort have" not in output
     assert "| effort | p = 1 without |" in output
 
