@@ -27,7 +27,8 @@ from PIL import Image
 from progdtd import results
 from progdtd.check import check_options
 from progdtd.errors import UserError
-from progdtd.paths import CONF, listed
+from progdtd.options import listed
+from progdtd.paths import CONF
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,7 @@
 
 import difflib
 import logging
-import math
 from collections.abc import Iterable
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.errors import UserError
-from progdtd.paths import CONF, listed
+from progdtd.options import listed, number, whole
+from progdtd.paths import CONF
 from progdtd.tail_drop import build_drop
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ LARGEST_SEED = 2**63 - 1
 """That torch takes."""
 
 
-def check_names(cfg: DictConfig) -> None:
+def check_run_name(cfg: DictConfig) -> None:
     """Refuse names that are no names of a folder, before the run's is made.
 
     Raises:
@@ -175,13 +174,3 @@ def chosen(cfg: DictConfig, key: str) -> Any:
             f"conf/{group}/, for what it does not say itself."
         )
     return value
-
-
-def whole(value: Any, least: int) -> bool:
-    """Whether a value is a whole number of at least `least`."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
-
-
-def number(value: Any) -> bool:
-    """Whether a value is a finite number, and not merely a truth value that counts as one."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

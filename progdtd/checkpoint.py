@@ -17,11 +17,11 @@ from compressai.zoo.pretrained import load_pretrained
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from progdtd.check import number
 from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.fingerprint import build_tables, fingerprint
 from progdtd.models import Progressive
+from progdtd.options import number
 from progdtd.run import LAST, PREVIOUS, WEIGHTS, weights_in
 from progdtd.tail_drop import TailDrop, build_drop
 

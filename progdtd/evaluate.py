@@ -9,9 +9,10 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from progdtd.check import check_options, number
+from progdtd.check import check_options
 from progdtd.errors import UserError
-from progdtd.paths import CONF, listed
+from progdtd.options import listed, number
+from progdtd.paths import CONF
 from progdtd.run import begun, weights_in
 
 log = logging.getLogger(__name__)

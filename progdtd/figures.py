@@ -26,7 +26,8 @@ from progdtd.codec import container
 from progdtd.codec import find as find_model
 from progdtd.errors import UserError
 from progdtd.files import write_aside
-from progdtd.paths import CONF, listed
+from progdtd.options import listed
+from progdtd.paths import CONF
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from progdtd import run
-from progdtd.check import whole
 from progdtd.errors import UserError
 from progdtd.machine import cores
+from progdtd.options import whole
 from progdtd.requeue import CODE, LAUNCHER, StopSignals
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from progdtd import checkpoint, data, protocols
-from progdtd.check import number
 from progdtd.errors import UserError
 from progdtd.metrics import to_db
+from progdtd.options import number
 
 
 def ProgDTD(  # noqa: N802

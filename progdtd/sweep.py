@@ -22,7 +22,8 @@ from omegaconf.errors import InterpolationResolutionError
 from progdtd.check import closest, names_in
 from progdtd.errors import UserError
 from progdtd.files import write_aside
-from progdtd.paths import CONF, minutes
+from progdtd.options import minutes
+from progdtd.paths import CONF
 from progdtd.requeue import LAUNCHER
 from progdtd.run import PLAN
 
@@ -91,7 +92,7 @@ def check_axes(config: DictConfig) -> None:
                         "among them with lambda=...")  # fmt: skip
 
 
-def check_names(names: Sequence[str]) -> None:
+def check_distinct(names: Sequence[str]) -> None:
     """Refuse a sweep that varies what its runs' directories are not named after.
 
     Raises:
@@ -153,7 +154,7 @@ class Plan(Callback):
         try:
             check_launch(config.launcher)
             check_axes(config)
-            check_names(names)
+            check_distinct(names)
         except UserError as error:
             raise SystemExit(str(error)) from error  # Hydra would make a warning of it
         Plan.directory = Path(config.hydra.sweep.dir)

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from progdtd import run, sweep
-from progdtd.check import check, check_names, warn
+from progdtd.check import check, check_run_name, warn
 from progdtd.errors import UserError
 from progdtd.paths import CONF
 from progdtd.requeue import LAUNCHER
@@ -37,7 +37,7 @@ def task(cfg: DictConfig) -> None:
     """Train as configured; torch is loaded once it is clear that there is something to do."""
     directory = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     try:
-        check_names(cfg)
+        check_run_name(cfg)
         if HydraConfig.get().mode == RunMode.RUN and LAUNCHER not in os.environ:
             check(cfg)  # of a sweep it is recorded which run was refused
         if follows():

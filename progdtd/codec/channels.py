@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progdtd.codec import container
 from progdtd.codec.counts import Level
 from progdtd.codec.entropy import (
     CLASSES,
@@ -34,8 +33,6 @@ from progdtd.codec.entropy import (
 from progdtd.codec.errors import UndecodableError
 from progdtd.codec.exact import UNIT, ExactSynthesis
 from progdtd.models import Progressive
-
-CODING = container.CHANNELS
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from progdtd import checkpoint, data
-from progdtd.check import number, whole
 from progdtd.codec import channels, container, counts, find, planes
 from progdtd.codec.effort import check_effort, fit
 from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, OtherModelError
@@ -21,6 +20,7 @@ from progdtd.errors import UserError
 from progdtd.fingerprint import fingerprint
 from progdtd.metrics import psnr
 from progdtd.models.progressive import LATENT_STRIDE, STRIDE
+from progdtd.options import number, whole
 from progdtd.tail_drop import P_LEVELS
 
 log = logging.getLogger(__name__)
@@ -106,16 +106,17 @@ class Codec:
             OtherModelError: it is another, or has other gains.
             NewerVersionError: the levels are of an unknown kind.
         """
-        if header.coding not in (channels.CODING, planes.CODING):
+        if header.coding not in (container.CHANNELS, container.PLANES):
             raise NewerVersionError(
-                f"levels of kind {header.coding}", f"kinds {channels.CODING} and {planes.CODING}"
+                f"levels of kind {header.coding}",
+                f"kinds {container.CHANNELS} and {container.PLANES}",
             )
         if header.fingerprint != self.fingerprint:
             raise OtherModelError(
                 f"The stream was made by the model {header.fingerprint.hex()}; this one is "
                 f"{self.fingerprint.hex()}. Decode it with the model that made it."
             )
-        if header.coding == planes.CODING:
+        if header.coding == container.PLANES:
             made_with = planes.unpack(header.parameters)[1]
             if self._gains is None or made_with != planes.digest(self._gains):
                 raise OtherModelError(
@@ -178,14 +179,14 @@ class Codec:
             assert self._gains is not None
             parameters, payloads = planes.encode(self._prior, self._gains, y, z)
             return container.write(
-                width, height, self.fingerprint, payloads, planes.CODING, parameters
+                width, height, self.fingerprint, payloads, container.PLANES, parameters
             )
         fractions = self.drop.within(P_LEVELS) if isinstance(levels, str) else levels
         planned = counts.plan(self.drop, fractions, *self._prior.channels)
         parameters = counts.pack(planned, *self._prior.channels)
         payloads = list(channels.encode(self._prior, y, z, planned))
         return container.write(
-            width, height, self.fingerprint, payloads, channels.CODING, parameters
+            width, height, self.fingerprint, payloads, container.CHANNELS, parameters
         )
 
     def _checked(self, levels: Levels) -> Levels:
@@ -402,7 +403,7 @@ class StreamDecoder:
         """How many levels of a stream hold no more than a fraction p, at least one."""
         header = read_header(stream)
         self.codec.check(header)
-        if header.coding == planes.CODING:
+        if header.coding == container.PLANES:
             whole = len(bytes(header)) + header.total
             return planes.level_at(container.ends(stream), p, whole)
         size = self.codec._prior.channels
@@ -422,7 +423,7 @@ class StreamDecoder:
         prior = self.codec._prior
         height = -(-header.height // STRIDE) * STRIDE // LATENT_STRIDE
         width = -(-header.width // STRIDE) * STRIDE // LATENT_STRIDE
-        if header.coding == planes.CODING:
+        if header.coding == container.PLANES:
             assert self.codec._gains is not None
             levels, _ = planes.unpack(header.parameters)
             return planes.PlaneDecoder(prior, self.codec._gains, levels, height, width)

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from progdtd.check import whole
 from progdtd.codec.tiles import Box, tiles
 from progdtd.errors import UserError
 from progdtd.models.progressive import LATENT_STRIDE, STRIDE, Progressive
+from progdtd.options import whole
 from progdtd.tail_drop import TailDrop, mask
 
 RATE = 0.1

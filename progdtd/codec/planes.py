@@ -41,8 +41,6 @@ from progdtd.codec.entropy import Decoder, Encoder, MismatchError
 from progdtd.codec.errors import DamagedError, UndecodableError
 from progdtd.codec.refinement import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinement, shares
 
-CODING = container.PLANES
-
 LEVEL_BYTES, FEWEST_LEVELS, MOST_LEVELS = 400, 16, 128
 """A level for so many expected bytes, within bounds: a level's framing costs about 7."""
 

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from progdtd import checkpoint, tail_drop
 from progdtd.check import check
 from progdtd.errors import UserError
-from progdtd.paths import CONF, minutes
+from progdtd.options import minutes
+from progdtd.paths import CONF
 
 GROUPS = (
     "model", "drop", "dataset", "trainer", "trainer/optimizer", "logger", "launcher", "quality",

@@ -167,7 +167,7 @@ def test_damage_is_noticed(codec, photograph) -> None:
     payloads = list(container.Reader().feed(stream))
 
     def forged(contents: list[bytes], parameters: bytes) -> bytes:
-        return container.write(64, 64, header.fingerprint, contents, planes.CODING, parameters)
+        return container.write(64, 64, header.fingerprint, contents, container.PLANES, parameters)
 
     made_with = planes.digest(np.array(GAINS))
     for parameters in (b"", b"\x10", b"\x00" + made_with, b"\x10" + made_with + b"\x00"):
