@@ -104,7 +104,25 @@ def check(cfg: DictConfig) -> None:
         UserError: names the option and what it may be.
     """
     check_options(cfg, "train")
-    lmbda, options = cfg["lambda"], cfg.trainer
+    check_values(cfg)
+    check_trainer(cfg.trainer)
+    check_logger(cfg.logger)
+    if cfg.seed > LARGEST_SEED:
+        raise UserError(f"seed={cfg.seed} must be at most {LARGEST_SEED}.")
+    if not (cfg.init_from is None or (isinstance(cfg.init_from, str) and cfg.init_from)):
+        raise UserError(f"init_from={cfg.init_from} must be a path, or null.")
+    if "name" not in cfg.dataset:
+        raise UserError("The dataset has no name: give its YAML one, as those in conf/dataset/.")
+    build_drop(cfg.drop)
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Refuse what is not of its option's kind, wherever that is.
+
+    Raises:
+        UserError: names the option and what it may be.
+    """
+    lmbda = cfg["lambda"]
     if not number(lmbda) or not lmbda > 0:
         raise UserError(f"lambda={lmbda} must be a number above 0; the paper's: 0.01, 0.1, 1.0.")
     for key, least in WHOLE.items():
@@ -119,14 +137,22 @@ def check(cfg: DictConfig) -> None:
         value = chosen(cfg, key)
         if not isinstance(value, bool):
             raise UserError(f"{key}={value} must be true or false.")
-    if options.channels_last not in (True, False, "auto"):
-        raise UserError(f"trainer.channels_last={options.channels_last}: true, false or auto.")
-    if options.precision not in PRECISIONS:
-        raise UserError(f"trainer.precision={options.precision}: one of {', '.join(PRECISIONS)}.")
     for key in OPTIONAL:
         value = chosen(cfg, key)
         if not (value is None or whole(value, 0)):
             raise UserError(f"{key}={value} must be a whole number, not negative, or null.")
+
+
+def check_trainer(options: DictConfig) -> None:
+    """Refuse what the training cannot do, of options whose values are of the right kind.
+
+    Raises:
+        UserError: names the option and what it may be.
+    """
+    if options.channels_last not in (True, False, "auto"):
+        raise UserError(f"trainer.channels_last={options.channels_last}: true, false or auto.")
+    if options.precision not in PRECISIONS:
+        raise UserError(f"trainer.precision={options.precision}: one of {', '.join(PRECISIONS)}.")
     if options.clip is not None and not (number(options.clip) and options.clip > 0):
         raise UserError(f"trainer.clip={options.clip} must be a number above 0, or null: none.")
     if options.final_lr > 1:
@@ -135,26 +161,27 @@ def check(cfg: DictConfig) -> None:
     if not devices or not all(whole(device, least) for device in devices):
         raise UserError(f"trainer.devices={options.devices} must be a whole number, at least 1, "
                         "or the numbers of GPUs, as [0,1].")  # fmt: skip
-    if cfg.seed > LARGEST_SEED:
-        raise UserError(f"seed={cfg.seed} must be at most {LARGEST_SEED}.")
     if not (OmegaConf.is_dict(options.optimizer) and "_target_" in options.optimizer):
         meant = closest(options.optimizer, (path.stem for path in Path(CONF, OPTIMIZERS).glob("*")))
         raise UserError(f"trainer.optimizer={options.optimizer} does not say what to build: use "
                         f"{OPTIMIZERS}={meant or 'soap'}.")  # fmt: skip
-    if not (cfg.init_from is None or (isinstance(cfg.init_from, str) and cfg.init_from)):
-        raise UserError(f"init_from={cfg.init_from} must be a path, or null.")
-    if "name" not in cfg.dataset:
-        raise UserError("The dataset has no name: give its YAML one, as those in conf/dataset/.")
-    if cfg.logger.wandb and "mode" not in cfg.logger:
-        raise UserError("logger.wandb=true needs the options of logger=wandb: use that.")
-    for key in ("project", "entity"):
-        if not isinstance(cfg.logger.get(key), str | None):
-            raise UserError(f"logger.{key}={cfg.logger[key]} must be a name, or null.")
-    if cfg.logger.get("mode", "auto") not in ("auto", "online", "offline"):
-        raise UserError(f"logger.mode={cfg.logger.mode} must be auto, online or offline.")
     if options.resize is not None and options.resize < options.crop:
         raise UserError(f"trainer.resize={options.resize} is below trainer.crop={options.crop}.")
-    build_drop(cfg.drop)
+
+
+def check_logger(logger: DictConfig) -> None:
+    """Refuse what W&B cannot be asked for.
+
+    Raises:
+        UserError: names the option and what it may be.
+    """
+    if logger.wandb and "mode" not in logger:
+        raise UserError("logger.wandb=true needs the options of logger=wandb: use that.")
+    for key in ("project", "entity"):
+        if not isinstance(logger.get(key), str | None):
+            raise UserError(f"logger.{key}={logger[key]} must be a name, or null.")
+    if logger.get("mode", "auto") not in ("auto", "online", "offline"):
+        raise UserError(f"logger.mode={logger.mode} must be auto, online or offline.")
 
 
 def chosen(cfg: DictConfig, key: str) -> Any:

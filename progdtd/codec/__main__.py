@@ -223,19 +223,8 @@ def run_decode(options: argparse.Namespace) -> int:
             say(f"{name}: {error.what}; the levels before it are shown.")
         if rest := max(0, len(stream) - len(bytes(header)) - header.total):
             say(f"{name}: {rest} bytes behind the end of the stream are left out.")
-        picture = Image.fromarray(decoder.picture(progress=sys.stderr.isatty()))
-        file = io.BytesIO()
-        try:
-            kind = Image.registered_extensions()[suffix]
-            lossy = {"quality": QUALITY} if kind in ("JPEG", "MPO", "WEBP", "AVIF") else {}
-            if kind == "GIF":
-                raise ValueError("it holds only 256 colours")
-            picture.save(file, kind, **lossy)
-            if kind in ("ICO", "ICNS") and Image.open(file).size != picture.size:
-                raise ValueError("icons have sizes of their own")
-        except (KeyError, OSError, ValueError) as error:
-            raise UserError(f"Pillow cannot write {output} ({error}); use .png.") from error
-        put(output, file.getvalue())
+        picture = decoder.picture(progress=sys.stderr.isatty())
+        put(output, image_file(picture, suffix, output))
         rate = 8 * decoder.position / (header.width * header.height)
         say(
             f"{output}: level {decoder.level} of {header.levels}, "
@@ -243,6 +232,30 @@ def run_decode(options: argparse.Namespace) -> int:
         )
 
     return each(options, {".pdtd"}, ".png", show)
+
+
+def image_file(pixels, suffix: str, name: str) -> bytes:
+    """An image file of pixels (H, W, 3) uint8, in the format of a suffix.
+
+    Raises:
+        UserError: Pillow writes none, or not these pixels.
+    """
+    from PIL import Image
+
+    from progdtd.errors import UserError
+
+    picture, file = Image.fromarray(pixels), io.BytesIO()
+    try:
+        kind = Image.registered_extensions()[suffix]
+        lossy = {"quality": QUALITY} if kind in ("JPEG", "MPO", "WEBP", "AVIF") else {}
+        if kind == "GIF":
+            raise ValueError("it holds only 256 colours")
+        picture.save(file, kind, **lossy)
+        if kind in ("ICO", "ICNS") and Image.open(file).size != picture.size:
+            raise ValueError("icons have sizes of their own")
+    except (KeyError, OSError, ValueError) as error:
+        raise UserError(f"Pillow cannot write {name} ({error}); use .png.") from error
+    return file.getvalue()
 
 
 def run_info(options: argparse.Namespace) -> int:
