@@ -183,7 +183,7 @@ def test_each_file_of_several_is_named_with_its_error(model_file, photo, command
 def test_a_format_that_cannot_hold_the_picture_is_refused(model_file, photo, command) -> None:
     assert command("codec.__main__", "encode", photo, "a.pdtd")[0] == 0
     why = "icons have sizes of their own"
-    for name, said in (("a.icns", why), ("a.ico", why), ("a.gif", "it has only 256 colours")):
+    for name, said in (("a.icns", why), ("a.ico", why), ("a.gif", "it holds only 256 colours")):
         code, output = command("codec.__main__", "decode", "a.pdtd", name)
         assert (code, Path(name).exists()) == (1, False)
         assert said in output
