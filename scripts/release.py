@@ -73,14 +73,17 @@ def release(directory: Path, out: Path, images: Path | None) -> None:
             f"Half precision costs {worst:.4f} dB at one level, more than {TOLERANCE_DB}: nothing "
             f"was written. Use {directory} as it is."
         )
-    weights = out / run.WEIGHTS
-    checkpoint.save_weights(weights, rounded.model, rounded.meta, torch.float16)
-    size = f"{weights.stat().st_size / 1e6:.1f} MB, fingerprint {after.fingerprint.hex()}"
-    cost = f"half precision costs {worst:+.4f} dB at the worst level"
     config = OmegaConf.load(directory / run.CONFIG)
     for part in (config.dataset, config.dataset.paths):
         if "root" in part:  # where it was is of no use to others
             part.root = Path(part.root).name
+    for part in (config, rounded.meta):
+        if part.get("init_from"):
+            part["init_from"] = Path(part["init_from"]).name
+    weights = out / run.WEIGHTS
+    checkpoint.save_weights(weights, rounded.model, rounded.meta, torch.float16)
+    size = f"{weights.stat().st_size / 1e6:.1f} MB, fingerprint {after.fingerprint.hex()}"
+    cost = f"half precision costs {worst:+.4f} dB at the worst level"
     write_aside(out / run.CONFIG, lambda aside: OmegaConf.save(config, aside))
     text = card(directory, config, f"{size}; {cost}")
     write_aside(out / "README.md", lambda aside: aside.write_text(text))
