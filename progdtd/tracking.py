@@ -90,7 +90,7 @@ class Tracker:
         """Reconstructions of one image, each (3, H, W) in [0, 1], over p."""
         if self.run and pictures:
             images = [
-                self.wandb.Image(picture.permute(1, 2, 0).numpy(), caption=f"p={p:g}")
+                self.wandb.Image(picture.nan_to_num(0).permute(1, 2, 0).numpy(), caption=f"p={p:g}")
                 for picture, p in zip(pictures, levels, strict=True)
             ]
             self.run.log({"validation/reconstructions": images, "step": step})
