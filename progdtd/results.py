@@ -64,8 +64,8 @@ def set_aside(path: Path, table: pd.DataFrame) -> None:
         names = (path.with_name(f"{path.name}.before-{n}") for n in itertools.count(1))
         aside = next(name for name in names if not name.exists())
         path.replace(aside)
-        log.warning("%s will not have %d of the %d points of image and level that it had: that "
-                    "before is now %s.", path, len(lost), of, aside)  # fmt: skip
+        log.warning("%s is going to lack %d of the %d points (image and level) that it has: the "
+                    "table so far is kept as %s.", path, len(lost), of, aside)  # fmt: skip
 
 
 def points(table: pd.DataFrame) -> set[tuple]:

@@ -36,14 +36,18 @@ PLUGINS = {"slurm": "submitit", "ray": "ray"}
 def check_words(arguments: Sequence[str]) -> None:
     """End with a sentence at what Hydra would show a traceback for, or say in its own words: a
     launcher that is not installed, a group without a choice, a look at the configurations of a
-    sweep, an option that there is not."""
+    sweep, an option that there is not, such as `lamda` or `trainr.lr`."""
     if {"-m", "--multirun"} & {*arguments} and {"-c", "--cfg"} & {*arguments}:
         raise SystemExit("--cfg shows one configuration: leave out -m, and give one value of each "
                          "option (with an experiment that sweeps, hydra.mode=RUN).")  # fmt: skip
+    known = names_in("train.yaml") | {"hydra"}
     for word in arguments:
         group, given, choice = word.partition("=")
-        if given and group[:1] not in "-+~":
-            known_or_exit(group)
+        first = re.split("[./@]", group)[0]
+        if given and first not in known and first[:1] not in "-+~":
+            meant = closest(first, known)
+            ask = f" Did you mean {meant}{group[len(first) :]}?" if meant else ""
+            raise SystemExit(f"{first} is no option of progdtd.train.{ask}")
         if given and choice in ("", "null") and Path(CONF, group).is_dir():
             choices = ", ".join(sorted(path.stem for path in Path(CONF, group).glob("*.yaml")))
             raise SystemExit(f"{word}: choose one of {choices}, or leave it out.")
@@ -53,15 +57,6 @@ def check_words(arguments: Sequence[str]) -> None:
                 f"launcher={choice} needs a plugin that is not installed: "
                 f"pip install -e '.[{choice}]'"
             )
-
-
-def known_or_exit(key: str) -> None:
-    """End with a sentence if no option begins as a key does, such as `lamda` or `trainr.lr`."""
-    first, known = re.split("[./@]", key)[0], names_in("train.yaml") | {"hydra"}
-    if first not in known:
-        meant = closest(first, known)
-        ask = f" Did you mean {meant}{key[len(first) :]}?" if meant else ""
-        raise SystemExit(f"{first} is no option of progdtd.train.{ask}")
 
 
 def check_launch(launcher: DictConfig) -> None:

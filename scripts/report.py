@@ -185,7 +185,7 @@ def drops(ours: pd.DataFrame) -> tuple[str, str]:
 
 def interpolated(curve: pd.DataFrame) -> list[str]:
     """PSNR and MS-SSIM at each of RATES, as far as they are known there."""
-    found = [at(RATES, curve, metric) for metric in ("psnr", "ms_ssim_db")]
+    found = [value_at(RATES, curve, metric) for metric in ("psnr", "ms_ssim_db")]
     cells = []
     for psnr, ms_ssim in zip(*found, strict=True):
         both = ["–" if np.isnan(psnr) else f"{psnr:.2f}"]
@@ -194,7 +194,7 @@ def interpolated(curve: pd.DataFrame) -> list[str]:
     return cells
 
 
-def at(rates: Sequence[float] | pd.Series, curve: pd.DataFrame, metric: str) -> np.ndarray:
+def value_at(rates: Sequence[float] | pd.Series, curve: pd.DataFrame, metric: str) -> np.ndarray:
     """What a curve has at some rates (bits per pixel), NaN outside of it."""
     points = curve.dropna(subset=[metric]).sort_values("bpp")
     if points.empty:
@@ -270,7 +270,7 @@ def differences(plain: pd.DataFrame, fitted: pd.DataFrame) -> str:
         for (*key, _), curve in part.groupby([*NAMED, "effort"]):
             before = plain[(plain[[*NAMED, "kind"]] == [*key, kind]).all(axis=1)]
             points = results.trained(curve)
-            more = points.psnr - at(points.bpp, results.trained(before), "psnr")
+            more = points.psnr - value_at(points.bpp, results.trained(before), "psnr")
             found += more.dropna().tolist()
         if found:
             lines.append(
@@ -296,11 +296,13 @@ def kinds(ours: pd.DataFrame) -> str:
         full = channels.bpp.max()
         cells = [f"{planes.bpp.max() / full - 1:+.2%}"]
         parts = (full / 4, full / 2)
-        for there, here in zip(*(at(parts, c, "psnr") for c in (channels, planes)), strict=True):
+        for there, here in zip(
+            *(value_at(parts, c, "psnr") for c in (channels, planes)), strict=True
+        ):
             cells.append(f"{here:.2f}" + ("" if np.isnan(there) else f", {here - there:+.2f}"))
         rows.append((*named(key), *cells))
         for metric, differences in ahead.items():
-            more = at(channels.bpp, planes, metric) - channels[metric]
+            more = value_at(channels.bpp, planes, metric) - channels[metric]
             differences += more.dropna().tolist()
     least = "" if not ahead["psnr"] else (
         " At the rates of those of their levels that planes reach too, planes have from {:+z.3f} "

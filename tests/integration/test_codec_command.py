@@ -369,7 +369,9 @@ def test_released_weights_are_half_as_large_and_code_alike(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
     sizes = ("model.N=32", "model.M=48", "drop.power=2.0")
-    assert command("train", "experiment=smoke", *sizes)[0] == 0
+    assert command("train", "experiment=smoke", "group=before", "run_name=first", *sizes)[0] == 0
+    first = Path("outputs/before/first").absolute()
+    assert command("train", "experiment=smoke", f"init_from={first}", *sizes)[0] == 0
     (trained,) = Path("outputs/smoke").glob("*/weights.safetensors")
     Path("shown").mkdir()
     shutil.copy(photo, "shown")
@@ -392,6 +394,8 @@ def test_released_weights_are_half_as_large_and_code_alike(
     assert f"{half}: " in output
     assert half.stat().st_size < 0.8 * trained.stat().st_size
     assert find.recorded(half) == fingerprint(checkpoint.load_model(half).model).hex()
+    assert checkpoint.read_weights(half)[1]["init_from"] == "first"
+    assert str(first) not in (released / "config.yaml").read_text(), "of no use to others"
     card = (released / "README.md").read_text()
     assert f"| {trained.parent.name} | 6 | 12 | " in card
     assert "hyperprior, N = 32, M = 48" in card
