@@ -33,6 +33,10 @@ TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
 """What CompressAI's `update()` adds to a state dict; its size depends on the weights."""
 
 
+PICTURE = ("g_a.", "g_s.")
+"""The transforms between image and latent, which models with different priors share."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model ready for evaluation, how its tails are dropped, and what is known of its making.
@@ -183,6 +187,9 @@ def warm_start(
 ) -> list[dict[str, Any]]:
     """Load the weights of another training into a model that `config` describes.
 
+    Weights of another class of model, whose priors do not fit, give the two transforms between
+    image and latent, `g_a` and `g_s`; all else of the model stays as it is.
+
     Returns:
         the trainings behind these weights, the last first: `name` and, where the weights tell,
         `steps`, `images_seen` and `wall_time_s`.
@@ -196,10 +203,20 @@ def warm_start(
         if isinstance(there or here, bool) and bool(there) != bool(here):
             raise UserError(f"{path} was trained with model.{option}={str(bool(there)).lower()}: "
                             "the weights mean something else without it.")  # fmt: skip
-    load_state(model, parameters(weights), path)
+    state, taken = parameters(weights), ""
+    if meta["model"]["_target_"] != config["_target_"] and differing(model, state):
+        kept = {name: value for name, value in state.items() if name.startswith(PICTURE)}
+        others = {name: value for name, value in parameters(model.state_dict()).items()
+                  if not name.startswith(PICTURE)}  # fmt: skip
+        state, taken = others | kept, " (g_a and g_s)"
+    load_state(model, state, path)
+    if taken:
+        log.warning("%s is of another class of model: g_a and g_s begin with its weights, the "
+                    "priors anew.", path)  # fmt: skip
     path = Path(path).expanduser()
     path = path.parent if path.name in (WEIGHTS, LAST) else path
-    last = {"name": path.name if path.is_dir() else f"{path.parent.name}/{path.name}"}
+    name = path.name if path.is_dir() else f"{path.parent.name}/{path.name}"
+    last = {"name": name + taken}
     last |= {key: meta[key] for key in ("steps", "images_seen", "wall_time_s") if key in meta}
     return [last, *meta.get("ancestors", [])]
 
@@ -210,20 +227,24 @@ def load_state(model: Progressive, state: dict[str, Tensor], path: str | Path) -
     Raises:
         UserError: names or shapes differ; the message shows the first differences.
     """
+    if differences := differing(model, state):
+        raise UserError(
+            f"{path} holds another architecture than {type(model).__name__}: "
+            f"{'; '.join(differences[:3])}{' ...' if len(differences) > 3 else ''}. "
+            "Choose the model= with the N and M that it was trained with."
+        )
+    floats = {name: v.float() if v.is_floating_point() else v for name, v in state.items()}
+    model.load_state_dict(model.state_dict() | floats)
+
+
+def differing(model: Progressive, state: Mapping[str, Tensor]) -> list[str]:
+    """Where names or shapes of weights are not those of a model, a line each."""
     ours = model.state_dict()
-    differing = [
+    return [
         f"{name} is {_shape(state, name)} there and {_shape(ours, name)} here"
         for name in sorted(set(ours) | set(state))
         if not name.endswith(TABLES) and _shape(state, name) != _shape(ours, name)
     ]
-    if differing:
-        raise UserError(
-            f"{path} holds another architecture than {type(model).__name__}: "
-            f"{'; '.join(differing[:3])}{' ...' if len(differing) > 3 else ''}. "
-            "Choose the model= with the N and M that it was trained with."
-        )
-    model.load_state_dict(ours | {name: value.float() if value.is_floating_point() else value
-                                  for name, value in state.items()})  # fmt: skip
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

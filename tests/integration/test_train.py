@@ -171,6 +171,23 @@ def test_warm_start_begins_from_the_given_weights(command, trained) -> None:
     assert "model.sigmoid=false" in output
 
 
+def test_warm_start_of_another_prior_takes_the_transforms_of_pictures(command, trained) -> None:
+    arguments = ("model=mean_scale_hyperprior", f"init_from={RUN}", "trainer.steps=1",
+                 "trainer.lr=0", "trainer.aux_lr=0", "seed=5")  # fmt: skip
+    code, output = command("train", "experiment=smoke", *arguments)
+    assert code == 0, output
+    assert "g_a and g_s begin with its weights" in output
+    warm = RUN.replace("hyperprior", "mean_scale_hyperprior").replace("seed-0", "seed-5")
+    first, (second, meta) = load_file(f"{RUN}/weights.safetensors"), read_weights(warm)
+    same = {name for name in set(first) & set(second) if torch.equal(first[name], second[name])}
+    assert {name for name in first if name.startswith(("g_a.", "g_s."))} <= same
+    assert "h_a.0.weight" not in same
+    assert meta["ancestors"][0]["name"] == f"{Path(RUN).name} (g_a and g_s)"
+    code, output = command("train", "experiment=smoke", *arguments, "model.M=30", "group=other")
+    assert code == 1
+    assert "another architecture" in output
+
+
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(command) -> None:
     settings = ("trainer.steps=200", "trainer.lr=1e12", "trainer.clip=null", "trainer.warmup=150",
                 "trainer.checkpoint_every=1", "trainer.log_every=1")  # fmt: skip
