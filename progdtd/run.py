@@ -176,8 +176,8 @@ def compare(directory: Path, cfg: DictConfig) -> None:
 def provenance() -> dict[str, Any]:
     """What a result depends on beside its config: code, packages, machine."""
     packages = (
-        "progdtd", "torch", "compressai", "pytorch-optimizer", "lightning", "numpy", "pillow",
-        "hydra-core",
+        "progdtd", "torch", "compressai", "pytorch-optimizer", "lightning-fabric", "numpy",
+        "pillow", "hydra-core",
     )  # fmt: skip
     return {
         "git_commit": _git("rev-parse", "HEAD"),

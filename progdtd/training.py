@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.fabric import Fabric
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
@@ -35,8 +35,7 @@ from progdtd.tail_drop import build_drop
 from progdtd.tracking import Tracker
 
 log = logging.getLogger(__name__)
-logging.getLogger("lightning").handlers.clear()  # it would say everything a second time
-logging.getLogger("lightning.fabric").handlers.clear()
+logging.getLogger("lightning_fabric").handlers.clear()  # it would say everything a second time
 warnings.filterwarnings("ignore", message="The `srun` command is available")  # nor need it be used
 
 VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)

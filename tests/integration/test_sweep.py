@@ -506,7 +506,7 @@ def test_help_and_errors_do_not_wait_for_torch(arguments) -> None:
     process = shell("progdtd.train", *arguments, PYTHONPROFILEIMPORTTIME="1")
     output, _ = process.communicate()
     assert "hydra" in output
-    assert not re.search(r"\| +(torch|compressai|lightning)$", output, re.MULTILINE)
+    assert not re.search(r"\| +(torch|compressai|lightning_fabric)$", output, re.MULTILINE)
 
 
 def test_finished_runs_are_skipped_without_torch(trained) -> None:
