@@ -1,6 +1,7 @@
 """What training minimises."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +24,22 @@ class RateDistortion(nn.Module):
         self.model = model
         self.lmbda, self.rounded = lmbda, rounded
 
-    def forward(self, x: Tensor, p: Tensor, p_hyper: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, p: Sequence[float], p_hyper: Sequence[float]
+    ) -> dict[str, Tensor]:
         """Scalars: `loss`, `bpp` (bits per pixel) and `mse` (for images in [0, 1]), means over the
         batch, and `aux`, the loss of the entropy bottleneck's quantiles.
 
+        Images come as integers and fractions as numbers, because tensors of floats would be rounded
+        to the precision of the transforms on the way here.
+
         Args:
-            x: images (B, 3, H, W) in [0, 1].
-            p, p_hyper: fractions of `y` and `z` to keep, each (B,).
+            images: (B, 3, H, W), uint8.
+            p, p_hyper: fractions of `y` and `z` to keep, B of each.
         """
-        out = self.model(x, p, p_hyper, self.rounded)
+        x = images.float() / 255
+        fractions = torch.tensor([p, p_hyper], dtype=torch.float64, device=x.device)
+        out = self.model(x, *fractions, self.rounded)
         pixels = x.shape[0] * x.shape[2] * x.shape[3]
         nats = -torch.stack([likelihood.log().sum() for likelihood in out["likelihoods"].values()])
         bpp = nats.sum() / (math.log(2) * pixels)

@@ -170,11 +170,11 @@ class Trainer:
     def step(self, step: int, images: Tensor) -> Tensor:
         """One update from a batch (B, 3, S, S) uint8; returns the values that `SUMS` names."""
         seed_step(self.cfg.seed, step, self.fabric.global_rank)
-        x = self.fabric.to_device(images).contiguous(memory_format=self.layout).float() / 255
-        p, p_hyper = self.drop.fractions(self.draw(step, len(x)))
+        images = self.fabric.to_device(images).contiguous(memory_format=self.layout)
+        p, p_hyper = self.drop.fractions(self.draw(step, len(images)))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.options)
-        out = self.module(x, self.fabric.to_device(p), self.fabric.to_device(p_hyper))
+        out = self.module(images, p.tolist(), p_hyper.tolist())
         self.fabric.backward(out["loss"] + out["aux"])
         if self.options.clip:
             self.fabric.clip_gradients(

@@ -17,6 +17,10 @@ def x(side: int = 128) -> torch.Tensor:
     return torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(3))
 
 
+def images() -> torch.Tensor:
+    return (x() * 255).round().to(torch.uint8)
+
+
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 def test_without_drop_equals_compressai(ours: type, theirs: type) -> None:
     model = lively(ours(8, 12))
@@ -70,12 +74,12 @@ def test_rate_never_falls_with_the_latent(model) -> None:
 
 def test_bfloat16_touches_the_convolutions_alone(model) -> None:
     """Entropy models, bits and quantiles stay in float32 under autocast."""
-    objective, ones = RateDistortion(model, 0.1), torch.ones(2)
-    exact = objective(x(), ones, ones)
+    objective, all_of = RateDistortion(model, 0.1), [1.0, 1.0]
+    exact = objective(images(), all_of, all_of)
     seen = {}
     model.g_a[2].register_forward_hook(lambda *call: seen.update(dtype=call[2].dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed, out = objective(x(), ones, ones), model(x())
+        mixed, out = objective(images(), all_of, all_of), model(x())
     assert seen["dtype"] == torch.bfloat16
     assert all(values.dtype == torch.float32 for values in out["likelihoods"].values())
     assert out["x_hat"].dtype == torch.float32
@@ -102,7 +106,7 @@ def test_a_prior_that_does_not_fit_the_latent_is_refused(model) -> None:
 
 @pytest.mark.parametrize("rounded", [True, False])
 def test_gradients_reach_every_parameter(model, rounded: bool) -> None:
-    out = RateDistortion(model.train(), 0.1, rounded)(x(), torch.ones(2), torch.ones(2))
+    out = RateDistortion(model.train(), 0.1, rounded)(images(), [1.0, 1.0], [1.0, 1.0])
     (out["loss"] + out["aux"]).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TINY, composed
+from conftest import TINY, composed, lively
 from PIL import Image
 
 from progdtd.errors import UserError
@@ -96,7 +96,20 @@ def test_a_step_drops_the_tails_that_are_configured(tmp_path, drop, latent, hype
     drawn = trainer.draw(0, len(images))
     assert drawn.max() <= 0.5
     for fractions, dropped in ((p, latent), (p_hyper, hyper)):
-        assert torch.equal(fractions.cpu(), drawn if dropped else torch.ones_like(drawn))
+        assert fractions == (drawn if dropped else torch.ones_like(drawn)).tolist()
+
+
+def test_p_and_images_are_not_rounded_to_the_precision_of_the_transforms(tmp_path) -> None:
+    """bfloat16 has no number between 0.4980 and 0.5; of 12 channels, these keep 6 and 7."""
+    trainer, rates = Trainer(composed(*SMOKE, "trainer.precision=bf16-mixed"), tmp_path), []
+    lively(trainer.model)
+    images = torch.full((1, 3, 128, 128), 77, dtype=torch.uint8)
+    seen = []
+    trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for p in (0.4999, 0.5):
+        rates.append(trainer.module(images, [p], [0.0])["bpp"].item())
+    assert rates[0] < rates[1]
+    assert torch.equal(seen[0], images.float() / 255)
 
 
 def test_the_gradient_of_the_model_alone_is_clipped(tmp_path, monkeypatch) -> None:
