@@ -299,11 +299,16 @@ class Batches(Dataset[torch.Tensor]):
 
     def __getitem__(self, step: int) -> torch.Tensor:
         first = (step * self.world + self.rank) * self.batch_size
-        crops = [self._crop(index) for index in range(first, first + self.batch_size)]
-        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+        indices = range(first, first + self.batch_size)
+        crops, mirrored = zip(*map(self._crop, indices), strict=True)
+        batch = torch.from_numpy(np.stack(crops))
+        for crop, mirror in zip(batch, mirrored, strict=True):
+            if mirror:  # torch is ten times faster at it than NumPy
+                crop.copy_(crop.flip(1))
+        return batch.permute(0, 3, 1, 2)
 
-    def _crop(self, index: int) -> np.ndarray:
-        """The crop at a position in the endless sequence of epochs."""
+    def _crop(self, index: int) -> tuple[np.ndarray, bool]:
+        """The crop at a position in the endless sequence of epochs, and whether to mirror it."""
         epoch, position = divmod(index, len(self.paths))
         if self._order[0] != epoch:
             order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.paths))
@@ -312,7 +317,7 @@ class Batches(Dataset[torch.Tensor]):
         rng = np.random.default_rng([self.seed, 1, index])
         top, left = (rng.integers(side - self.crop + 1) for side in image.shape[:2])
         crop = image[top : top + self.crop, left : left + self.crop]
-        return crop[:, ::-1] if self.flip and rng.random() < 0.5 else crop
+        return crop, self.flip and rng.random() < 0.5
 
     def _usable(self, index: int) -> np.ndarray:
         """The image at `index`, or the next one that can be used."""
@@ -354,10 +359,11 @@ def loader(batches: Batches, steps: range, workers: int | None) -> DataLoader:
     """Batches of the given steps, in order, on any number of worker processes.
 
     Args:
-        workers: None: none when the images are cached, else one a core, at most eight.
+        workers: None: one a core, at most eight; of cached images two for a GPU, else none.
     """
     if workers is None:
-        workers = 0 if batches.cached else min(8, cores())
+        cached = 2 if torch.cuda.is_available() else 0
+        workers = cached if batches.cached else min(8, cores())
     return DataLoader(
         batches,
         batch_size=None,
