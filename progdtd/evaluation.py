@@ -65,6 +65,10 @@ def evaluate(
     if "reference" in names:
         ways.append(partial(protocols.reference, loaded.model, loaded.drop, device=device,
                             effort=effort, lmbda=loaded.lmbda))  # fmt: skip
+    if device.startswith("cuda"):
+        torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
+        for way in ways:  # the first picture waits for CUDA's libraries, which is no part of coding
+            list(way(np.zeros((512, 768, 3), np.uint8), levels))
     rows = list(measure(ways, paths, levels, str(path)))
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")

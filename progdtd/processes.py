@@ -154,7 +154,8 @@ def gpus() -> list[str]:
             visible = subprocess.run(query, capture_output=True, text=True, check=True).stdout
         except (OSError, subprocess.SubprocessError):
             return []
-    return visible.replace(",", " ").split()
+    names = visible.replace(",", " ").split()
+    return [name for name in names if name not in ("-1", "NoDevFiles")]
 
 
 def slots(workers: int | None, threads: int | None, per_gpu: bool) -> list[dict[str, str]]:

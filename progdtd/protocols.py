@@ -51,7 +51,7 @@ def native(
     start = time.perf_counter()
     latents = codec.analyse(picture, effort)
     analysis_s = time.perf_counter() - start
-    x = data.to_tensor(picture).contiguous()
+    x = data.to_tensor(picture).to(codec.device).contiguous()
     within = codec.drop.within(levels) or levels
     for kind in kinds:
         start = time.perf_counter()
@@ -108,7 +108,7 @@ def _prefixes(
             start = clock()
             x_hat = data.to_tensor(decoder.picture())
             synthesis_s = clock() - start
-            scores = quality(x_hat.contiguous())
+            scores = quality(x_hat.to(x.device).contiguous())
         size = decoder.position
         yield scores | {
             "level": level,

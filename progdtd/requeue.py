@@ -1,11 +1,13 @@
 """Ending in time: what Slurm, spot machines and operators send before they kill."""
 
 import contextlib
+import ctypes
 import logging
 import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from types import FrameType
 from typing import Any
@@ -18,6 +20,10 @@ sysexits.h, "temporary failure, try again"."""
 
 LAUNCHER = "PROGDTD_LAUNCHER"
 """Environment variable with the process id of the sweep that started this process."""
+
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's `prctl`: the signal that a process gets when its parent ends."""
 
 
 class Requeue(SystemExit):
@@ -68,11 +74,14 @@ class StopSignals:
         return self.received is not None or is_orphan()
 
     def obey(self, code: int = CODE) -> None:
-        """End: by the handler that the job manager had for the signal, or by `Requeue`."""
+        """End: by the handler that the job manager had for the signal, or by `Requeue`. With code 0
+        by the latter alone: other processes end one that ends otherwise before they are done."""
+        if not code:
+            raise Requeue(code)
         handler = self._before.get(self.received or 0)
         if callable(handler):
             handler(self.received, None)
-        if code and LAUNCHER not in os.environ:
+        if LAUNCHER not in os.environ:
             requeue_in_slurm()
         raise Requeue(code)
 
@@ -87,6 +96,13 @@ def is_orphan() -> bool:
     except PermissionError:  # its number is another user's by now
         return True
     return False
+
+
+def end_with_parent() -> None:
+    """Have this process killed as soon as the one that started it is gone, where that is Linux: it
+    might wait for it within a collective operation, where it can notice nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def requeue_in_slurm() -> None:

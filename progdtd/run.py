@@ -42,7 +42,7 @@ PLAN = "sweep.json"
 IRRELEVANT = (
     "logger", "group", "run_name", "launcher", "dataset.workers", "dataset.cache_gib",
     "dataset.root", "dataset.paths.root", "trainer.log_every", "trainer.validate_every",
-    "trainer.checkpoint_every",
+    "trainer.checkpoint_every", "trainer.compile",
 )  # fmt: skip
 """Options that do not change what a run computes; it may be resumed with others. That the images
 are the same wherever they are now is found out when they are read."""

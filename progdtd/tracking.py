@@ -64,7 +64,8 @@ class Tracker:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.run:
-            self.run.finish(exit_code=int(not isinstance(error, Requeue | None)))
+            failed = not isinstance(error, Requeue | KeyboardInterrupt | None)
+            self.run.finish(exit_code=int(failed))
 
     def replay(self, metrics: run.Table, validation: run.Table) -> None:
         """Begin an offline folder with what a resumed run has measured before."""

@@ -15,7 +15,7 @@ from progdtd import run, sweep
 from progdtd.check import check, check_run_name, warn
 from progdtd.errors import UserError
 from progdtd.paths import CONF
-from progdtd.requeue import LAUNCHER
+from progdtd.requeue import LAUNCHER, end_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ def lead(cfg: DictConfig, directory: Path) -> None:
 def follow(cfg: DictConfig, directory: Path) -> None:
     """Train as one process of a run that another leads, or end where that one does: it would be
     waited for in vain."""
+    end_with_parent()
     logging.getLogger().setLevel(logging.ERROR)
     run.compare(directory, cfg)
     if not (directory / run.WEIGHTS).exists():

@@ -29,7 +29,8 @@ from progdtd.losses import RateDistortion
 from progdtd.machine import keep_freed_memory
 from progdtd.models import Progressive
 from progdtd.models.progressive import STRIDE
-from progdtd.requeue import CODE, StopSignals
+from progdtd.processes import gpus
+from progdtd.requeue import CODE, Requeue, StopSignals
 from progdtd.run import LAST, PREVIOUS, WEIGHTS
 from progdtd.tail_drop import build_drop
 from progdtd.tracking import Tracker
@@ -61,6 +62,7 @@ def train(cfg: DictConfig, directory: Path) -> None:
         Requeue: a signal asked for the end; a checkpoint was saved.
     """
     keep_freed_memory()
+    torch.backends.cudnn.benchmark = True  # as all crops are of one size
     crop = cfg.trainer.crop
     if crop % STRIDE:
         raise UserError(f"trainer.crop={crop} must be a multiple of {STRIDE}.")
@@ -207,7 +209,12 @@ class Trainer:
         means = self.fabric.all_reduce(self.sums / (done - self.since), reduce_op="mean")
         assert isinstance(means, Tensor)
         images = (done - self.since) * self.options.batch_size * self.fabric.world_size
-        check_loss(means[0].item(), self.lowest, done, self.directory, images)
+        try:
+            check_loss(means[0].item(), self.lowest, done, self.directory, images)
+        except UserError:
+            if self.leads:
+                raise
+            raise Requeue(0) from None  # with another code, the one that says why would be killed
         return means.tolist()
 
     def report(self, done: int, pace: float, tracker: Tracker, progress: "Progress") -> None:
@@ -310,6 +317,8 @@ def make_fabric(options: DictConfig) -> Fabric:
         )
     if options.accelerator == "auto":
         options.accelerator = "cuda" if there else "cpu"
+        if gpus() and not there:
+            log.warning("There is a GPU here that this torch cannot use: training on the CPU.")
     where = {key: options[key] for key in ("accelerator", "strategy", "devices")}
     try:
         device = Fabric(**where).device

@@ -7,8 +7,9 @@ is as fine as it can be while no sum, in whatever order it is taken, can reach 2
 is exact, so every order gives the same result.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import torch
@@ -76,7 +77,7 @@ class Layer:
             outputs: which output channels to compute.
         """
         weight = self.weight[outputs, first : first + x.shape[1]]
-        with torch.backends.cudnn.flags(enabled=False):  # it may take transforms that round
+        with without_cudnn():
             if not self.transposed:
                 return functional.conv2d(x, weight, stride=self.stride, padding=self.padding)
             return functional.conv_transpose2d(
@@ -91,6 +92,17 @@ class Layer:
         if self.slope == 1 << 16:
             return x
         return torch.where(x < 0, torch.floor(x * self.slope * 2.0**-16 + 0.5), x)
+
+
+@contextlib.contextmanager
+def without_cudnn() -> Iterator[None]:
+    """Keep convolutions from cuDNN, which may take transforms that round."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 class ExactSynthesis:

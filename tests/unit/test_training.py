@@ -6,6 +6,7 @@ from conftest import TINY, composed, lively
 from PIL import Image
 
 from progdtd.errors import UserError
+from progdtd.requeue import Requeue
 from progdtd.training import (
     Trainer,
     held_out,
@@ -30,6 +31,10 @@ def test_a_loss_of_few_images_may_be_far_from_the_lowest(tmp_path) -> None:
                 trainer.means(done)
         else:
             assert trainer.means(done)[0] == pytest.approx(loss)
+    trainer.leads = False
+    with pytest.raises(Requeue) as stop:  # what ends with another code has its leader killed
+        trainer.means(1)
+    assert stop.value.code == 0
 
 
 def test_auto_is_a_gpu_or_else_the_cpu() -> None:
@@ -37,6 +42,14 @@ def test_auto_is_a_gpu_or_else_the_cpu() -> None:
     make_fabric(options)
     assert options.accelerator == ("cuda" if torch.cuda.is_available() else "cpu")
     assert options.precision in ("32-true", "bf16-mixed")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a torch that finds no GPU")
+def test_a_gpu_that_this_torch_cannot_use_is_said(monkeypatch, caplog) -> None:
+    for visible, said in (("", False), ("0", True)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        make_fabric(composed(*SMOKE).trainer)
+        assert ("training on the CPU" in caplog.text) == said
 
 
 def test_going_on_in_another_precision_is_said(caplog) -> None:

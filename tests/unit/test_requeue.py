@@ -1,0 +1,59 @@
+"""How processes end: by signals, and with those that they depend on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from progdtd.processes import gpus
+from progdtd.requeue import Requeue, StopSignals
+
+WAITING = "import time; from progdtd.requeue import end_with_parent; end_with_parent(); " \
+          "print(flush=True); time.sleep(60)"  # fmt: skip
+PARENT = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', sys.argv[1]], " \
+         "stdout=subprocess.PIPE); child.stdout.readline(); print(child.pid, flush=True); " \
+         "child.wait()"  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
+def test_a_process_that_follows_ends_with_its_leader() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, WAITING], stdout=subprocess.PIPE
+    ) as leader:
+        assert leader.stdout
+        child = int(leader.stdout.readline())
+        leader.kill()
+    until = time.monotonic() + 20
+    while is_running(child):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process that has not merely not been waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(("code", "error"), [(75, KeyboardInterrupt), (0, Requeue)])
+def test_ctrl_c_is_an_interrupt_but_where_another_process_leads(code, error) -> None:
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked
+        with pytest.raises(error) as raised:
+            stop.obey(code)
+    assert getattr(raised.value, "code", 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"), [("0,3", ["0", "3"]), ("", []), ("-1", []), ("NoDevFiles", [])]
+)
+def test_gpus_are_those_that_are_visible(monkeypatch, visible, names) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus() == names
