@@ -9,9 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from progdtd.errors import UserError
+from progdtd.errors import UserError, first_line
 from progdtd.options import listed, number, whole
 from progdtd.paths import CONF
+from progdtd.strides import STRIDE
 from progdtd.tail_drop import build_drop
 
 log = logging.getLogger(__name__)
@@ -24,10 +25,7 @@ WHOLE = {
 """Options that are whole numbers, with the least of each."""
 
 NUMBERS = ("trainer.lr", "trainer.aux_lr", "trainer.final_lr", "dataset.cache_gib")
-FLAGS = (
-    "drop.latent", "drop.hyper", "trainer.flip", "trainer.rounded", "trainer.compile",
-    "logger.wandb",
-)  # fmt: skip
+FLAGS = ("trainer.flip", "trainer.rounded", "trainer.compile", "logger.wandb")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 OPTIONAL = ("trainer.resize", "dataset.workers")
 """Options that are whole numbers from 0, or null."""
@@ -92,6 +90,9 @@ def warn(cfg: DictConfig) -> None:
     if cfg.dataset.name == "photos":
         log.warning("dataset=photos is eight photographs, to try things out: for a model of use, "
                     "give dataset=folder dataset.root=DIR, or dataset=vimeo90k.")  # fmt: skip
+    if (warmup := cfg.trainer.warmup) >= cfg.trainer.steps:
+        log.warning("trainer.warmup=%d: the learning rate rises to the end of the run, of %d "
+                    "steps, and never reaches trainer.lr.", warmup, cfg.trainer.steps)  # fmt: skip
     drop = build_drop(cfg.drop)
     if not drop.progressive and drop.range != (0, 1):
         log.warning("drop.range=%s has no effect: drop=%s drops nothing.", [*drop.range], drop.name)
@@ -150,13 +151,22 @@ def check_trainer(options: DictConfig) -> None:
         UserError: names the option and what it may be.
     """
     if options.channels_last not in (True, False, "auto"):
-        raise UserError(f"trainer.channels_last={options.channels_last}: true, false or auto.")
+        raise UserError(
+            f"trainer.channels_last={options.channels_last} must be true, false or auto."
+        )
+    if options.crop % STRIDE:
+        raise UserError(f"trainer.crop={options.crop} must be a multiple of {STRIDE}.")
     if options.precision not in PRECISIONS:
-        raise UserError(f"trainer.precision={options.precision}: one of {', '.join(PRECISIONS)}.")
+        raise UserError(
+            f"trainer.precision={options.precision} must be one of {', '.join(PRECISIONS)}."
+        )
     if options.clip is not None and not (number(options.clip) and options.clip > 0):
         raise UserError(f"trainer.clip={options.clip} must be a number above 0, or null: none.")
     if options.final_lr > 1:
-        raise UserError(f"trainer.final_lr={options.final_lr} is a part of trainer.lr: at most 1.")
+        raise UserError(
+            f"trainer.final_lr={options.final_lr} is a fraction of trainer.lr: it must "
+            "be at most 1."
+        )
     devices, least = listed(options.devices), 0 if OmegaConf.is_list(options.devices) else 1
     if not devices or not all(whole(device, least) for device in devices):
         raise UserError(f"trainer.devices={options.devices} must be a whole number, at least 1, "
@@ -193,9 +203,14 @@ def chosen(cfg: DictConfig, key: str) -> Any:
     try:
         value = OmegaConf.select(cfg, key, default=MISSING)
     except OmegaConfBaseException as error:
-        raise UserError(f"{key}: {str(error).splitlines()[0]}.") from error
+        raise UserError(f"{key}: {first_line(error)}.") from error
     if value is MISSING:
         group = key.partition(".")[0]
+        if key == "trainer.lr":
+            raise UserError(
+                f"trainer.lr is missing: the YAML of an optimizer begins with `# @package trainer` "
+                f"and sets lr and optimizer._target_, as conf/{OPTIMIZERS}/adam.yaml does."
+            )
         raise UserError(
             f"{key} is missing: let your YAML begin with `defaults:` and one of those in "
             f"conf/{group}/, for what it does not say itself."

@@ -17,11 +17,11 @@ from compressai.zoo.pretrained import load_pretrained
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from progdtd.errors import UserError
+from progdtd.errors import UserError, first_line
 from progdtd.files import write_aside
 from progdtd.fingerprint import build_tables, fingerprint
 from progdtd.models import Progressive
-from progdtd.options import number
+from progdtd.options import number, whole
 from progdtd.run import LAST, PREVIOUS, WEIGHTS, weights_in
 from progdtd.tail_drop import TailDrop, build_drop
 
@@ -149,7 +149,7 @@ def build_model(config: Mapping[Any, Any]) -> Progressive:
         if not issubclass(model_class, Progressive):
             raise TypeError("it is not a Progressive model")
         for name in {"N", "M"} & set(arguments):
-            if not isinstance(arguments[name], int) or arguments[name] < 1:
+            if not whole(arguments[name], 1):
                 raise TypeError(f"{name} must be a whole number above 0")
         for name, parameter in inspect.signature(model_class).parameters.items():
             flag = isinstance(parameter.default, bool)
@@ -157,7 +157,7 @@ def build_model(config: Mapping[Any, Any]) -> Progressive:
                 raise TypeError(f"{name} must be true or false")
         return model_class(**arguments)
     except (ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"Cannot build the model {dict(config)}: {_first_line(error)}.") from error
+        raise UserError(f"Cannot build the model {dict(config)}: {first_line(error)}.") from error
 
 
 @torch.inference_mode(False)  # so that a caller's does not bar gradients from it for ever
@@ -178,7 +178,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     try:
         model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     except (RuntimeError, AssertionError) as error:  # the latter of a torch without CUDA
-        raise UserError(f"device={device} cannot be used here: {_first_line(error)}.") from error
+        raise UserError(f"device={device} cannot be used here: {first_line(error)}.") from error
     return Loaded(model.eval(), build_drop(meta["drop"]), meta)
 
 
@@ -269,7 +269,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             step, steps = content["step"], content["meta"]["trainer"]["steps"]
             content["meta"]["model"]["_target_"], content["meta"]["drop"]
         except (TypeError, KeyError) as error:
-            raise UserError(f"{path}: what it says of its model is damaged.") from error
+            raise UserError(f"The description of the model in {path} is damaged.") from error
         if step < steps:
             log.warning("%s is not finished: step %d of %d.", path, step, steps)
         return content["model"], content["meta"]
@@ -289,7 +289,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             meta = json.loads(metadata[METADATA])
             meta["model"]["_target_"], meta["drop"], meta["lambda"]
         except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path}: what it says of its model is damaged.") from error
+            raise UserError(f"The description of the model in {path} is damaged.") from error
         return state, meta
     return _compressai(state, path)
 
@@ -318,7 +318,3 @@ def parameters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _shape(state: Mapping[str, Tensor], name: str) -> str:
     return str(tuple(state[name].shape)) if name in state else "missing"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

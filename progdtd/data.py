@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from progdtd.errors import UserError
+from progdtd.errors import UserError, first_line
 from progdtd.machine import cores
 
 log = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ def split_dataset(config: DictConfig) -> tuple[list[Path], list[Path]]:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        raise UserError(f"dataset={config.name}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"dataset={config.name}: {first_line(error)}.") from error
     return split(paths, config.validation, config.scene)
 
 

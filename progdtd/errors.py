@@ -9,3 +9,8 @@ class UserError(CompactHydraException):
     Hydra prints a `CompactHydraException` as its message alone, without a traceback, which is
     what somebody who mistyped a path wants to see.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its kind where it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -74,7 +74,7 @@ def find(run: list[Any]) -> list[Path]:
     if not found:
         raise UserError(
             f"run={', '.join(map(str, run))} matches only directories without weights or "
-            "checkpoints, and files that are none."
+            "checkpoints, and files that hold no weights."
         )
     places: dict[Path, Path] = {}
     for path in found:

@@ -106,7 +106,7 @@ def pick_device(device: str) -> str:
     if device == "auto":
         return "cuda" if there else "cpu"
     if device.partition(":")[0] not in ("cpu", "cuda"):
-        raise UserError(f"device={device}: it is auto, cpu or cuda.")
+        raise UserError(f"device={device} must be auto, cpu or cuda.")
     if device.startswith("cuda") and not there:
         raise UserError(f"device={device}: no GPU is available here; use device=cpu.")
     return device

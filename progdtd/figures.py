@@ -106,7 +106,8 @@ def main(cfg: DictConfig) -> None:
     for path in written:
         log.info("%s", os.path.relpath(path))
     if old := sorted({*out.glob("rate_distortion_*.*")} - {*written}):
-        log.warning("Of earlier results, and not drawn again: %s", ", ".join(p.name for p in old))
+        log.warning("Left over from an earlier drawing and not updated: %s. Delete them if they "
+                    "are not wanted.", ", ".join(p.name for p in old))  # fmt: skip
 
 
 def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -162,7 +163,8 @@ def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     """The figures of one protocol: a suffix of the name, what is drawn, and whether the published
     curves, which are of that protocol, are drawn beside it. Levels of planes, an effort in
     encoding, and other tail drops (with both kinds of level) have figures of their own."""
-    planes, effort, double = ours.kind == "planes", ours.effort > 0, ours["drop"] == "dtd"
+    planes, effort = ours.kind == "planes", ours.effort > 0
+    double = ~ours["drop"].isin(results.CONTROLS)
     alike = (ours.protocol == "reference").all()
     main = double | ~double.any()
     if (main & ~planes & ~effort).any():
@@ -228,7 +230,7 @@ def rate_distortion(
     colours = _palette(ours[shade].dropna())
     if (alike := published["lambda"].isin(lambdas)).any():
         published = published[alike]
-    marker = _markers(ours, published)
+    marker = _markers(ours, published, shade)
     with matplotlib.rc_context(STYLE):
         rows, columns = (2, len(parts)) if apart else (1, 2)
         figure = Figure(figsize=(7.0, 1.2 + 2.4 * rows), layout="constrained")
@@ -241,7 +243,8 @@ def rate_distortion(
                 _line(axis, curve[curve.p >= bounds[0]], metric, **style | THIN, label=PUBLISHED)
             for key, curve in part.groupby([*results.MODEL, *APART], dropna=False):
                 named = dict(zip([*results.MODEL, *APART], key, strict=True))
-                style = {"color": colours.get(named[shade], "black"), "marker": marker[_kin(named)]}
+                style = {"color": colours.get(named[shade], "black"),
+                         "marker": marker[_kin(named, shade)]}  # fmt: skip
                 style |= HOLLOW if named["kind"] == "planes" else {}
                 label = _label(named, ours, apart)
                 _line(axis, results.trained(curve), metric, **style, lw=1.3, ms=3.2, label=label)
@@ -295,8 +298,8 @@ def _up_to(rate: float, line: Line2D) -> np.ndarray:
 
 
 def _numbered(ours: pd.DataFrame) -> pd.DataFrame:
-    """With columns `nth`, which numbers the runs that nothing but their names tells apart,
-    `several`, where there are any such, and `range` of p."""
+    """With three more columns: `nth`, the number among runs that differ in their name alone,
+    `several`, whether there are such, and `range`, the bounds of p."""
     alike = [column for column in results.MODEL if column not in ("run", "kind", "effort")]
     models = ours[[*alike, "run"]].drop_duplicates().sort_values("run")
     same = models.groupby(alike, dropna=False)["run"]
@@ -305,17 +308,18 @@ def _numbered(ours: pd.DataFrame) -> pd.DataFrame:
     return ours.assign(range=list(bounds))
 
 
-def _kin(named: dict[str, Any]) -> tuple:
-    """What curves of one marker share: the range of p, and what else but lambda, drop and the kind
-    of level tells models apart."""
-    others = (str(named[key]) for key in ("codec", "effort", "model", "seed", "nth"))
+def _kin(named: dict[str, Any], shade: str) -> tuple:
+    """What curves of one marker share: the range of p, and what else but lambda, the kind of level
+    and what has colours tells models apart."""
+    keys = ("codec", "effort", "model", "drop", "seed", "nth")
+    others = (str(named[key]) for key in keys if key != shade)
     return named["range_low"], named["range_high"], *others
 
 
-def _markers(ours: pd.DataFrame, published: pd.DataFrame) -> dict[tuple, str]:
+def _markers(ours: pd.DataFrame, published: pd.DataFrame, shade: str) -> dict[tuple, str]:
     """A marker for each `_kin`; published models have that of the first of ours of their range."""
     models: Any = ours[[*results.MODEL, "nth"]].drop_duplicates().to_dict("records")
-    kin = {_kin(named) for named in models}
+    kin = {_kin(named, shade) for named in models}
     theirs = zip(published.range_low, published.range_high, strict=True)
     free, marker = itertools.cycle(MARKERS), dict[tuple, str]()
     for pair in sorted({key[:2] for key in kin} | set(theirs)):
@@ -350,8 +354,8 @@ def _line(axis: Axes, curve: pd.DataFrame, metric: str, **style) -> Line2D:
 
 
 def _label(named: dict, ours: pd.DataFrame, apart: bool) -> str:
-    """λ, unless its panels say it, and range, and the model, drop, seed and run where those before
-    leave more than one."""
+    """What the legend says: λ, unless the panels' titles do, the range of p, and model, drop, seed
+    and the run's name only where they are needed to tell curves apart."""
     more = [str(named[key]) for key in ("model", "drop") if ours[key].nunique() > 1]
     if ours.seed.nunique() > 1:
         more.append(f"seed {named['seed']:.0f}")

@@ -175,7 +175,7 @@ def slots(workers: int | None, threads: int | None, per_gpu: bool) -> list[dict[
     devices = gpus() if per_gpu else []
     if per_gpu and len(devices) < (workers or 1):
         raise UserError(
-            f"launcher=gpus has {workers or 'no'} workers for {len(devices)} GPUs: "
+            f"launcher=gpus has {workers} workers for {len(devices)} GPUs: "
             f"give launcher.workers={len(devices)} or less."
             if devices
             else "launcher=gpus: there is no GPU here (`nvidia-smi` finds none, or "

@@ -16,7 +16,7 @@ from progdtd.codec.codec import CHANNELS, PLANES, Codec, StreamDecoder
 from progdtd.codec.effort import check_effort, fit
 from progdtd.metrics import Quality, eight_bit
 from progdtd.models import Progressive
-from progdtd.models.progressive import STRIDE
+from progdtd.strides import STRIDE
 from progdtd.tail_drop import TailDrop, fraction, kept
 
 Row = dict[str, Any]

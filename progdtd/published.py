@@ -21,7 +21,7 @@ import torch
 from compressai.models.utils import remap_old_keys
 from torch import Tensor
 
-from progdtd.errors import UserError
+from progdtd.errors import UserError, first_line
 from progdtd.models import ProgressiveHyperprior
 
 BLOCKS = {
@@ -260,4 +260,4 @@ def _record(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+    return f"{type(error).__name__}: {first_line(error)}"

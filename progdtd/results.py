@@ -36,6 +36,9 @@ NUMBERS = dict.fromkeys(("range_low", "range_high", "lambda", "seed", "effort"),
 NAMES = ("codec", "model", "drop", "run", "kind", "protocol", "dataset", "image")
 """Columns of text, whatever it looks like."""
 
+CONTROLS = ("latent_only", "hyper_only", "none")
+"""Tail drops that are not double: what the double one is compared with."""
+
 LEVEL = [*IDENTITY, "p", "latent_channels", "hyper_channels"]
 """What names a point of a rate-distortion curve."""
 
@@ -64,8 +67,8 @@ def set_aside(path: Path, table: pd.DataFrame) -> None:
         names = (path.with_name(f"{path.name}.before-{n}") for n in itertools.count(1))
         aside = next(name for name in names if not name.exists())
         path.replace(aside)
-        log.warning("%s is going to lack %d of the %d points (image and level) that it has: the "
-                    "table so far is kept as %s.", path, len(lost), of, aside)  # fmt: skip
+        log.warning("The new %s lacks %d of the %d points (image and level) of the old one, which "
+                    "is kept as %s.", path, len(lost), of, aside)  # fmt: skip
 
 
 def points(table: pd.DataFrame) -> set[tuple]:
@@ -74,8 +77,8 @@ def points(table: pd.DataFrame) -> set[tuple]:
 
 
 def read(paths: Iterable[Path]) -> pd.DataFrame:
-    """Read per-image results CSVs into one table, each once. Of two runs of one name in different
-    groups, the second has the group's before its own.
+    """Read per-image results CSVs into one table, each once. If runs in two groups share a name,
+    the second is called `<group>/<name>`.
 
     Raises:
         UserError: a file is not a results table, or two of them are of runs that nothing in the
@@ -155,7 +158,7 @@ def of_other_images(table: pd.DataFrame) -> list[str]:
 def controls(table: pd.DataFrame) -> pd.DataFrame:
     """The models over the whole range of p, or without any, of lambdas that were also trained with
     another tail drop than the double one."""
-    other = table["drop"] != "dtd"
+    other = table["drop"].isin(CONTROLS)
     low = table.range_low.where(table["drop"] != "none", 0.0)
     return table[table["lambda"].isin(table[other]["lambda"]) & (low == 0)]
 

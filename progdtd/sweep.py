@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from progdtd.check import closest, names_in
-from progdtd.errors import UserError
+from progdtd.errors import UserError, first_line
 from progdtd.files import write_aside
 from progdtd.options import minutes
 from progdtd.paths import CONF
@@ -125,7 +125,7 @@ def named() -> Iterator[None]:
     try:
         yield
     except InterpolationResolutionError as error:
-        why = str(error).splitlines()[0]
+        why = first_line(error)
         hint = "Every YAML of a model or a drop has a name."
         if "HydraConfig" in why:
             hint = "It cannot use ${hydra:...}, but options, as ${trainer.optimizer._target_}."

@@ -76,7 +76,8 @@ class TailDrop:
         name: what run directories and result tables call it.
 
     Raises:
-        UserError: a range, probability or power outside its bounds.
+        UserError: a range, probability or power outside its bounds, a tail that is neither dropped
+            nor kept.
     """
 
     latent: bool
@@ -100,6 +101,9 @@ class TailDrop:
             raise UserError(f"drop.full={self.full} is not a probability: give 0 to 1.")
         if type(self.power) not in (int, float) or not 0 < self.power < math.inf:
             raise UserError(f"drop.power={self.power} must be above 0; 1 is the uniform draw.")
+        for name in ("latent", "hyper"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"drop.{name}={getattr(self, name)} must be true or false.")
         object.__setattr__(self, "range", (low, high))
 
     @property
@@ -108,8 +112,8 @@ class TailDrop:
         return self.latent or self.hyper
 
     def within(self, levels: Iterable[float]) -> list[float]:
-        """Those of some fractions that are not below the range of p: what the model was not trained
-        for would only make a stream's other levels dearer."""
+        """Those of some fractions that are not below the range of p. Levels below it were not
+        trained, and would only add bits to all later ones."""
         return [p for p in levels if p >= self.range[0]]
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
@@ -139,7 +143,6 @@ def build_drop(config: Mapping[Any, Any]) -> TailDrop:
         raise UserError(
             f"drop has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}."
         )
-    try:
-        return TailDrop(**config)
-    except TypeError as error:
-        raise UserError(f"drop: {error}.") from error
+    if lacking := {"latent", "hyper"} - set(config):
+        raise UserError(f"drop lacks the option {', '.join(sorted(lacking))}.")
+    return TailDrop(**config)

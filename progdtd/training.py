@@ -24,11 +24,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from progdtd import checkpoint, data, gains, protocols, run
-from progdtd.errors import UserError
+from progdtd.errors import UserError, first_line
 from progdtd.losses import RateDistortion
 from progdtd.machine import keep_freed_memory
 from progdtd.models import Progressive
-from progdtd.models.progressive import STRIDE
 from progdtd.processes import gpus
 from progdtd.requeue import CODE, Requeue, StopSignals
 from progdtd.run import LAST, PREVIOUS, WEIGHTS
@@ -63,9 +62,6 @@ def train(cfg: DictConfig, directory: Path) -> None:
     """
     keep_freed_memory()
     torch.backends.cudnn.benchmark = True  # as all crops are of one size
-    crop = cfg.trainer.crop
-    if crop % STRIDE:
-        raise UserError(f"trainer.crop={crop} must be a multiple of {STRIDE}.")
     trainer = Trainer(copy.deepcopy(cfg), directory)  # which settles what is `auto`
     if trainer.leads:
         run.claim(directory, cfg)
@@ -113,10 +109,6 @@ class Trainer:
         check_images(state.get("meta", described), described)
         warn_of_precision(state.get("meta", described), described)
         self.meta = state.get("meta", began) | described
-        if self.options.warmup >= self.options.steps:
-            log.warning("trainer.warmup=%d: the learning rate rises to the end of the run, of %d "
-                        "steps, and never reaches trainer.lr.", self.options.warmup,
-                        self.options.steps)  # fmt: skip
         if self.leads:
             self.metrics = run.Table(directory / "metrics.csv", METRICS, self.first)
             self.validation = run.Table(directory / "validation.csv", VALIDATION, self.first)
@@ -255,8 +247,7 @@ class Trainer:
     @torch.no_grad()
     def validate(self, done: int, tracker: Tracker) -> str:
         """Measure the held-out images over p, record the points, and say them in one line."""
-        low = self.drop.range[0] if self.drop.progressive else 1.0
-        levels = [p for p in VALIDATION_LEVELS if p >= low]
+        levels = self.drop.within(VALIDATION_LEVELS) if self.drop.progressive else [1.0]
         rows, strip = [], []
         self.model.eval()
         for index, picture in enumerate(self.held):
@@ -358,8 +349,8 @@ def make_optimizers(
     try:
         main = instantiate(options.optimizer, others, lr=options.lr, _convert_="all")
     except InstantiationException as error:
-        why = str(error.__cause__ or error).splitlines()[0]
-        raise UserError(f"trainer.optimizer={options.optimizer}: {why}") from error
+        why = first_line(error.__cause__ or error)
+        raise UserError(f"trainer.optimizer={options.optimizer}: {why}.") from error
     return main, torch.optim.Adam(quantiles, lr=options.aux_lr)
 
 
@@ -420,10 +411,12 @@ def check_loss(
     """
     if not math.isfinite(loss) or loss > EXPLODED * max(1.0, ENOUGH / images) * lowest:
         kept = directory / LAST
-        where = f"{kept} is from before and is kept" if kept.exists() else "nothing was saved yet"
+        where = f" {kept} is from before and is kept." if kept.exists() else ""
+        best = f" (lowest so far {lowest:.4g})" if math.isfinite(lowest) else ""
         raise UserError(
-            f"The loss became {loss:.4g} at step {done} (lowest so far {lowest:.4g}): training "
-            f"diverged; {where}. Try a smaller trainer.lr, trainer.clip=1.0 or precision 32-true."
+            f"Training diverged: the loss became {loss:.4g} at step {done}{best}.{where} Start "
+            "again with a smaller trainer.lr, trainer.clip=1.0 or trainer.precision=32-true, and "
+            f"with run_name=... or after deleting {directory}."
         )
 
 

@@ -19,8 +19,8 @@ from progdtd.codec.tiles import tiled
 from progdtd.errors import UserError
 from progdtd.fingerprint import fingerprint
 from progdtd.metrics import psnr
-from progdtd.models.progressive import LATENT_STRIDE, STRIDE
 from progdtd.options import number, whole
+from progdtd.strides import LATENT_STRIDE, STRIDE
 from progdtd.tail_drop import P_LEVELS
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Codec:
         """
         if header.coding not in (container.CHANNELS, container.PLANES):
             raise NewerVersionError(
-                f"levels of kind {header.coding}",
+                f"The stream's levels are of kind {header.coding}",
                 f"kinds {container.CHANNELS} and {container.PLANES}",
             )
         if header.fingerprint != self.fingerprint:

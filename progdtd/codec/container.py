@@ -34,6 +34,7 @@ from dataclasses import dataclass, replace
 
 from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, NotAStreamError
 from progdtd.errors import UserError
+from progdtd.strides import STRIDE
 
 MAGIC = b"\x89DTD"
 VERSION = 1
@@ -248,7 +249,7 @@ def read_header(data: bytes | bytearray) -> tuple[Header, int]:
         raise NotYetError
     version, coding = data[len(MAGIC)], data[len(MAGIC) + 1]
     if version > VERSION:
-        raise NewerVersionError(version, VERSION)
+        raise NewerVersionError(f"The stream has format version {version}", f"up to {VERSION}")
     width, at = read_varint(data, len(MAGIC) + 2)
     height, at = read_varint(data, at)
     fingerprint, at = bytes(data[at : at + FINGERPRINT_SIZE]), at + FINGERPRINT_SIZE
@@ -261,7 +262,7 @@ def read_header(data: bytes | bytearray) -> tuple[Header, int]:
     if len(data) < end:
         raise NotYetError
     sizes_fit = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and 0 < levels <= MAX_LEVELS
-    padded = (width + 63) // 64 * 64 * ((height + 63) // 64 * 64)
+    padded = -(-width // STRIDE) * -(-height // STRIDE) * STRIDE**2
     sizes_fit = sizes_fit and total <= 16 * padded + 64 * levels
     if (
         version != VERSION

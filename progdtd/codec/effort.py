@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from progdtd.codec.tiles import Box, tiles
 from progdtd.errors import UserError
-from progdtd.models.progressive import LATENT_STRIDE, STRIDE, Progressive
+from progdtd.models import Progressive
 from progdtd.options import whole
+from progdtd.strides import LATENT_STRIDE, STRIDE
 from progdtd.tail_drop import TailDrop, mask
 
 RATE = 0.1

@@ -19,14 +19,12 @@ class NotAStreamError(CodecError):
 
 
 class NewerVersionError(CodecError):
-    """Written by a later version of the format."""
+    """Written by a later version of the format, or with an unknown kind of level."""
 
     exit_code = 4
 
-    def __init__(self, version: int | str, known: int | str) -> None:
-        super().__init__(
-            f"The stream has format {version}; this program knows {known}. Update progdtd."
-        )
+    def __init__(self, what: str, known: str) -> None:
+        super().__init__(f"{what}; this version of progdtd knows {known}. Update progdtd.")
 
 
 class OtherModelError(CodecError):

@@ -16,12 +16,6 @@ from progdtd.tail_drop import mask
 
 Fraction = float | Tensor
 
-STRIDE = 64
-"""The hyper-latent is 64 times smaller than the image, so both sides are padded to multiples."""
-
-LATENT_STRIDE = 16
-"""The latent is 16 times smaller than the image."""
-
 
 class Progressive(nn.Module):
     """A CompressAI hyperprior whose latent and hyper-latent can lose their tails.

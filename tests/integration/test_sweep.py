@@ -555,7 +555,7 @@ def test_status_fits_a_terminal(trained) -> None:
 
 def test_status_names_the_groups_of_several(command) -> None:
     for group in ("one", "two"):
-        assert command("train", "experiment=smoke", f"group={group}", "trainer.crop=65")[0] == 1
+        assert command("train", "experiment=smoke", f"group={group}", "init_from=none")[0] == 1
     code, output = command("status", "outputs/*")
     assert code == 0
     assert [f"{group}/hyperprior_dtd" in output for group in ("one", "two")] == [True, True]

@@ -193,7 +193,7 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(command) -> None:
                 "trainer.checkpoint_every=1", "trainer.log_every=1")  # fmt: skip
     code, output = command("train", "experiment=smoke", *settings)
     assert code == 1
-    assert "training diverged" in output
+    assert "Training diverged" in output
     assert "trainer.lr" in output
     assert "Traceback" not in output
     state = torch.load(f"{RUN}/last.pt", weights_only=True)

@@ -59,7 +59,7 @@ def test_a_start_with_other_code_keeps_what_was_before(tmp_path, caplog) -> None
     run.record_start(tmp_path, 10, git_commit="b", host="two")
     assert not caplog.text
     run.record_start(tmp_path, 20, git_commit="c", host="two")
-    assert "The code is not that which this run began with (git_commit)" in caplog.text
+    assert "The code has changed since this run began (git_commit)" in caplog.text
     record = run.recorded(tmp_path)
     assert (record["git_commit"], record["host"]) == ("c", "two")
     assert record["earlier"] == [

@@ -5,6 +5,7 @@ import torch
 from conftest import TINY, composed, lively
 from PIL import Image
 
+from progdtd.check import warn
 from progdtd.errors import UserError
 from progdtd.requeue import Requeue
 from progdtd.training import (
@@ -27,7 +28,7 @@ def test_a_loss_of_few_images_may_be_far_from_the_lowest(tmp_path) -> None:
                                  (100, 6.0, True), (1, float("nan"), True)):  # fmt: skip
         trainer.sums = torch.tensor([loss * done, 0.0, 0.0, 0.0])
         if diverged:
-            with pytest.raises(UserError, match="training diverged"):
+            with pytest.raises(UserError, match="Training diverged"):
                 trainer.means(done)
         else:
             assert trainer.means(done)[0] == pytest.approx(loss)
@@ -60,8 +61,8 @@ def test_going_on_in_another_precision_is_said(caplog) -> None:
         assert len(caplog.records) == said
 
 
-def test_a_warm_up_without_an_end_is_said(tmp_path, caplog) -> None:
-    Trainer(composed(*SMOKE, "trainer.warmup=6"), tmp_path)
+def test_a_warm_up_without_an_end_is_said(caplog) -> None:
+    warn(composed(*SMOKE, "trainer.warmup=6"))
     assert "never reaches trainer.lr" in caplog.text
 
 
