@@ -18,12 +18,13 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from progdtd import data
-from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
+from progdtd.checkpoint import build_model
 from progdtd.paths import CONF
 
 TINY = ("model.N=8", "model.M=12")
 RUN = "outputs/smoke/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
 """Where `experiment=smoke` trains."""
+MODELS = sorted(path.stem for path in Path(CONF, "model").glob("*.yaml"))
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 
@@ -143,10 +144,10 @@ def images(tmp_path: Path, photograph: np.ndarray) -> Path:
     return root
 
 
-@pytest.fixture(params=[ProgressiveHyperprior, ProgressiveMeanScaleHyperprior])
+@pytest.fixture(params=MODELS)
 def model(request: pytest.FixtureRequest) -> torch.nn.Module:
-    """A tiny untrained model whose latents are far enough from zero to matter."""
-    return lively(request.param(8, 12))
+    """Each model that there is: tiny, untrained, its latents far enough from zero to matter."""
+    return lively(build_model(composed(f"model={request.param}", *TINY).model))
 
 
 def lively(model: torch.nn.Module) -> torch.nn.Module:

@@ -42,8 +42,6 @@ MACHINES = {
     },
     "avx2": {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
 }
-if torch.backends.cpu.get_cpu_capability() == "AVX512":
-    MACHINES["avx512"] = {"OMP_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": "avx512"}
 
 
 def test_any_machine_codes_the_same_bytes_and_decodes_the_same_symbols(

@@ -260,6 +260,24 @@ def test_effort_seeds_and_runs_can_be_told_apart(command) -> None:
     assert len({colour for colour, _, _ in lines.values()}) == 2
 
 
+def test_another_double_tail_drop_stands_beside_that_of_the_project(command, monkeypatch) -> None:
+    """It is no control, whatever it is called, and looks like no other curve."""
+    write_runs()
+    for source in Path("outputs/train").glob("*/evaluation/kodak_native.csv"):
+        run = f"annealed-{source.parents[1].name}"
+        rows = pd.read_csv(source).assign(drop="annealed", run=run).to_dict("records")
+        results.write(rows, Path("outputs/train", run, "evaluation/kodak_native.csv"))
+    drawn = {}
+    monkeypatch.setattr(
+        figures, "save", lambda figure, stem: drawn.update({stem.name: figure}) or []
+    )
+    code, output = command("figures", "published=false", "codecs=[]")
+    assert (code, "In no figure" in output) == (0, False), output
+    assert set(drawn) == {"rate_distortion_native", "rate_distortion_reference"}
+    lines = drawn["rate_distortion_native"].axes[0].lines
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(lines) == 12
+
+
 def test_planes_have_panels_for_each_lambda_and_squashed_images_the_published_curves(
     command, monkeypatch
 ) -> None:
