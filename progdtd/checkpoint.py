@@ -248,7 +248,11 @@ def differing(model: Progressive, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a state dict in CompressAI's names and its metadata from any file `load_model` takes."""
+    """Read a state dict in CompressAI's names and its metadata from any file `load_model` takes.
+
+    Raises:
+        UserError: there is none, it cannot be read, or is of no hyperprior model.
+    """
     path = Path(path).expanduser()
     if path.is_dir():
         path = weights_in(path) or path

@@ -188,7 +188,11 @@ def identity(loaded: checkpoint.Loaded) -> dict[str, Any]:
 
 
 def find_images(images: str) -> tuple[str, list[Path]]:
-    """The name of a folder and its images."""
+    """The name of a folder and its images.
+
+    Raises:
+        UserError: there is no such folder, or it holds no image.
+    """
     try:
         return Path(images).resolve().name, data.folder(images)
     except UserError as error:
@@ -197,7 +201,11 @@ def find_images(images: str) -> tuple[str, list[Path]]:
 
 
 def find_held_out(directory: Path) -> tuple[str, list[Path]]:
-    """The images that a run was not trained on."""
+    """The name of a run's dataset and the images of it that the run was not trained on.
+
+    Raises:
+        UserError: this is no run, or it does not say which.
+    """
     config = directory / run.CONFIG
     if not config.is_file():
         raise UserError(f"images=held_out needs a run directory; {directory} has no {run.CONFIG}.")

@@ -31,8 +31,8 @@ STEPS, POINTS = 4, 2
 """Steps from the first level to the last, and points of each where the gradient is taken."""
 
 CERTAINTY = 20.0
-"""A channel takes the mean of all gains to the extent that its own errors fall by less than this,
-in squares of the quantisation step."""
+"""Weight of the mean gain, in squared quantisation steps: the less the errors of a channel itself
+fall, the closer its gain is to the mean."""
 
 SMALLEST = 0.01
 """Gains are not less than this part of their mean."""
@@ -91,6 +91,9 @@ def measure(
 
     Returns:
         logarithms, to base 2^(1/32), of squared grey levels for a squared quantisation step.
+
+    Raises:
+        UserError: the codec cannot code with this model.
     """
     channels = loaded.model.M
     alike = Loaded(loaded.model, loaded.drop, loaded.meta | {"gains": [0] * channels})

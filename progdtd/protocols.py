@@ -46,6 +46,9 @@ def native(
         of the last level that ends within it, or of the first), header and all; of channels, the
         bits that the model estimates for coding it alone; quality of the decoded 8-bit picture;
         seconds to encode the whole stream and to decode the prefix.
+
+    Raises:
+        UserError: no such effort, or the model has no gains for planes.
     """
     height, width = picture.shape[:2]
     start = time.perf_counter()
@@ -176,6 +179,9 @@ def reference(
     Yields:
         for each fraction two rows of the same quality: protocol `reference` with the rate of the
         last patch, and `reference-all-patches` with the rate of all four.
+
+    Raises:
+        UserError: no such effort, or no lambda for it.
     """
     check_effort(effort, lmbda)
     squashed = np.asarray(Image.fromarray(picture).resize((512, 512), Image.Resampling.BILINEAR))

@@ -5,3 +5,6 @@ STRIDE = 64
 
 LATENT_STRIDE = 16
 """Of the latent."""
+
+HYPER_STRIDE = STRIDE // LATENT_STRIDE
+"""Of the hyper-latent, compared with the latent."""

@@ -33,6 +33,7 @@ from progdtd.codec.entropy import (
 from progdtd.codec.errors import UndecodableError
 from progdtd.codec.exact import UNIT, ExactSynthesis
 from progdtd.models import Progressive
+from progdtd.strides import HYPER_STRIDE
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class ChannelDecoder:
         self.level = 0
         self.y_hat = torch.zeros(1, prior.channels[0], height, width)
         self.changed = True
-        self._predictor = Predictor(prior, height // 4, width // 4)
+        self._predictor = Predictor(prior, height // HYPER_STRIDE, width // HYPER_STRIDE)
 
     def feed(self, payload: bytes) -> None:
         """Decode the next level.
@@ -179,7 +180,7 @@ class ChannelDecoder:
         y_from, z_from = self.levels[self.level - 1] if self.level else (0, 0)
         y_to, z_to = self.levels[self.level]
         height, width = self.y_hat.shape[-2:]
-        shape = (z_to - z_from, height // 4, width // 4)
+        shape = (z_to - z_from, height // HYPER_STRIDE, width // HYPER_STRIDE)
         try:
             decoder = Decoder(payload)
             groups = decoder.take(

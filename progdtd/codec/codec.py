@@ -20,7 +20,7 @@ from progdtd.errors import UserError
 from progdtd.fingerprint import fingerprint
 from progdtd.metrics import psnr
 from progdtd.options import number, whole
-from progdtd.strides import LATENT_STRIDE, STRIDE
+from progdtd.strides import HYPER_STRIDE, LATENT_STRIDE, STRIDE
 from progdtd.tail_drop import P_LEVELS
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,7 @@ class Codec:
         Raises:
             OtherModelError: it is another, or has other gains.
             NewerVersionError: the levels are of an unknown kind.
+            DamagedError: what the header says of planes cannot be.
         """
         if header.coding not in (container.CHANNELS, container.PLANES):
             raise NewerVersionError(
@@ -173,7 +174,17 @@ class Codec:
     def encode_latents(
         self, y: Tensor, z: Tensor, width: int, height: int, levels: Levels = CHANNELS
     ) -> bytes:
-        """Code what `analyse` made of an image of this size."""
+        """Code what `analyse` made of an image of this size.
+
+        Args:
+            y: latent (1, M, H/16, W/16), not quantised, on the CPU.
+            z: hyper-latent (1, N, H/64, W/64), not quantised, on the CPU.
+            width, height: of the image, in pixels, before it was padded to H and W.
+            levels: as for `encode`.
+
+        Raises:
+            UserError: levels that cannot be, or planes of a model without gains.
+        """
         levels = self._checked(levels)
         if isinstance(levels, str) and levels == PLANES:
             assert self._gains is not None
@@ -241,12 +252,11 @@ class Codec:
         return Image.fromarray(decoder.picture(progress))
 
     def progressive(self, chunks: Iterable[bytes] | bytes) -> Iterator[Image.Image]:
-        """Decode while bytes arrive: yields a picture whenever a level is complete.
+        """Decode while bytes arrive: yields a picture whenever a level is complete. No symbol is
+        decoded twice; each level costs its own symbols and one synthesis.
 
         Args:
             chunks: bytes in any portions; bytes themselves are one portion.
-
-        No symbol is decoded twice; each level costs its own symbols and one synthesis.
 
         Raises:
             CodecError: see `progdtd.codec.errors`; also when the chunks end before the first level.
@@ -285,7 +295,7 @@ class Codec:
         y = tiled(g_a, pixels, Fraction(1, LATENT_STRIDE), TILE, reach["g_a"],
                   "analyse" if progress else "")  # fmt: skip
         z = tiled(lambda part: self.model.hyper_analyse(part.to(self.device)).cpu(),
-                  y, Fraction(1, 4), TILE // 4, reach["h_a"])  # fmt: skip
+                  y, Fraction(1, HYPER_STRIDE), TILE // HYPER_STRIDE, reach["h_a"])  # fmt: skip
         if effort and self._lmbda:
             y = fit(self.model, self.drop, self._lmbda, pixels[..., :height, :width], y, z, effort,
                     TILE // LATENT_STRIDE, "fit" if progress else "")  # fmt: skip

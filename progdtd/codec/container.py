@@ -153,7 +153,11 @@ def _rewritten(header: Header, payloads: list[bytes]) -> bytes:
 
 
 def ends(stream: bytes) -> list[int]:
-    """Where in a stream each of its whole levels ends, in bytes, as far as it is not damaged."""
+    """Where in a stream each of its whole levels ends, in bytes, as far as it is not damaged.
+
+    Raises:
+        NotAStreamError, NewerVersionError: it is something else.
+    """
     reader, positions = Reader(), []
     with contextlib.suppress(DamagedError):
         for _ in reader.feed(stream):
@@ -242,7 +246,12 @@ class Reader:
 
 
 def read_header(data: bytes | bytearray) -> tuple[Header, int]:
-    """The header at the start of `data`, and its size in bytes."""
+    """The header at the start of `data`, and its size in bytes.
+
+    Raises:
+        NotYetError: it is not complete.
+        NotAStreamError, NewerVersionError, DamagedError: it is none, or cannot be right.
+    """
     if bytes(data[: len(MAGIC)]) != MAGIC[: len(data)]:
         raise NotAStreamError
     if len(data) < len(MAGIC) + 2:

@@ -22,7 +22,7 @@ from progdtd.codec.tiles import Box, tiles
 from progdtd.errors import UserError
 from progdtd.models import Progressive
 from progdtd.options import whole
-from progdtd.strides import LATENT_STRIDE, STRIDE
+from progdtd.strides import HYPER_STRIDE, LATENT_STRIDE
 from progdtd.tail_drop import TailDrop, mask
 
 RATE = 0.1
@@ -30,9 +30,6 @@ RATE = 0.1
 
 SOFTEST, HARDEST = 2.0, 10.0
 """How steep the soft rounding is, in the first step and after the last."""
-
-HYPER = STRIDE // LATENT_STRIDE
-"""Samples of the latent a side for one of the hyper-latent."""
 
 LEAST = 1e-9
 """Probability that a symbol has at least, as in training."""
@@ -77,7 +74,7 @@ def fit(
         y, z: latent (B, M, H, W) and hyper-latent (B, N, H/4, W/4) of them, not quantised.
         steps: how many, at least 1; each is a pass through the synthesis and back.
         side: of the tiles that are fitted one after the other, in samples of the latent; a
-            multiple of HYPER.
+            multiple of HYPER_STRIDE.
         title: of the progress bar, shown while a terminal looks on.
 
     Returns:
@@ -120,7 +117,7 @@ class Tile:
     ) -> None:
         device = next(model.parameters()).device
         reach = model.REACH["g_s"]
-        halo = math.ceil(2 * reach / HYPER) * HYPER
+        halo = math.ceil(2 * reach / HYPER_STRIDE) * HYPER_STRIDE
         outer, seen = (box.grown(by, *y.shape[-2:]) for by in (halo, reach))
         self.model, self.drop = model, drop
         self.weight = lmbda * 255**2 / pixels.shape[1]
@@ -129,9 +126,9 @@ class Tile:
         self.shown = seen.within(outer).times(Fraction(LATENT_STRIDE)).slices
         x = pixels[seen.times(Fraction(LATENT_STRIDE)).slices].to(device)
         self.x = x if x.is_floating_point() else x / 255
-        known = outer.times(Fraction(1, HYPER))
+        known = outer.times(Fraction(1, HYPER_STRIDE))
         wider = known.grown(model.REACH["h_s"], *z.shape[-2:])
-        self.predicted = known.within(wider).times(Fraction(HYPER)).slices
+        self.predicted = known.within(wider).times(Fraction(HYPER_STRIDE)).slices
         with torch.no_grad():
             self.z_hat = model.entropy_bottleneck(z[wider.slices].to(device))[0]
 

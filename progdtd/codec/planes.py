@@ -40,6 +40,7 @@ from progdtd.codec.channels import Predictor, Prior, symbols_of
 from progdtd.codec.entropy import Decoder, Encoder, MismatchError
 from progdtd.codec.errors import DamagedError, UndecodableError
 from progdtd.codec.refinement import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinement, shares
+from progdtd.strides import HYPER_STRIDE
 
 LEVEL_BYTES, FEWEST_LEVELS, MOST_LEVELS = 400, 16, 128
 """A level for so many expected bytes, within bounds: a level's framing costs about 7."""
@@ -297,7 +298,7 @@ class PlaneDecoder:
 
     def _begin(self, decoder: Decoder) -> Front:
         """Decode the hyper-latent, and know all elements as their prior does."""
-        height, width = self.y_hat.shape[-2] // 4, self.y_hat.shape[-1] // 4
+        height, width = (side // HYPER_STRIDE for side in self.y_hat.shape[-2:])
         channels = self.prior.channels[1]
         groups = decoder.take([height * width] * channels, self.prior.z_tables)
         predictor = Predictor(self.prior, height, width)
