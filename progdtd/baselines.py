@@ -7,6 +7,7 @@ JPEG of quality 90, and of a JPEG 2000 codestream with 13 quality layers cut at 
 truncated JPEG XL is left out, since the plugin decodes whole files only.
 """
 
+import importlib
 import io
 import logging
 import re
@@ -38,8 +39,13 @@ RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 FRACTIONS = (0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
+def by_pillow(stream: bytes) -> np.ndarray:
+    """Decode a file that Pillow, or a plugin of it, can read: (H, W, 3) uint8."""
+    return np.asarray(Image.open(io.BytesIO(stream)).convert("RGB"))
+
+
 @dataclass(frozen=True)
-class Codec:
+class Baseline:
     """A codec and the settings it is measured at.
 
     Args:
@@ -47,11 +53,17 @@ class Codec:
         streams: yields `(p, bytes)` for an image; p in (0, 1] is the setting, ascending with the
             rate: quality / 100, target rate / 24 bpp, or the fraction of one stream.
         once: whether all of them are prefixes of one stream, coded once.
+        decode: (H, W, 3) uint8 of the bytes; OSError if they cannot be decoded.
+        plugin: a module that teaches Pillow the format, of the package that `pip install` knows as
+            `package`.
     """
 
     name: str
     streams: Callable[[Image.Image], Iterator[tuple[float, bytes]]]
     once: bool = False
+    decode: Callable[[bytes], np.ndarray] = by_pillow
+    plugin: str | None = None
+    package: str | None = None
 
 
 def save(image: Image.Image, form: str, **options) -> bytes:
@@ -126,15 +138,16 @@ def jpeg2000_prefixes(image: Image.Image) -> Iterator[tuple[float, bytes]]:
 CODECS = {
     codec.name: codec
     for codec in (
-        Codec("JPEG", partial(by_quality, form="JPEG", optimize=True)),
-        Codec("JPEG 2000", by_rate),
-        Codec("WebP", partial(by_quality, form="WEBP", method=6)),
-        Codec("AVIF", partial(by_quality, form="AVIF", speed=6)),
-        Codec("JPEG XL", partial(by_quality, form="JXL", effort=7)),
-        Codec("JPEG progressive (prefix)", jpeg_prefixes, once=True),
-        Codec("JPEG 2000 (prefix)", jpeg2000_prefixes, once=True),
+        Baseline("JPEG", partial(by_quality, form="JPEG", optimize=True)),
+        Baseline("JPEG 2000", by_rate),
+        Baseline("WebP", partial(by_quality, form="WEBP", method=6)),
+        Baseline("AVIF", partial(by_quality, form="AVIF", speed=6)),
+        Baseline("JPEG XL", partial(by_quality, form="JXL", effort=7),
+                 plugin="pillow_jxl", package="pillow-jxl-plugin"),
+        Baseline("JPEG progressive (prefix)", jpeg_prefixes, once=True),
+        Baseline("JPEG 2000 (prefix)", jpeg2000_prefixes, once=True),
     )
-}
+}  # fmt: skip
 
 
 @hydra.main(config_path=CONF, config_name="baselines", version_base="1.3")
@@ -171,25 +184,29 @@ def main(cfg: DictConfig) -> None:
     log.info("%s", target)
 
 
-def available(names: list[str]) -> list[Codec]:
+def available(names: list[str]) -> list[Baseline]:
     """The codecs of these names that can run here; what is missing is said.
 
     Raises:
-        UserError: no codec of such a name.
+        UserError: no codec of such a name, or none that can run.
     """
     unknown = [name for name in names if name not in CODECS]
     if unknown:
         raise UserError(f"No codec {', '.join(unknown)}; there are {', '.join(CODECS)}.")
-    try:
-        import pillow_jxl  # noqa: F401
-    except ImportError:
-        if "JPEG XL" in names:
-            log.warning("JPEG XL is left out: pip install pillow-jxl-plugin")
-        names = [name for name in names if name != "JPEG XL"]
-    return [CODECS[name] for name in names]
+    found = []
+    for codec in (CODECS[name] for name in names):
+        try:
+            if codec.plugin:
+                importlib.import_module(codec.plugin)
+            found.append(codec)
+        except ImportError:
+            log.warning("%s is left out: pip install %s", codec.name, codec.package)
+    if not found:
+        raise UserError("None of the codecs asked for can run here.")
+    return found
 
 
-def measure(codec: Codec, picture: np.ndarray) -> Iterator[dict]:
+def measure(codec: Baseline, picture: np.ndarray) -> Iterator[dict]:
     """A row of results for each setting of a codec on one image, (H, W, 3) uint8; prefixes that
     are too short to be decoded have none."""
     from progdtd.data import to_tensor
@@ -205,7 +222,7 @@ def measure(codec: Codec, picture: np.ndarray) -> Iterator[dict]:
         if encode_s is None or not codec.once:
             encode_s = encoded - started
         try:
-            decoded = np.asarray(Image.open(io.BytesIO(stream)).convert("RGB"))
+            decoded = codec.decode(stream)
         except OSError:
             if not codec.once:
                 raise

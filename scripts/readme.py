@@ -3,8 +3,8 @@
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / name for name in ("README.md", "outputs/reference/README.md",
-                                  "outputs/controls/README.md")]  # fmt: skip
+RESULTS = ("reference", "controls", "priors")
+PAGES = [ROOT / "README.md", *(ROOT / "outputs" / name / "README.md" for name in RESULTS)]
 
 
 def put(section: str, text: str) -> None:

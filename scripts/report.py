@@ -1,6 +1,7 @@
-"""The tables of results in the READMEs, from those that `progdtd.figures` wrote.
+r"""The tables of results in the READMEs, from those that `progdtd.figures` wrote.
 
-python scripts/report.py outputs/reference --controls outputs/controls --readme
+python scripts/report.py outputs/reference --controls outputs/controls --priors outputs/priors \
+    --readme
 """
 
 import argparse
@@ -30,6 +31,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="what `progdtd.figures out=` was given")
     parser.add_argument("--controls", type=Path, help="the same of models with other tail drops")
+    parser.add_argument("--priors", type=Path, help="the same of models with other priors")
     parser.add_argument("--readme", action="store_true", help="put the tables into the READMEs")
     options = parser.parse_args()
     levels = results.read_means(options.folder / "results.csv")
@@ -54,9 +56,12 @@ def main() -> None:
         report["effort"] = (
             effort(double, fitted, fitted_deltas), differences(double, fitted), at_rates(fitted)
         )  # fmt: skip
-    if options.controls:
-        controls = results.read_means(options.controls / "results.csv")
-        report["drops"] = drops(controls[controls.model.notna()])
+    for section, folder, option in (
+        ("drops", options.controls, "drop"), ("priors", options.priors, "model")
+    ):  # fmt: skip
+        if folder:
+            means = results.read_means(folder / "results.csv")
+            report[section] = beside_each_other(means[means.model.notna()], option)
     for section, tables in report.items():
         print(*tables, sep="\n\n", end="\n\n")
         if options.readme:
@@ -163,17 +168,17 @@ def overhead(ours: pd.DataFrame) -> str:
     )  # fmt: skip
 
 
-def drops(ours: pd.DataFrame) -> tuple[str, str]:
-    """The controls beside the double drop: levels of channels, then of planes."""
+def beside_each_other(ours: pd.DataFrame, option: str) -> tuple[str, str]:
+    """Models that differ in one option, as `drop`: levels of channels, then of planes."""
     kinds = dict(list(ours.groupby("kind")))
     channels, planes = [], []
-    for (lmbda, drop), curve in kinds["channels"].groupby(["lambda", "drop"]):
+    for (lmbda, choice), curve in kinds["channels"].groupby(["lambda", option]):
         points = curve.sort_values("p").drop_duplicates("bytes", keep="last").set_index("p")
         cells = (point(points.loc[p]) if p in points.index else "" for p in SHOWN)
-        channels.append((f"{lmbda:g}", f"`drop={drop}`", *cells))
-    for (lmbda, drop), curve in kinds["planes"].groupby(["lambda", "drop"]):
+        channels.append((f"{lmbda:g}", f"`{option}={choice}`", *cells))
+    for (lmbda, choice), curve in kinds["planes"].groupby(["lambda", option]):
         whole = point(curve.loc[curve.bpp.idxmax()])
-        planes.append((f"{lmbda:g}", f"`drop={drop}`", *interpolated(curve), whole))
+        planes.append((f"{lmbda:g}", f"`{option}={choice}`", *interpolated(curve), whole))
     at_p, at_rate = (f"p = {p:g}" for p in SHOWN), (f"{rate:g} bpp" for rate in RATES)
     return (
         f"{markdown.table(('λ', 'channels', *at_p), channels, 'rlr')}\n\n"

@@ -1,5 +1,6 @@
 import io
 import itertools
+import sys
 
 import numpy as np
 import pandas as pd
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from progdtd import baselines
+from progdtd.errors import UserError
 from progdtd.results import COLUMNS
 
 
@@ -114,6 +116,14 @@ def test_scans_begin_where_their_headers_end(photograph) -> None:
             scans.append((begin, position))
     assert len(scans) > 5
     assert found == scans
+
+
+def test_a_codec_without_its_plugin_is_left_out(monkeypatch, caplog) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    assert [codec.name for codec in baselines.available(["JPEG", "JPEG XL"])] == ["JPEG"]
+    assert "JPEG XL is left out: pip install pillow-jxl-plugin" in caplog.text
+    with pytest.raises(UserError, match="None of the codecs"):
+        baselines.available(["JPEG XL"])
 
 
 @pytest.mark.parametrize("name", ["JPEG 2000 (prefix)", "JPEG progressive (prefix)"])

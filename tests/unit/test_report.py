@@ -22,11 +22,12 @@ def printed(script, tables: dict[str, pd.DataFrame]) -> str:
 
 
 def test_every_table_of_the_readmes_is_what_the_script_prints(script) -> None:
-    code, output = script("report.py", PUBLISHED, "--controls", PUBLISHED.with_name("controls"))
+    more = (PUBLISHED.with_name("controls"), PUBLISHED.with_name("priors"))
+    code, output = script("report.py", PUBLISHED, "--controls", more[0], "--priors", more[1])
     assert code == 0, output
-    pages = (ROOT, PUBLISHED, PUBLISHED.with_name("controls"))
+    pages = (ROOT, PUBLISHED, *more)
     readme = "".join((page / "README.md").read_text() for page in pages)
-    for section in ("results", "others", "groups", "overhead", "effort", "drops"):
+    for section in ("results", "others", "groups", "overhead", "effort", "drops", "priors"):
         text = readme.partition(f"<!-- {section} -->")[2].partition(f"<!-- /{section} -->")[0]
         assert text.strip(), section
         assert text.strip() in output
