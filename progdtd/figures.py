@@ -65,20 +65,9 @@ def main(cfg: DictConfig) -> None:
     if not isinstance(cfg.published, bool):
         raise UserError(f"published={cfg.published} must be true or false.")
     cfg.images = str(cfg.images)  # a folder may be called 2020
-    ours, baselines = gather(cfg)
-    others = curves.codecs()
-    wanted = [*map(str, listed(cfg.codecs))]
-    if unknown := set(wanted) - set(others.codec):
-        raise UserError(f"codecs: no published curve of {', '.join(sorted(unknown))}; there are "
-                        f"{', '.join(sorted(set(others.codec)))}.")  # fmt: skip
-    others = others[others.codec.isin(wanted) & (others.metric_optimised != "ms-ssim")]
-    published = curves.progdtd() if cfg.published else curves.progdtd().iloc[:0]
-    if cfg.images != "kodak":
-        others, published = others.iloc[:0], published.iloc[:0]
-    elif (some := ours.images[ours.images != curves.IMAGES].unique()).size:
-        log.warning("Published curves are of all %d images of Kodak, and results here of %s: they "
-                    "are left out.", curves.IMAGES, ", ".join(map(str, sorted(some))))  # fmt: skip
-        others, published = others.iloc[:0], published.iloc[:0]
+    chosen = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
+    ours, baselines = gather(cfg, chosen)
+    published, others = published_curves(cfg, ours)
 
     named = f"{cfg.images[:1].upper()}{cfg.images[1:]}"
     out = Path(cfg.out)
@@ -110,13 +99,38 @@ def main(cfg: DictConfig) -> None:
                     "are not wanted.", ", ".join(p.name for p in old))  # fmt: skip
 
 
-def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+def published_curves(cfg: DictConfig, ours: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The published curves of ProgDTD and of the other codecs that can be compared with ours.
+
+    Raises:
+        UserError: no published curve of a codec asked for.
+    """
+    published, others = curves.progdtd(), curves.codecs()
+    wanted = [*map(str, listed(cfg.codecs))]
+    if unknown := set(wanted) - set(others.codec):
+        raise UserError(f"codecs: no published curve of {', '.join(sorted(unknown))}; there are "
+                        f"{', '.join(sorted(set(others.codec)))}.")  # fmt: skip
+    others = others[others.codec.isin(wanted) & (others.metric_optimised != "ms-ssim")]
+    comparable = cfg.images == "kodak"
+    if comparable and (some := ours.images[ours.images != curves.IMAGES].unique()).size:
+        log.warning("Published curves are of all %d images of Kodak, and results here of %s: they "
+                    "are left out.", curves.IMAGES, ", ".join(map(str, sorted(some))))  # fmt: skip
+        comparable = False
+    none = published.iloc[:0]
+    return (published if comparable and cfg.published else none,
+            others if comparable else others.iloc[:0])  # fmt: skip
+
+
+def gather(cfg: DictConfig, chosen: set[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Aggregated results of models and of measured codecs: of this machine, or kept from earlier.
+
+    Args:
+        cfg: the configuration.
+        chosen: those of its options that were asked for, rather than left as they are.
 
     Raises:
         UserError: there are none.
     """
-    words = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
     patterns = [*map(str, listed(cfg.runs))]
     tables = [*find(patterns, cfg.images)]
     measured = results.read(tables)
@@ -129,7 +143,7 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
         if other := results.of_other_images(pd.concat([measured, codecs])):
             log.warning("Not of the same images as the rest, so not to be compared with it: %s.",
                         "; ".join(other))  # fmt: skip
-        if len(codecs) or "baselines" in words:
+        if len(codecs) or "baselines" in chosen:
             means = results.aggregate(codecs)
             codecs = results.of_all_images(means)
             for codec, left_out in means.drop(codecs.index).groupby("codec"):
@@ -141,11 +155,11 @@ def gather(cfg: DictConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
         if len(earlier):
             log.info("No other codecs were measured here: drawing those in %s.", cfg.results)
         return ours, earlier
-    chosen = "runs" in words and "results" not in words
-    if chosen or (earlier := kept(cfg)).empty:
+    elsewhere = "runs" not in chosen or "results" in chosen
+    if not elsewhere or (earlier := kept(cfg)).empty:
         raise UserError(
             f"No results for {cfg.images} under {', '.join(patterns)}"
-            f"{'' if chosen else f', nor in {cfg.results}'}: make some "
+            f"{f', nor in {cfg.results}' if elsewhere else ''}: make some "
             "with `python -m progdtd.evaluate run=<run>`, or set runs= and images=."
         )
     log.info("No run has results here: drawing those in %s.", cfg.results)
