@@ -63,7 +63,7 @@ def test_what_a_yaml_leaves_out_is_named() -> None:
 
 
 def test_reference_recipe_is_the_papers() -> None:
-    options = composed("trainer=reference", "dataset=vimeo90k", "dataset.root=x").trainer
+    options = composed("trainer=paper", "dataset=vimeo90k", "dataset.root=x").trainer
     assert (options.lr, options.final_lr, options.warmup, options.clip) == (1e-4, 1.0, 0, None)
     assert (options.batch_size, options.resize, options.crop) == (4, 256, 256)
     assert options.steps == 525_000
@@ -73,7 +73,7 @@ def test_reference_recipe_is_the_papers() -> None:
 def test_the_papers_models_are_its_recipe() -> None:
     cfg = composed("experiment=paper", "dataset.root=x")
     assert (cfg.drop.full, cfg.drop.power, cfg.model.sigmoid) == (0, 1, True)
-    recipe = composed("trainer=reference", "dataset=vimeo90k", "dataset.root=x")
+    recipe = composed("trainer=paper", "dataset=vimeo90k", "dataset.root=x")
     assert (cfg.trainer, cfg.dataset) == (recipe.trainer, recipe.dataset)
 
 
