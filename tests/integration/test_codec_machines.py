@@ -56,13 +56,15 @@ def test_any_machine_codes_the_same_bytes_and_decodes_the_same_symbols(
         y, z = codec.analyse(photograph[:190, :250])
         np.savez(f"{name}.npz", y=y, z=z)
         Path(f"{name}.pdtd").write_bytes(codec.encode_latents(y, z, 250, 190))
-    said = {
-        name: subprocess.run(
+    children = {
+        name: subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", CHILD, *models],
-            env=os.environ | settings, capture_output=True, text=True, check=True,
-        ).stdout
+            env=os.environ | settings, stdout=subprocess.PIPE, text=True,
+        )
         for name, settings in MACHINES.items()
     }  # fmt: skip
+    said = {name: child.communicate()[0] for name, child in children.items()}
+    assert not any(child.returncode for child in children.values())
     assert codec.fingerprint.hex() in said["one thread"]
     assert len(set(said.values())) == 1, said
 
