@@ -15,11 +15,9 @@ CompressAI's own class codes the same weights at one rate. Quote the ratios of t
 """
 
 import argparse
-import multiprocessing
 import resource
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ import numpy as np
 import pandas as pd
 import readme
 import torch
+from benchmark import contestant
 from torch import Tensor
 from tqdm import tqdm
 
@@ -241,11 +240,6 @@ class Plain:
 
 contender: Ours | Plain
 """Within a contestant's process."""
-
-
-def contestant() -> ProcessPoolExecutor:
-    """A process of its own, so that neither's settings reach the other."""
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
 
 def start(kind: type, model: str | None, path: Path) -> None:

@@ -6,7 +6,6 @@ time that a run takes beside its steps: to start, to resume, to be skipped when 
 """
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 import readme
 
 from progdtd import markdown
+from progdtd.machine import cores
 
 TRAIN = [sys.executable, "-m", "progdtd.train"]
 QUIET = ["trainer.validate_every=100000", "trainer.checkpoint_every=100000", "dataset.validation=2"]
@@ -73,7 +73,7 @@ def main() -> None:
     rows = [(what, f"{taken:.1f}") for what, taken in times.items()]
     text = "\n\n".join((
         markdown.table(("", "seconds"), rows),
-        f"{len(os.sched_getaffinity(0))} cores; two workers take {two / one:.2f} of the time of "
+        f"{cores()} cores; two workers take {two / one:.2f} of the time of "
         f"one. Single runs: medians of {arguments.rounds}.",
     ))  # fmt: skip
     print(text)
