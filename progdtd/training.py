@@ -201,13 +201,18 @@ class Trainer:
         means = self.fabric.all_reduce(self.sums / (done - self.since), reduce_op="mean")
         assert isinstance(means, Tensor)
         images = (done - self.since) * self.options.batch_size * self.fabric.world_size
+        self.check(means[0].item(), done, images)
+        return means.tolist()
+
+    def check(self, loss: float, done: int, images: int = ENOUGH) -> None:
+        """Stop the run if the loss, which all processes agree on, has diverged. One of them says
+        so; the others end quietly, for if they failed it would be killed before it has."""
         try:
-            check_loss(means[0].item(), self.lowest, done, self.directory, images)
+            check_loss(loss, self.lowest, done, self.directory, images)
         except UserError:
             if self.leads:
                 raise
-            raise Requeue(0) from None  # with another code, the one that says why would be killed
-        return means.tolist()
+            raise Requeue(0) from None
 
     def report(self, done: int, pace: float, tracker: Tracker, progress: "Progress") -> None:
         """Record the means since the last report.
@@ -230,7 +235,7 @@ class Trainer:
         """Write the checkpoint that `resume` reads, unless the run has diverged by now."""
         weights = self.model.state_dict()
         if not all(value.isfinite().all() for value in weights.values()):
-            check_loss(math.nan, self.lowest, done, self.directory)
+            self.check(math.nan, done)
         if done > self.since:
             self.means(done)
         sums = self.sums.to(self.fabric.device)
