@@ -272,7 +272,7 @@ def test_folders_and_their_failures(model_file, images, command) -> None:
         (("decode", "whole.pdtd", "x.xyz"), "no image format", 1),
         (("decode", "whole.pdtd", "x.png", "--p", "2"), "within", 1),
         (("decode", "whole.pdtd", "x.png", "--level", "0"), "above 0", 2),
-        (("decode", "newer.pdtd", "x.png"), "has format 9", 4),
+        (("decode", "newer.pdtd", "x.png"), "has format version 9", 4),
         (("decode", "other.pdtd", "x.png"), "made by the model", 5),
         (("info", "photo.png"), "no ProgDTD stream", 3),
         (("strip", "photo.png", "x.gif2"), "strips are drawn as one of", 1),

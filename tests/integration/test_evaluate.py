@@ -144,7 +144,7 @@ def test_a_glob_finds_the_runs_among_what_else_is_there(command, trained, images
     assert (trained / "evaluation/images_native.csv").exists()
     assert len(list(Path("outputs/weights").iterdir())) == 1
     code, output = command("evaluate", f"run={trained.parent}/*.png", *arguments)
-    assert (code, "and files that are none" in output) == (1, True)
+    assert (code, "and files that hold no weights" in output) == (1, True)
     code, output = command("evaluate", f"run={trained.parent}/sweep.json", *arguments)
     assert (code, "not a readable checkpoint" in output) == (1, True)
 
@@ -218,7 +218,7 @@ def test_a_model_that_cannot_code_images_has_a_way(command, trained, images) -> 
         (["run=RUN", "images=images", "levels=[true]"], "p=True is not within"),
         (["run=RUN", "images=images", "levels=[]"], "levels=[] measures nothing"),
         (["run=RUN", "protocols=reference", "kinds=planes"], "by protocols=native alone"),
-        (["run=RUN", "images=images", "device=gpu"], "device=gpu: it is auto, cpu or cuda"),
+        (["run=RUN", "images=images", "device=gpu"], "device=gpu must be auto, cpu or cuda"),
         (["run=RUN", "+protocol=native"], "Did you mean protocols?"),
         (["run=[RUN,RUN/weights.safetensors]"], "would go to the same folder"),
     ],

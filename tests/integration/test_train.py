@@ -324,7 +324,7 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["dataset.scene=0"], "dataset.scene=0 must be a whole number, at least 1"),
         (["trainer.clip=-1"], "must be a number above 0, or null"),
         (["trainer.clip=0"], "must be a number above 0, or null"),
-        (["trainer.final_lr=2"], "is a part of trainer.lr: at most 1"),
+        (["trainer.final_lr=2"], "is a fraction of trainer.lr: it must be at most 1"),
         (["trainer.devices=auto"], "must be a whole number, at least 1, or the numbers of GPUs"),
         (["trainer.devices=[]"], "must be a whole number, at least 1, or the numbers of GPUs"),
         (["trainer.devices=-1"], "must be a whole number, at least 1, or the numbers of GPUs"),
