@@ -224,8 +224,9 @@ def rate_distortion(
     title: str,
 ) -> Figure:
     """MS-SSIM and PSNR over the rate, a curve for each model. Colour is lambda, or where all have
-    one, the drop or the run; marker the range and what else tells models apart. With planes, whose
-    curves are close to each other, each lambda has panels of its own and colour is the range.
+    one, the drop, the model or the run; marker the range and what else tells models apart. With
+    planes, whose curves are close to each other, each lambda has panels of its own and colour is
+    the range.
 
     Args:
         ours: aggregated results of one protocol.
@@ -239,7 +240,7 @@ def rate_distortion(
     apart = (ours.kind == "planes").any() and 1 < len(lambdas) <= MOST_COLUMNS
     apart &= ours["lambda"].notna().all()
     parts = [ours[ours["lambda"] == lmbda] for lmbda in lambdas] if apart else [ours]
-    first = ("drop", "nth", "range") if apart else ("lambda", "drop", "nth")
+    first = ("drop", "model", "nth", "range") if apart else ("lambda", "drop", "model", "nth")
     shade = next((key for key in first if ours[key].nunique() > 1), first[0])
     colours = _palette(ours[shade].dropna())
     if (alike := published["lambda"].isin(lambdas)).any():

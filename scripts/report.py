@@ -61,7 +61,8 @@ def main() -> None:
     ):  # fmt: skip
         if folder:
             means = results.read_means(folder / "results.csv")
-            report[section] = beside_each_other(means[means.model.notna()], option)
+            ours = means[means.model.notna() & (means.protocol == "native")]
+            report[section] = beside_each_other(ours, option)
     for section, tables in report.items():
         print(*tables, sep="\n\n", end="\n\n")
         if options.readme:
