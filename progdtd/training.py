@@ -9,7 +9,8 @@ import logging
 import math
 import time
 import warnings
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +175,10 @@ class Trainer:
             self.fabric.clip_gradients(
                 self.module, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False
             )
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        with products_in(self.options.precision):
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
         return torch.stack([out[name].detach() for name in SUMS])
 
     def draw(self, step: int, images: int) -> Tensor:
@@ -331,6 +333,18 @@ def make_fabric(options: DictConfig) -> Fabric:
             "auto)"
         ) from error
     return fabric
+
+
+@contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Let an optimizer multiply its matrices, of which SOAP has many, in the precision of the
+    transforms: in bfloat16, or on a GPU in TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if precision == "bf16-mixed" else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def fast_bf16(device: torch.device) -> bool:

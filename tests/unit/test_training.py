@@ -126,6 +126,23 @@ def test_p_and_images_are_not_rounded_to_the_precision_of_the_transforms(tmp_pat
     assert torch.equal(seen[0], images.float() / 255)
 
 
+@pytest.mark.parametrize(("precision", "seen"), [("32-true", "highest"), ("bf16-mixed", "medium")])
+def test_only_the_optimizers_matrices_are_multiplied_coarsely(
+    tmp_path, monkeypatch, precision, seen
+) -> None:
+    trainer = Trainer(composed(*SMOKE, f"trainer.precision={precision}"), tmp_path)
+    during, step = [], trainer.optimizer.step
+    trainer.model.register_forward_hook(
+        lambda *_: during.append(torch.get_float32_matmul_precision())
+    )
+    monkeypatch.setattr(
+        trainer.optimizer, "step",
+        lambda: during.append(torch.get_float32_matmul_precision()) or step(),
+    )  # fmt: skip
+    trainer.step(0, trainer.batches[0])
+    assert [*during, torch.get_float32_matmul_precision()] == ["highest", seen, "highest"]
+
+
 def test_the_gradient_of_the_model_alone_is_clipped(tmp_path, monkeypatch) -> None:
     trainer, norms = Trainer(composed(*SMOKE, "trainer.clip=1e-3"), tmp_path), []
     for optimizer in trainer.optimizers:
