@@ -39,21 +39,15 @@ RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 FRACTIONS = (0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-def by_pillow(stream: bytes) -> np.ndarray:
-    """Decode a file that Pillow, or a plugin of it, can read: (H, W, 3) uint8."""
-    return np.asarray(Image.open(io.BytesIO(stream)).convert("RGB"))
-
-
 @dataclass(frozen=True)
 class Baseline:
-    """A codec and the settings it is measured at.
+    """A codec that Pillow can decode, and the settings it is measured at.
 
     Args:
         name: as tables and figures show it.
         streams: yields `(p, bytes)` for an image; p in (0, 1] is the setting, ascending with the
             rate: quality / 100, target rate / 24 bpp, or the fraction of one stream.
         once: whether all of them are prefixes of one stream, coded once.
-        decode: (H, W, 3) uint8 of the bytes; OSError if they cannot be decoded.
         plugin: a module that teaches Pillow the format, of the package that `pip install` knows as
             `package`.
     """
@@ -61,7 +55,6 @@ class Baseline:
     name: str
     streams: Callable[[Image.Image], Iterator[tuple[float, bytes]]]
     once: bool = False
-    decode: Callable[[bytes], np.ndarray] = by_pillow
     plugin: str | None = None
     package: str | None = None
 
@@ -222,7 +215,7 @@ def measure(codec: Baseline, picture: np.ndarray) -> Iterator[dict]:
         if encode_s is None or not codec.once:
             encode_s = encoded - started
         try:
-            decoded = codec.decode(stream)
+            decoded = np.asarray(Image.open(io.BytesIO(stream)).convert("RGB"))
         except OSError:
             if not codec.once:
                 raise

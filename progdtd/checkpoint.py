@@ -32,7 +32,6 @@ METADATA = "progdtd"
 TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
 """What CompressAI's `update()` adds to a state dict; its size depends on the weights."""
 
-
 PICTURE = ("g_a.", "g_s.")
 """The transforms between image and latent, which models with different priors share."""
 

@@ -315,7 +315,7 @@ def make_fabric(options: DictConfig) -> Fabric:
         )
     if options.accelerator == "auto":
         options.accelerator = "cuda" if there else "cpu"
-        if gpus() and not there:
+        if not there and gpus():
             log.warning("There is a GPU here that this torch cannot use: training on the CPU.")
     where = {key: options[key] for key in ("accelerator", "strategy", "devices")}
     try:
