@@ -9,7 +9,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -184,11 +184,19 @@ def provenance() -> dict[str, Any]:
         "git_diff": _git("diff", "HEAD"),
         "git_untracked": _untracked(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: _version(name) for name in packages},
         "host": platform.node(),
         "cpu": platform.machine(),
         "cores": os.cpu_count(),
     }
+
+
+def _version(package: str) -> str | None:
+    """Of an installed package; None of one that is only on the path, as a checkout may be."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def recorded(directory: Path) -> dict[str, Any]:
