@@ -38,7 +38,7 @@ class RateDistortion(nn.Module):
             p, p_hyper: fractions of `y` and `z` to keep, B of each.
         """
         x = images.float() / 255
-        fractions = torch.tensor([p, p_hyper], dtype=torch.float64, device=x.device)
+        fractions = torch.tensor([p, p_hyper], dtype=torch.float64).to(x.device, non_blocking=True)
         out = self.model(x, *fractions, self.rounded)
         pixels = x.shape[0] * x.shape[2] * x.shape[3]
         nats = -torch.stack([likelihood.log().sum() for likelihood in out["likelihoods"].values()])

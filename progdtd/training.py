@@ -37,6 +37,7 @@ from progdtd.tracking import Tracker
 
 log = logging.getLogger(__name__)
 logging.getLogger("lightning_fabric").handlers.clear()  # it would say everything a second time
+logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # run.json has it
 warnings.filterwarnings("ignore", message="The `srun` command is available")  # nor need it be used
 
 VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -251,6 +252,7 @@ class Trainer:
         }  # fmt: skip
         checkpoint.save_checkpoint(self.directory / LAST, state)
 
+    @torch.compiler.set_stance("force_eager")  # a few images of other shapes are not worth compiling
     @torch.no_grad()
     def validate(self, done: int, tracker: Tracker) -> str:
         """Measure the held-out images over p, record the points, and say them in one line."""
@@ -286,7 +288,8 @@ class Trainer:
         path, meta = self.directory / WEIGHTS, self.meta | made
         loaded = checkpoint.Loaded(self.model.eval(), self.drop, meta)
         try:
-            meta["gains"] = gains.of(loaded, self.batches.paths, self.fabric.device)
+            with torch.compiler.set_stance("force_eager"):
+                meta["gains"] = gains.of(loaded, self.batches.paths, self.fabric.device)
         except Exception as error:  # a model without exact form, a GPU without memory left
             log.warning("%s has no gains, and so no levels of planes: %s", path, error)
         checkpoint.save_weights(path, self.model, meta)
