@@ -181,7 +181,7 @@ def provenance() -> dict[str, Any]:
     )  # fmt: skip
     return {
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_diff": _git("diff", "HEAD"),
+        "git_diff": _git("diff", "HEAD", "--", ":/", ":(exclude,top)outputs"),
         "git_untracked": _untracked(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages},

@@ -37,7 +37,7 @@ from progdtd.tracking import Tracker
 
 log = logging.getLogger(__name__)
 logging.getLogger("lightning_fabric").handlers.clear()  # it would say everything a second time
-logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # run.json has it
+logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message="The `srun` command is available")  # nor need it be used
 
 VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -252,7 +252,7 @@ class Trainer:
         }  # fmt: skip
         checkpoint.save_checkpoint(self.directory / LAST, state)
 
-    @torch.compiler.set_stance("force_eager")  # a few images of other shapes are not worth compiling
+    @torch.compiler.set_stance("force_eager")  # for a few images of other shapes
     @torch.no_grad()
     def validate(self, done: int, tracker: Tracker) -> str:
         """Measure the held-out images over p, record the points, and say them in one line."""

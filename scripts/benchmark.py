@@ -30,13 +30,14 @@ from PIL import Image
 from pytorch_msssim import ms_ssim, ssim
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
+from tqdm import tqdm
 
 from progdtd import data, markdown, protocols
 from progdtd.machine import keep_freed_memory
 from progdtd.models import ProgressiveHyperprior
 from progdtd.paths import CONF
 from progdtd.tail_drop import P_LEVELS, TailDrop
-from progdtd.training import Trainer, fast_bf16
+from progdtd.training import Trainer, device_name, fast_bf16
 
 PIXELS = 256 * 256
 
@@ -69,12 +70,12 @@ def compare(arguments: argparse.Namespace) -> str:
         recipe += ["dataset=folder", f"dataset.root='{arguments.images.resolve()}'"]
     with contestant() as ours, contestant() as with_adam, contestant() as plain:
         for process, overrides in ((ours, []), (with_adam, ["trainer/optimizer=adam"])):
-            process.submit(keep_freed_memory).result()
-            process.submit(start, our_training, recipe + overrides).result()
-        plain.submit(start, plain_training, training, device).result()
+            process.submit(keep_freed_memory)
+            process.submit(start, our_training, recipe + overrides)
+        plain.submit(start, plain_training, training, device)
         *trained, usual = rounds(arguments.rounds, arguments.steps, ours, with_adam, plain)
-        ours.submit(start, our_evaluation, kodak, device).result()
-        plain.submit(start, plain_evaluation, kodak, device).result()
+        ours.submit(start, our_evaluation, kodak, device)
+        plain.submit(start, plain_evaluation, kodak, device)
         evaluated = rounds(arguments.rounds, arguments.evaluated, ours, plain)
     rates = {
         "training, 256×256 images a second": (trained[0], usual),
@@ -85,7 +86,8 @@ def compare(arguments: argparse.Namespace) -> str:
             for what, (our, its) in rates.items()]  # fmt: skip
     return "\n\n".join((
         markdown.table(("", "this project", "plain", "ratio"), rows),
-        f"Medians of {arguments.rounds} rounds in turn; torch {torch.__version__}, {device}, "
+        f"Medians of {arguments.rounds} rounds in turn; torch {torch.__version__}, "
+        f"{device_name(torch.device(device))}, "
         f"{torch.get_num_threads()} threads, bf16 "
         f"{'on' if fast_bf16(torch.device(device)) else 'off'}, "
         f"{matrix_rate(device):.0f} GFLOP/s in a float32 matrix product.",
@@ -117,12 +119,12 @@ def proceed(count: int) -> float:
 
 def rounds(count: int, pieces: int, *contestants: ProcessPoolExecutor) -> list[float]:
     """Median rates of each contestant over rounds in turn, after a first, uncounted one."""
+    turns = [*itertools.product(range(count + 1), range(len(contestants)))]
     measured: list[list[float]] = [[] for _ in contestants]
-    for index in range(count + 1):
-        for rates, process in zip(measured, contestants, strict=True):
-            rate = process.submit(proceed, pieces).result()
-            if index:
-                rates.append(rate)
+    for index, which in tqdm(turns, "measuring", unit="turn", disable=None):
+        rate = contestants[which].submit(proceed, pieces).result()
+        if index:
+            measured[which].append(rate)
     return [statistics.median(rates) for rates in measured]
 
 

@@ -1,5 +1,6 @@
 import json
 import subprocess
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 from omegaconf import OmegaConf
@@ -80,6 +81,31 @@ def test_a_record_has_the_code_that_git_does_not_know(tmp_path, monkeypatch) -> 
     assert run.provenance()["git_untracked"] == {
         "conf/model/mine.yaml": "name: mine", "progdtd/models/mine.py": "class Mine: ..."
     }  # fmt: skip
+
+
+def test_a_record_has_what_changed_since_the_commit_but_no_results(tmp_path, monkeypatch) -> None:
+    git = ("git", "-C", tmp_path, "-c", "user.name=t", "-c", "user.email=t@example.org")
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "progdtd" / "run.py"))
+    changed = [tmp_path / name for name in ("progdtd/run.py", "pyproject.toml", "outputs/a.csv")]
+    subprocess.run([*git, "init", "-q"], check=True)
+    for path in changed:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("before")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "."], check=True)
+    assert run.provenance()["git_diff"] is None
+    for path in changed:
+        path.write_text("after")
+    diff = run.provenance()["git_diff"]
+    assert [name in diff for name in ("run.py", "pyproject.toml", "a.csv")] == [True, True, False]
+
+
+def test_a_record_names_packages_that_are_not_installed(monkeypatch) -> None:
+    def unknown(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(run, "version", unknown)
+    assert set(run.provenance()["packages"].values()) == {None}
 
 
 def test_a_file_written_anew_keeps_its_mode(tmp_path) -> None:

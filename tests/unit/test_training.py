@@ -117,7 +117,7 @@ def test_p_and_images_are_not_rounded_to_the_precision_of_the_transforms(tmp_pat
     """bfloat16 has no number between 0.4980 and 0.5; of 12 channels, these keep 6 and 7."""
     trainer, rates = Trainer(composed(*SMOKE, "trainer.precision=bf16-mixed"), tmp_path), []
     lively(trainer.model)
-    images = torch.full((1, 3, 128, 128), 77, dtype=torch.uint8)
+    images = trainer.fabric.to_device(torch.full((1, 3, 128, 128), 77, dtype=torch.uint8))
     seen = []
     trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     for p in (0.4999, 0.5):
@@ -141,6 +141,17 @@ def test_only_the_optimizers_matrices_are_multiplied_coarsely(
     )  # fmt: skip
     trainer.step(0, trainer.batches[0])
     assert [*during, torch.get_float32_matmul_precision()] == ["highest", seen, "highest"]
+
+
+@pytest.mark.slow
+def test_what_is_compiled_is_compiled_for_training_alone(tmp_path) -> None:
+    cfg = composed(*SMOKE, "trainer.compile=true", "trainer.steps=2", "trainer.validate_every=1")
+    trainer = Trainer(cfg, tmp_path)
+    trainer.step(0, trainer.batches[0])
+    compiled = torch._dynamo.utils.counters["frames"]["total"]
+    trainer.fit()
+    assert (tmp_path / "weights.safetensors").exists()
+    assert 0 < compiled == torch._dynamo.utils.counters["frames"]["total"]
 
 
 def test_the_gradient_of_the_model_alone_is_clipped(tmp_path, monkeypatch) -> None:
