@@ -6,6 +6,7 @@ since its last checkpoint.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -164,24 +165,22 @@ def slots(workers: int | None, threads: int | None, per_gpu: bool) -> list[dict[
     Args:
         workers: how many; None: one for each GPU with `per_gpu`, else one.
         threads: CPU threads of each; None: an equal share of the cores.
-        per_gpu: whether each has a GPU to itself.
+        per_gpu: whether each gets a GPU, in turn: more workers than GPUs share them.
 
     Raises:
-        UserError: numbers that cannot be, or fewer GPUs than workers.
+        UserError: numbers that cannot be, or no GPU for them.
     """
     for key, value in (("workers", workers), ("threads", threads)):
         if not (value is None or whole(value, 1)):
             raise UserError(f"launcher.{key}={value} must be a whole number above 0, or null.")
     devices = gpus() if per_gpu else []
-    if per_gpu and len(devices) < (workers or 1):
+    if per_gpu and not devices:
         raise UserError(
-            f"launcher=gpus has {workers} workers for {len(devices)} GPUs: "
-            f"give launcher.workers={len(devices)} or less."
-            if devices
-            else "launcher=gpus: there is no GPU here (`nvidia-smi` finds none, or "
-            "CUDA_VISIBLE_DEVICES is empty). Use launcher=local."
+            "launcher=gpus: there is no GPU here (`nvidia-smi` finds none, or CUDA_VISIBLE_DEVICES "
+            "is empty). Use launcher=local."
         )
     count = workers or len(devices) or 1
     share = threads or max(1, cores() // count)
     each = {"OMP_NUM_THREADS": str(share), "MKL_NUM_THREADS": str(share)}
-    return [each | ({"CUDA_VISIBLE_DEVICES": devices[i]} if per_gpu else {}) for i in range(count)]
+    own = itertools.cycle([{"CUDA_VISIBLE_DEVICES": name} for name in devices] or [{}])
+    return [each | device for device in itertools.islice(own, count)]

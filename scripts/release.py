@@ -1,12 +1,13 @@
 """Weights to hand on, with a card: `python scripts/release.py RUN... --to outputs/reference`.
 
-For each run `<to>/<run>/` gets its weights at half the size, its config and a card that says how it
-was made. The transforms are rounded to half precision, the frequency tables are made anew, and
-nothing is written if any level of the images decodes to a picture that is worse by more than
-0.01 dB on average. The released model has a fingerprint of its own.
+For each run `<to>/<run>/` gets its weights at half the size, its config, its tables of training and
+a card that says how it was made. The transforms are rounded to half precision, the frequency tables
+are made anew, and nothing is written if any level of the images decodes to a picture that is worse
+by more than 0.01 dB on average. The released model has a fingerprint of its own.
 """
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from progdtd.fingerprint import build_tables
 from progdtd.metrics import psnr
 
 TOLERANCE_DB = 0.01
+TABLES = ("metrics.csv", "validation.csv")
 
 
 def main() -> None:
@@ -45,7 +47,7 @@ def main() -> None:
 
 
 def release(directory: Path, out: Path, images: Path | None) -> None:
-    """Write the rounded weights of a run, its config and its card.
+    """Write the rounded weights of a run, its config, its tables and its card.
 
     Raises:
         UserError: rounding costs too much, the run is not finished, `out` is the run itself, or
@@ -85,6 +87,9 @@ def release(directory: Path, out: Path, images: Path | None) -> None:
     size = f"{weights.stat().st_size / 1e6:.1f} MB, fingerprint {after.fingerprint.hex()}"
     cost = f"half precision costs {worst:+.4f} dB at the worst level"
     write_aside(out / run.CONFIG, lambda aside: OmegaConf.save(config, aside))
+    for table in (directory / name for name in TABLES):
+        if table.exists():
+            write_aside(out / table.name, lambda aside, table=table: shutil.copyfile(table, aside))
     text = card(directory, config, f"{size}; {cost}")
     write_aside(out / "README.md", lambda aside: aside.write_text(text))
     print(f"{weights}: {size}; {cost}")

@@ -400,6 +400,8 @@ def test_released_weights_are_half_as_large_and_code_alike(
     assert f"| {trained.parent.name} | 6 | 12 | " in card
     assert "hyperprior, N = 32, M = 48" in card
     assert "u^2 of uniform u" in card
+    for table in ("metrics.csv", "validation.csv"):
+        assert (released / table).read_bytes() == (trained.parent / table).read_bytes()
     pictures = []
     for model in (str(trained), str(half)):
         assert command("codec.__main__", "encode", photo, "a.pdtd", "--model", model)[0] == 0

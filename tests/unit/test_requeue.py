@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from progdtd.processes import gpus
 from progdtd.requeue import Requeue, StopSignals
 
 WAITING = "import time; from progdtd.requeue import end_with_parent; end_with_parent(); " \
@@ -49,11 +48,3 @@ def test_ctrl_c_is_an_interrupt_but_where_another_process_leads(code, error) -> 
         with pytest.raises(error) as raised:
             stop.obey(code)
     assert getattr(raised.value, "code", 0) == 0
-
-
-@pytest.mark.parametrize(
-    ("visible", "names"), [("0,3", ["0", "3"]), ("", []), ("-1", []), ("NoDevFiles", [])]
-)
-def test_gpus_are_those_that_are_visible(monkeypatch, visible, names) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpus() == names

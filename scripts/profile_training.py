@@ -1,0 +1,119 @@
+"""Where the time of a training step goes, beside the least that its arithmetic takes.
+
+python scripts/profile_training.py trainer=gpu trainer.batch_size=64 dataset=folder dataset.root=DIR
+
+Takes the words of `python -m progdtd.train`. The parts are timed one by one, each alone, so that
+they need not add up to the step, in which a GPU works while Python goes on. The floor is the step's
+floating-point operations, counted, over the rate of a large matrix product in the same precision.
+"""
+
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from torch.utils.flop_counter import FlopCounterMode
+
+from progdtd import data, markdown
+from progdtd.errors import UserError
+from progdtd.machine import keep_freed_memory
+from progdtd.paths import CONF
+from progdtd.training import Trainer, device_name, products_in
+
+SIDE = 4096
+"""Of the matrices whose product shows what the hardware gives."""
+
+CALLS = 10
+"""Of a part, between two looks at the clock."""
+
+
+def main() -> None:
+    if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv):
+        sys.exit(__doc__)
+    keep_freed_memory()
+    torch.backends.cudnn.benchmark = True
+    try:
+        with initialize_config_dir(CONF, version_base="1.3"):
+            cfg = compose("train", sys.argv[1:])
+        with tempfile.TemporaryDirectory() as directory:
+            print(report(Trainer(cfg, Path(directory)), cfg.dataset.workers))
+    except (HydraException, UserError) as error:
+        sys.exit(str(error))
+
+
+def report(trainer: Trainer, workers: int | None) -> str:
+    """Time the parts of a trainer's step; returns the result as Markdown."""
+    loader = iter(data.loader(trainer.batches, range(1_000_000), workers))
+    steps, device = itertools.count(), trainer.fabric.device
+    images = trainer.fabric.to_device(next(loader)).contiguous(memory_format=trainer.layout)
+    p, p_hyper = (part.tolist() for part in trainer.drop.fractions(trainer.draw(0, len(images))))
+
+    def forward() -> dict[str, torch.Tensor]:
+        return trainer.module(images, p, p_hyper)
+
+    def gradients() -> None:
+        out = forward()
+        trainer.fabric.backward(out["loss"] + out["aux"])
+
+    def update() -> None:
+        with products_in(trainer.options.precision):
+            for optimizer in trainer.optimizers:
+                optimizer.step()
+
+    counter = FlopCounterMode(display=False)
+    with counter, torch.compiler.set_stance("force_eager"):
+        gradients()
+    parts = {
+        "the whole step": lambda: trainer.step(next(steps), next(loader)),
+        "reading a batch": lambda: next(loader),
+        "forward": forward,
+        "forward and backward": gradients,
+        "optimizers": update,
+    }
+    times = {what: seconds(part, device) for what, part in parts.items()}
+    dtype = torch.bfloat16 if trainer.options.precision == "bf16-mixed" else torch.float32
+    rate, batch = matrix_rate(device, dtype), trainer.options.batch_size
+    times["floor of forward and backward"] = counter.get_total_flops() / rate
+    rows = [(what, f"{1e3 * value:.1f}") for what, value in times.items()]
+    return "\n\n".join((
+        markdown.table(("", "ms"), rows),
+        f"{batch / times['the whole step']:.0f} crops of {trainer.options.crop}x"
+        f"{trainer.options.crop} a second, {batch} a step; torch {torch.__version__}, "
+        f"{device_name(device)}, {counter.get_total_flops() / 1e9:.0f} GFLOP a step, "
+        f"{rate / 1e12:.2f} TFLOP/s in a matrix product of {str(dtype).removeprefix('torch.')}.",
+    ))  # fmt: skip
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call among so many that they take a second or more, after three uncounted."""
+    for _ in range(3):
+        work()
+    calls, spent, started = 0, 0.0, synchronised(device)
+    while spent < 1:
+        for _ in range(CALLS):
+            work()
+        calls += CALLS
+        spent = synchronised(device) - started
+    return spent / calls
+
+
+def synchronised(device: torch.device) -> float:
+    """The time at which the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """What the hardware gives: floating-point operations a second of a large matrix product."""
+    a = torch.randn(SIDE, SIDE, device=device, dtype=dtype)
+    return 2 * SIDE**3 / seconds(lambda: a @ a, device)
+
+
+if __name__ == "__main__":
+    main()
