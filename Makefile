@@ -16,6 +16,8 @@ help:  ## show this list
 install: $(INSTALLED)  ## create the environment in .venv
 
 $(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13) and \
+	  "Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV): some minutes, mostly PyTorch."
 	$(RUN) -m pip install -q --disable-pip-version-check -e ".[dev]"

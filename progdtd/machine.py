@@ -4,15 +4,18 @@ import ctypes
 import os
 import sys
 
+SHARE = "PROGDTD_CORES"
+"""Environment variable with the number of cores that are a job's share."""
+
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 LARGEST = 2**31 - 1
 
 
 def cores() -> int:
-    """The CPU cores that this process may run on, where the system tells; else all."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The CPU cores that this process may run on, where the system tells, else all; of a job of a
+    sweep on one machine, its share of them."""
+    may = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(may, int(os.environ.get(SHARE, may)))
 
 
 def keep_freed_memory() -> None:

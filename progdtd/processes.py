@@ -20,7 +20,7 @@ from pathlib import Path
 
 from progdtd import run
 from progdtd.errors import UserError
-from progdtd.machine import cores
+from progdtd.machine import SHARE, cores
 from progdtd.options import whole
 from progdtd.requeue import CODE, LAUNCHER, StopSignals
 
@@ -181,6 +181,6 @@ def slots(workers: int | None, threads: int | None, per_gpu: bool) -> list[dict[
         )
     count = workers or len(devices) or 1
     share = threads or max(1, cores() // count)
-    each = {"OMP_NUM_THREADS": str(share), "MKL_NUM_THREADS": str(share)}
+    each = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", SHARE), str(share))
     own = itertools.cycle([{"CUDA_VISIBLE_DEVICES": name} for name in devices] or [{}])
     return [each | device for device in itertools.islice(own, count)]

@@ -179,15 +179,24 @@ def provenance() -> dict[str, Any]:
         "progdtd", "torch", "compressai", "pytorch-optimizer", "lightning-fabric", "numpy",
         "pillow", "hydra-core",
     )  # fmt: skip
-    return {
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_diff": _git("diff", "HEAD", "--", ":/", ":(exclude,top)outputs"),
-        "git_untracked": _untracked(),
+    return _code() | {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages},
         "host": platform.node(),
         "cpu": platform.machine(),
         "cores": os.cpu_count(),
+    }
+
+
+def _code() -> dict[str, Any]:
+    """The commit of the source tree and what differs from it, unless git does not know this tree,
+    as within an environment that lies in somebody's own repository."""
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return {"git_commit": None, "git_diff": None, "git_untracked": {}}
+    return {
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_diff": _git("diff", "HEAD", "--", ":/", ":(exclude,top)outputs"),
+        "git_untracked": _untracked(),
     }
 
 
@@ -317,7 +326,9 @@ def _git(*arguments: str) -> str | None:
     """Output of a git command in the source tree, None outside a repository."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=30, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None

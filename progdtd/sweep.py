@@ -105,17 +105,24 @@ def check_mode(cfg: DictConfig) -> None:
     """Warn of a launcher without a sweep, refuse a sweep that would start itself again.
 
     Raises:
-        UserError: several devices in a sweep that runs inside one process.
+        UserError: several devices in a sweep that runs inside one process, or on one GPU each.
     """
-    hydra = HydraConfig.get()
-    sweeps, basic = hydra.mode == RunMode.MULTIRUN, cfg.launcher.name == "basic"
-    if not sweeps and not basic and LAUNCHER not in os.environ:
-        log.warning("launcher=%s has no effect without -m.", cfg.launcher.name)
+    launched, launcher = LAUNCHER in os.environ, cfg.launcher.name
+    sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
+    if not sweeps and launcher != "basic" and not launched:
+        log.warning("launcher=%s has no effect without -m.", launcher)
     devices = cfg.trainer.devices
-    if sweeps and basic and (devices if isinstance(devices, int) else len(devices)) > 1:
+    if (devices if isinstance(devices, int) else len(devices)) <= 1:
+        return
+    if sweeps and launcher == "basic":
         raise UserError(
-            f"trainer.devices={cfg.trainer.devices} in a sweep needs a launcher that gives each "
-            "run a process: add launcher=local (or gpus, slurm, ray)."
+            f"trainer.devices={devices} in a sweep needs a launcher that gives each run a process: "
+            "add launcher=local (or slurm, ray)."
+        )
+    if launched and launcher == "gpus":
+        raise UserError(
+            f"trainer.devices={devices}: launcher=gpus gives each run one GPU. Runs that each have "
+            "several, one after another: launcher=local launcher.workers=1."
         )
 
 

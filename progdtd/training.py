@@ -59,15 +59,21 @@ def train(cfg: DictConfig, directory: Path) -> None:
         directory: the run's, held by this process; the finished weights end up in it.
 
     Raises:
-        UserError: options or data that cannot be, a diverging loss, a disk that is full.
+        UserError: options or data that cannot be, a diverging loss, a disk or a GPU that is full.
         Requeue: a signal asked for the end; a checkpoint was saved.
     """
     keep_freed_memory()
     torch.backends.cudnn.benchmark = True  # as all crops are of one size
-    trainer = Trainer(copy.deepcopy(cfg), directory)  # which settles what is `auto`
-    if trainer.leads:
-        run.claim(directory, cfg)
-    trainer.fit()
+    try:
+        trainer = Trainer(copy.deepcopy(cfg), directory)  # which settles what is `auto`
+        if trainer.leads:
+            run.claim(directory, cfg)
+        trainer.fit()
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"The GPU's memory is full ({first_line(error)}). Use fewer images a step "
+            "(trainer.batch_size), or fewer runs at a time (launcher.workers)."
+        ) from error
 
 
 class Trainer:
@@ -143,8 +149,9 @@ class Trainer:
                 done = step + 1
                 last = done == options.steps
                 if last or done % options.log_every == 0:
+                    means = self.means(done)  # for which a GPU has to be done
                     pace = (done - begun) / (time.monotonic() - mark)
-                    self.report(done, pace, tracker, progress)
+                    self.report(done, means, pace, tracker, progress)
                     self.sums, self.since = torch.zeros(len(SUMS)), done
                     begun, mark = done, time.monotonic()
                 if last or done % options.validate_every == 0:
@@ -217,13 +224,16 @@ class Trainer:
                 raise
             raise Requeue(0) from None
 
-    def report(self, done: int, pace: float, tracker: Tracker, progress: "Progress") -> None:
+    def report(
+        self, done: int, means: list[float], pace: float, tracker: Tracker, progress: "Progress"
+    ) -> None:
         """Record the means since the last report.
 
         Args:
+            means: of the values that `SUMS` names.
             pace: steps per second.
         """
-        loss, bpp, mse, aux = self.means(done)
+        loss, bpp, mse, aux = means
         self.lowest = min(self.lowest, loss)
         if not self.leads:
             return

@@ -25,10 +25,10 @@ def main() -> None:
     try:
         runs = [path for path in options.runs if path.is_dir() or not path.exists()]
         rows = {str(directory): last(directory) for directory in runs}
-        measured = {what_is_measured(directory) for directory in runs}
+        lambdas, held_out = zip(*map(what_is_measured, runs), strict=True)
     except UserError as error:
         sys.exit(str(error))
-    if len(measured) > 1:
+    if len({*lambdas}) > 1 or len({*held_out} - {()}) > 1:
         print("Not to be compared: these runs differ in lambda or in their held-out images.",
               file=sys.stderr)  # fmt: skip
     levels = sorted({p for points in rows.values() for p in points})
@@ -37,8 +37,8 @@ def main() -> None:
     print(markdown.table(header, cells))
 
 
-def what_is_measured(directory: Path) -> tuple[str, ...]:
-    """The lambda and the held-out images of a run.
+def what_is_measured(directory: Path) -> tuple[float, tuple[str, ...]]:
+    """The lambda and the held-out images of a run; none where it does not say, as one released.
 
     Raises:
         UserError: it has no config.
@@ -47,7 +47,7 @@ def what_is_measured(directory: Path) -> tuple[str, ...]:
         lmbda = OmegaConf.load(directory / run.CONFIG)["lambda"]
     except (OSError, KeyError) as error:
         raise UserError(f"{directory} is no run: it has no {run.CONFIG}.") from error
-    return f"{lmbda:g}", *map(str, run.recorded(directory).get("held_out", []))
+    return lmbda, tuple(run.recorded(directory).get("held_out", []))
 
 
 def last(directory: Path) -> dict[float, str]:

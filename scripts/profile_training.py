@@ -3,8 +3,9 @@
 python scripts/profile_training.py trainer=gpu trainer.batch_size=64 dataset=folder dataset.root=DIR
 
 Takes the words of `python -m progdtd.train`. The parts are timed one by one, each alone, so that
-they need not add up to the step, in which a GPU works while Python goes on. The floor is the step's
-floating-point operations, counted, over the rate of a large matrix product in the same precision.
+they need not add up to the step, in which a GPU works while Python goes on. The floor is that of
+the model alone: its floating-point operations, forward and backward, counted, over the rate of a
+large matrix product in the same precision.
 """
 
 import itertools
@@ -20,6 +21,7 @@ from hydra.errors import HydraException
 from torch.utils.flop_counter import FlopCounterMode
 
 from progdtd import data, markdown
+from progdtd.check import check
 from progdtd.errors import UserError
 from progdtd.machine import keep_freed_memory
 from progdtd.paths import CONF
@@ -33,13 +35,15 @@ CALLS = 10
 
 
 def main() -> None:
-    if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv):
-        sys.exit(__doc__)
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        return
     keep_freed_memory()
     torch.backends.cudnn.benchmark = True
     try:
         with initialize_config_dir(CONF, version_base="1.3"):
             cfg = compose("train", sys.argv[1:])
+        check(cfg)
         with tempfile.TemporaryDirectory() as directory:
             print(report(Trainer(cfg, Path(directory)), cfg.dataset.workers))
     except (HydraException, UserError) as error:
@@ -84,7 +88,7 @@ def report(trainer: Trainer, workers: int | None) -> str:
         markdown.table(("", "ms"), rows),
         f"{batch / times['the whole step']:.0f} crops of {trainer.options.crop}x"
         f"{trainer.options.crop} a second, {batch} a step; torch {torch.__version__}, "
-        f"{device_name(device)}, {counter.get_total_flops() / 1e9:.0f} GFLOP a step, "
+        f"{device_name(device)}, {counter.get_total_flops() / 1e9:.0f} GFLOP forward and backward, "
         f"{rate / 1e12:.2f} TFLOP/s in a matrix product of {str(dtype).removeprefix('torch.')}.",
     ))  # fmt: skip
 

@@ -11,7 +11,7 @@
 #   done
 set -euo pipefail
 cd "$(dirname "$0")/.."
-CHUNK=${CHUNK:-540} BASE=${BASE:-60000} FINE=${FINE:-20000} PYTHON=${PYTHON:-python}
+CHUNK=${CHUNK:-540} BASE=${BASE:-20000} FINE=${FINE:-5000} PYTHON=${PYTHON:-python}
 ends=$(($(date +%s) + CHUNK))
 
 train() {

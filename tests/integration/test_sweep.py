@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 from progdtd import run, status
 from progdtd.checkpoint import parameters
+from progdtd.requeue import LAUNCHER
 
 GROUP = "outputs/smoke"
 LONG = ("trainer.steps=100000", "trainer.checkpoint_every=100000", "trainer.validate_every=100000")
@@ -422,10 +423,14 @@ def test_two_processes_stop_together(command) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_of_runs_of_two_processes(command) -> None:
+def test_a_sweep_of_runs_of_two_processes(command, monkeypatch) -> None:
     code, output = command("train", "-m", "experiment=smoke", *DDP)
     assert code == 1
     assert "add launcher=local" in output
+    monkeypatch.setenv(LAUNCHER, str(os.getpid()))
+    code, output = command("train", "experiment=smoke", *DDP, "launcher=gpus")
+    assert (code, "launcher=gpus gives each run one GPU" in output) == (1, True), output
+    monkeypatch.delenv(LAUNCHER)
     one = ("launcher=local", "launcher.workers=1", "group=sweep")
     code, output = command("train", "-m", "experiment=smoke", *DDP, *one)
     assert code == 0, output

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -41,8 +42,27 @@ def test_trainings_are_compared_by_their_last_validations(script) -> None:
     assert "Not to be compared" not in output
     code, output = script("compare.py", "one", "other")
     assert (code, "Not to be compared: these runs differ in lambda" in output) == (0, True), output
+    Path("other/config.yaml").write_text("lambda: 0.1")
+    for held_out, said in (("a.png", False), ("b.png", True)):  # the first beside one released
+        Path("other/run.json").write_text(json.dumps({"held_out": [held_out]}))
+        code, output = script("compare.py", "one", "other")
+        assert (code, "Not to be compared" in output) == (0, said), output
+        Path("one/run.json").write_text(json.dumps({"held_out": ["a.png"]}))
     for name, said in (("new", "new has not been validated yet"), ("none", "none has no valid")):
         code, output = script("compare.py", "one", name)
+        assert (code, said in output) == (1, True), output
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_step_are_timed(script) -> None:
+    code, output = script("profile_training.py", "experiment=smoke")
+    assert code == 0, output
+    parts = ("the whole step", "reading a batch", "forward", "forward and backward", "optimizers",
+             "floor of forward and backward")  # fmt: skip
+    for part in parts:
+        assert re.search(rf"^\| {part} \| \d+\.\d \|$", output, re.MULTILINE), output
+    for word, said in (("lambda=-1", "lambda=-1"), ("trainr=gpu", "Could not override 'trainr'")):
+        code, output = script("profile_training.py", word)
         assert (code, said in output) == (1, True), output
 
 

@@ -1,7 +1,10 @@
 """Where the jobs of a sweep on one machine run."""
 
+import os
+
 import pytest
 
+from progdtd import machine, processes
 from progdtd.processes import gpus, slots
 
 
@@ -23,3 +26,13 @@ def test_jobs_take_gpus_in_turn_and_share_them_if_there_are_more(
     environments = slots(workers, None, per_gpu=True)
     assert [one["CUDA_VISIBLE_DEVICES"] for one in environments] == [*named]
     assert not any("CUDA_VISIBLE_DEVICES" in one for one in slots(workers, 1, per_gpu=False))
+
+
+def test_a_job_has_its_share_of_the_cores(monkeypatch) -> None:
+    monkeypatch.setattr(processes, "cores", lambda: 16)
+    (environment, *_) = slots(6, None, per_gpu=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
+    assert machine.cores() == 16
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert (machine.cores(), environment["OMP_NUM_THREADS"]) == (2, "2")

@@ -74,10 +74,14 @@ def test_a_record_has_the_code_that_git_does_not_know(tmp_path, monkeypatch) -> 
     for name, text in {
         ".gitignore": "ignored.py", "progdtd/models/mine.py": "class Mine: ...",
         "conf/model/mine.yaml": "name: mine", "progdtd/ignored.py": "", "elsewhere.py": "",
+        "progdtd/run.py": "",
     }.items():  # fmt: skip
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    unknown = {"git_commit": None, "git_diff": None, "git_untracked": {}}
+    assert run.provenance() | unknown == run.provenance(), "somebody else's repository"
+    subprocess.run(["git", "-C", tmp_path, "add", "progdtd/run.py"], check=True)
     assert run.provenance()["git_untracked"] == {
         "conf/model/mine.yaml": "name: mine", "progdtd/models/mine.py": "class Mine: ..."
     }  # fmt: skip
@@ -95,7 +99,7 @@ def test_a_record_has_what_changed_since_the_commit_but_no_results(tmp_path, mon
     subprocess.run([*git, "commit", "-qm", "."], check=True)
     assert run.provenance()["git_diff"] is None
     for path in changed:
-        path.write_text("after")
+        path.write_bytes(b"caf\xe9")
     diff = run.provenance()["git_diff"]
     assert [name in diff for name in ("run.py", "pyproject.toml", "a.csv")] == [True, True, False]
 

@@ -14,6 +14,7 @@ from progdtd.training import (
     learning_rate,
     make_fabric,
     seed_step,
+    train,
     warn_of_precision,
 )
 
@@ -141,6 +142,15 @@ def test_only_the_optimizers_matrices_are_multiplied_coarsely(
     )  # fmt: skip
     trainer.step(0, trainer.batches[0])
     assert [*during, torch.get_float32_matmul_precision()] == ["highest", seen, "highest"]
+
+
+def test_a_full_gpu_ends_with_what_to_do(tmp_path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore")
+
+    monkeypatch.setattr(Trainer, "step", full)
+    with pytest.raises(UserError, match=r"2.00 GiB\). Use fewer images a step .trainer.batch_size"):
+        train(composed(*SMOKE), tmp_path)
 
 
 @pytest.mark.slow
