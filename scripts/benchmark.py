@@ -27,6 +27,7 @@ from compressai.models.google import ScaleHyperprior
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
+from profile_training import matrix_rate
 from pytorch_msssim import ms_ssim, ssim
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -90,7 +91,8 @@ def compare(arguments: argparse.Namespace) -> str:
         f"{device_name(torch.device(device))}, "
         f"{torch.get_num_threads()} threads, bf16 "
         f"{'on' if fast_bf16(torch.device(device)) else 'off'}, "
-        f"{matrix_rate(device):.0f} GFLOP/s in a float32 matrix product.",
+        f"{matrix_rate(torch.device(device), torch.float32) / 1e9:.0f} GFLOP/s in a float32 matrix "
+        "product.",
     ))  # fmt: skip
 
 
@@ -126,17 +128,6 @@ def rounds(count: int, pieces: int, *contestants: ProcessPoolExecutor) -> list[f
         if index:
             measured[which].append(rate)
     return [statistics.median(rates) for rates in measured]
-
-
-def matrix_rate(device: str) -> float:
-    """What the hardware gives: GFLOP/s of a large matrix product."""
-    a = torch.rand(2048, 2048, device=device)
-    best = math.inf
-    for _ in range(6):
-        started = time.perf_counter()
-        (a @ a)[0, 0].item()
-        best = min(best, time.perf_counter() - started)
-    return 2 * 2048**3 / best / 1e9
 
 
 def lively(model: ProgressiveHyperprior) -> ProgressiveHyperprior:

@@ -82,14 +82,17 @@ def report(trainer: Trainer, workers: int | None) -> str:
     times = {what: seconds(part, device) for what, part in parts.items()}
     dtype = torch.bfloat16 if trainer.options.precision == "bf16-mixed" else torch.float32
     rate, batch = matrix_rate(device, dtype), trainer.options.batch_size
-    times["floor of forward and backward"] = counter.get_total_flops() / rate
+    flops, crop = counter.get_total_flops(), trainer.options.crop
+    times["floor of forward and backward"] = flops / rate
     rows = [(what, f"{1e3 * value:.1f}") for what, value in times.items()]
+    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0
     return "\n\n".join((
         markdown.table(("", "ms"), rows),
-        f"{batch / times['the whole step']:.0f} crops of {trainer.options.crop}x"
-        f"{trainer.options.crop} a second, {batch} a step; torch {torch.__version__}, "
-        f"{device_name(device)}, {counter.get_total_flops() / 1e9:.0f} GFLOP forward and backward, "
-        f"{rate / 1e12:.2f} TFLOP/s in a matrix product of {str(dtype).removeprefix('torch.')}.",
+        f"{batch / times['the whole step']:.0f} crops of {crop}x{crop} a second, {batch} a step; "
+        f"torch {torch.__version__}, {device_name(device)}"
+        f"{f' ({peak:.1f} GiB of its memory)' if peak else ''}, {flops / 1e9:.1f} GFLOP forward "
+        f"and backward, {rate / 1e12:.2f} TFLOP/s in a matrix product of "
+        f"{str(dtype).removeprefix('torch.')}.",
     ))  # fmt: skip
 
 
