@@ -144,6 +144,25 @@ def test_only_the_optimizers_matrices_are_multiplied_coarsely(
     assert [*during, torch.get_float32_matmul_precision()] == ["highest", seen, "highest"]
 
 
+def test_soap_has_bases_for_kernels_and_matrices_alone(tmp_path) -> None:
+    trainer = Trainer(composed(*SMOKE, "model.N=32", "model.M=48"), tmp_path)
+    for step in range(2):
+        trainer.step(step, trainer.batches[step])
+    named = [(n, p) for n, p in trainer.model.named_parameters() if not n.endswith("quantiles")]
+    groups = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    assert len(groups) == len(named)
+    assert {id(p) for p in groups} == {id(p) for _, p in named}
+    sides = {id(p): [len(basis) for basis in trainer.optimizer.state[p]["Q"]] for p in groups}
+    bases = {name: sides[id(p)] for name, p in named}
+    n, m = trainer.model.N, trainer.model.M
+    assert bases["g_a.2.weight"] == [n, n, 25]
+    assert bases["h_s.4.weight"] == [m, n, 9]
+    assert bases["g_a.1.gamma"] == [n, n]
+    flat = [name for name, p in named if p.dim() not in (2, 4)]
+    assert {"g_a.0.bias", "entropy_bottleneck.matrices.0"} <= set(flat)
+    assert not any(any(bases[name]) for name in flat)
+
+
 def test_a_full_gpu_ends_with_what_to_do(tmp_path, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore")
