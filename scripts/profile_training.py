@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from progdtd import data, markdown
@@ -72,6 +73,7 @@ def report(trainer: Trainer, workers: int | None) -> str:
     counter = FlopCounterMode(display=False)
     with counter, torch.compiler.set_stance("force_eager"):
         gradients()
+    update()  # the first only begins the optimizer's state
     parts = {
         "the whole step": lambda: trainer.step(next(steps), next(loader)),
         "reading a batch": lambda: next(loader),
@@ -84,10 +86,11 @@ def report(trainer: Trainer, workers: int | None) -> str:
     rate, batch = matrix_rate(device, dtype), trainer.options.batch_size
     flops, crop = counter.get_total_flops(), trainer.options.crop
     times["floor of forward and backward"] = flops / rate
-    rows = [(what, f"{1e3 * value:.1f}") for what, value in times.items()]
+    asked = {what: f"{operations(part)}" for what, part in parts.items()}
+    rows = [(what, f"{1e3 * value:.1f}", asked.get(what, "")) for what, value in times.items()]
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0
     return "\n\n".join((
-        markdown.table(("", "ms"), rows),
+        markdown.table(("", "ms", "operations"), rows),
         f"{batch / times['the whole step']:.0f} crops of {crop}x{crop} a second, {batch} a step; "
         f"torch {torch.__version__}, {device_name(device)}"
         f"{f' ({peak:.1f} GiB of its memory)' if peak else ''}, {flops / 1e9:.1f} GFLOP forward "
@@ -107,6 +110,23 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
         calls += CALLS
         spent = synchronised(device) - started
     return spent / calls
+
+
+class Count(TorchDispatchMode):
+    """Counts the operations that reach a device; views of tensors are none."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.calls += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def operations(work: Callable[[], object]) -> int:
+    """How many operations a call asks for, without compilation."""
+    with Count() as count, torch.compiler.set_stance("force_eager"):
+        work()
+    return count.calls
 
 
 def synchronised(device: torch.device) -> float:
