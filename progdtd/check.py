@@ -94,8 +94,14 @@ def warn(cfg: DictConfig) -> None:
         log.warning("trainer.warmup=%d: the learning rate rises to the end of the run, of %d "
                     "steps, and never reaches trainer.lr.", warmup, cfg.trainer.steps)  # fmt: skip
     drop = build_drop(cfg.drop)
-    if not drop.progressive and drop.range != (0, 1):
-        log.warning("drop.range=%s has no effect: drop=%s drops nothing.", [*drop.range], drop.name)
+    if not drop.progressive:
+        for name, value, usual in (("range", [*drop.range], [0, 1]), ("power", drop.power, 1)):
+            if value != usual:
+                log.warning("drop.%s=%s has no effect: drop=%s drops nothing.",
+                            name, value, drop.name)  # fmt: skip
+    elif (high := drop.range[1]) < 1:
+        log.warning("drop.range=%s: no channel beyond p = %g is ever trained, and yet streams and "
+                    "validations will go on to p = 1.", [*drop.range], high)  # fmt: skip
 
 
 def check(cfg: DictConfig) -> None:

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from progdtd.errors import UserError, first_line
+from progdtd.files import printable
 from progdtd.machine import cores
 
 log = logging.getLogger(__name__)
@@ -245,7 +246,7 @@ def split(paths: Sequence[Path], validation: int, scene: int = 1) -> tuple[list[
 def names(paths: Sequence[Path]) -> list[str]:
     """What tables call images: their paths below the folder that has them all, without suffixes
     where they differ without."""
-    whole = _below(paths)
+    whole = [*map(printable, _below(paths))]
     short = [os.path.splitext(name)[0] for name in whole]
     return short if len(set(short)) == len(short) else whole
 

@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
     from progdtd.evaluation import HELD_OUT, check_choices, evaluate, find_images, pick_device
     from progdtd.tail_drop import P_LEVELS
 
-    levels = list(P_LEVELS) if cfg.levels is None else listed(cfg.levels)
+    levels = list(dict.fromkeys(P_LEVELS if cfg.levels is None else listed(cfg.levels)))
     if not levels:
         raise UserError("levels=[] measures nothing; levels=null are the paper's 16.")
     for p in levels:

@@ -208,7 +208,8 @@ def find_held_out(directory: Path) -> tuple[str, list[Path]]:
     """
     config = directory / run.CONFIG
     if not config.is_file():
-        raise UserError(f"images=held_out needs a run directory; {directory} has no {run.CONFIG}.")
+        raise UserError(f"held_out is of a run, and {directory} has no {run.CONFIG}: name images "
+                        "instead.")  # fmt: skip
     held = [Path(path) for path in run.recorded(directory).get("held_out", [])]
     if not held:
         raise UserError(f"{directory} does not say which images it held out, as released models do "

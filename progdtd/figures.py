@@ -64,6 +64,8 @@ def main(cfg: DictConfig) -> None:
     check_options(cfg, "figures")
     if not isinstance(cfg.published, bool):
         raise UserError(f"published={cfg.published} must be true or false.")
+    if cfg.out is None:
+        raise UserError("out=null is no directory to draw into.")
     cfg.images = str(cfg.images)  # a folder may be called 2020
     chosen = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
     ours, baselines = gather(cfg, chosen)
@@ -138,7 +140,7 @@ def gather(cfg: DictConfig, chosen: set[str]) -> tuple[pd.DataFrame, pd.DataFram
     measured = measured[measured.dataset == cfg.images]
     if len(measured):
         ours = results.aggregate(measured)
-        codecs = results.read(Path(path) for path in sorted(glob.glob(cfg.baselines)))
+        codecs = results.read(Path(path) for path in sorted(glob.glob(cfg.baselines or "")))
         codecs = codecs[codecs.dataset == cfg.images]
         if other := results.of_other_images(pd.concat([measured, codecs])):
             log.warning("Not of the same images as the rest, so not to be compared with it: %s.",
@@ -159,7 +161,7 @@ def gather(cfg: DictConfig, chosen: set[str]) -> tuple[pd.DataFrame, pd.DataFram
     if not elsewhere or (earlier := kept(cfg)).empty:
         raise UserError(
             f"No results for {cfg.images} under {', '.join(patterns)}"
-            f"{f', nor in {cfg.results}' if elsewhere else ''}: make some "
+            f"{f', nor in {cfg.results}' if elsewhere and cfg.results else ''}: make some "
             "with `python -m progdtd.evaluate run=<run>`, or set runs= and images=."
         )
     log.info("No run has results here: drawing those in %s.", cfg.results)
@@ -168,7 +170,7 @@ def gather(cfg: DictConfig, chosen: set[str]) -> tuple[pd.DataFrame, pd.DataFram
 
 def kept(cfg: DictConfig) -> pd.DataFrame:
     """The results that `results=` keeps of these images, if there are any."""
-    path = Path(cfg.results)
+    path = Path(cfg.results or "")
     table = results.read_means(path) if path.is_file() else results.aggregate(results.read([]))
     return table[table.dataset == cfg.images]
 

@@ -9,6 +9,12 @@ from pathlib import Path
 from progdtd.errors import UserError
 
 
+def printable(name: str) -> str:
+    """A file's name as text that can be written anywhere: bytes of it that are no UTF-8 become
+    replacement characters."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def write_aside(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
     """Call `write(temporary path)`, flush it to disk and rename it to `path`, whose mode it takes.
 

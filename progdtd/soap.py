@@ -1,11 +1,16 @@
 """SOAP for convolutions: Adam in the eigenbases of Shampoo's preconditioner (Vyas et al. 2024,
 "SOAP: Improving and stabilizing Shampoo using Adam", arXiv 2409.11321)."""
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
 import pytorch_optimizer
 from torch import Tensor
+
+OPTIONS = inspect.signature(pytorch_optimizer.SOAP).parameters.keys() - {
+    "params", "kwargs", "merge_dims", "max_precondition_dim",
+}  # fmt: skip
 
 
 class SOAP(pytorch_optimizer.SOAP):
@@ -20,14 +25,20 @@ class SOAP(pytorch_optimizer.SOAP):
         params: parameters; a kernel or a matrix is one of four or two dimensions.
         options: those of `pytorch_optimizer.SOAP`, such as `lr`, but for `merge_dims` and
             `max_precondition_dim`.
+
+    Raises:
+        TypeError: there is no such option.
     """
 
     def __init__(self, params: Iterable[Tensor], **options: Any) -> None:
-        kernels: list[Tensor] = []
-        others: list[Tensor] = []
+        if unknown := options.keys() - OPTIONS:
+            raise TypeError(f"SOAP has no option {', '.join(sorted(unknown))}")
+        turned: dict[str, Any] = {"params": [], "merge_dims": True}
+        plain: dict[str, Any] = {"params": [], "max_precondition_dim": 0}
         for parameter in params:
-            (kernels if parameter.dim() in (2, 4) else others).append(parameter)
-        widest = max((max(*k.shape[:2], k[0, 0].numel()) for k in kernels), default=0)
-        whole = {"params": kernels, "merge_dims": True, "max_precondition_dim": widest}
-        plain = {"params": others, "max_precondition_dim": 0}
-        super().__init__([group for group in (whole, plain) if group["params"]], **options)
+            (turned if parameter.dim() in (2, 4) else plain)["params"].append(parameter)
+        super().__init__([group for group in (turned, plain) if group["params"]], **options)
+
+    def merge_dims(self, grad: Tensor, max_precondition_dim: int) -> Tensor:
+        """A kernel's gradient as (out, in, height * width)."""
+        return grad.flatten(2) if grad.dim() == 4 else grad

@@ -24,6 +24,8 @@ def main() -> None:
     options = parser.parse_args()
     try:
         runs = [path for path in options.runs if path.is_dir() or not path.exists()]
+        if not runs:
+            raise UserError(f"{options.runs[0]} is no run: give directories.")
         rows = {str(directory): last(directory) for directory in runs}
         lambdas, held_out = zip(*map(what_is_measured, runs), strict=True)
     except UserError as error:

@@ -261,12 +261,17 @@ def image_file(pixels, suffix: str, name: str) -> bytes:
 def run_info(options: argparse.Namespace) -> int:
     """Say what streams hold, from their bytes alone; the model is named if it is here."""
     from progdtd.codec.errors import DamagedError
+    from progdtd.files import printable
 
     code = 0
     for name in options.input:
         with guarded(name) as outcome:
             facts = describe(get(name))
-            print(json.dumps({"stream": name} | facts) if options.json else as_text(name, facts))
+            print(
+                json.dumps({"stream": name} | facts)
+                if options.json
+                else as_text(printable(name), facts)
+            )
             outcome.code = DamagedError.exit_code if facts["damage"] else 0
         code = code or outcome.code
     return code

@@ -45,7 +45,7 @@ def by_name(name: str | Path | None = None) -> Path:
     """
     if not isinstance(name, str | Path | None):
         raise UserError(f"A model is named by a path or a name, not by {type(name).__name__}.")
-    chosen = name or os.environ.get("PROGDTD_MODEL")
+    chosen = str(name or os.environ.get("PROGDTD_MODEL") or "")
     with contextlib.suppress(OSError, RuntimeError):  # too long, or of an unknown user
         if chosen and Path(chosen).expanduser().exists():
             return Path(chosen).expanduser()
@@ -53,16 +53,16 @@ def by_name(name: str | Path | None = None) -> Path:
         return DEFAULT
     found: dict[str, Path] = {}
     for root in roots():
-        for name, same in itertools.groupby(sorted(models(root), key=name_of), name_of):
+        for called, same in itertools.groupby(sorted(models(root), key=name_of), name_of):
             paths = list(same)
-            if name == chosen and name not in found and len(paths) > 1:
+            if called == chosen and called not in found and len(paths) > 1:
                 raise UserError(
-                    f"Several models have the name {name}; give the path of one: "
+                    f"Several models have the name {called}; give the path of one: "
                     f"{', '.join(map(str, paths))}."
                 )
-            found.setdefault(name, paths[0])
+            found.setdefault(called, paths[0])
     if chosen in found:
-        return found[str(chosen)]
+        return found[chosen]
     if not chosen and len(found) == 1:
         return next(iter(found.values()))
     there = f"There are: {', '.join(sorted(found))}." if found else (

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -83,6 +84,16 @@ def test_compressai_reads_the_json(command, trained, images) -> None:
         assert len(curve["xs"]) == len(curve["ys"]) == 16
     means = pd.read_csv(path.with_suffix(".csv")).groupby("p").psnr.mean()
     assert json.loads(path.read_text())["results"]["psnr-rgb"] == pytest.approx(means.tolist())
+
+
+def test_names_that_are_no_text_and_levels_given_twice(command, trained, images) -> None:
+    os.rename(os.fsencode(images / "a.png"), os.path.join(os.fsencode(images), b"caf\xe9.png"))
+    arguments = (f"run={trained}", f"images={images}", "protocols=native", "levels=[0.5,0.5,1.0]")
+    code, output = command("evaluate", *arguments)
+    assert code == 0, output
+    path = trained / "evaluation/images_native.json"
+    assert "caf\N{REPLACEMENT CHARACTER}" in set(pd.read_csv(path.with_suffix(".csv")).image)
+    assert len(json.loads(path.read_text())["results"]["bpp"]) == 2
 
 
 def test_held_out_images_are_those_not_trained_on(command, trained) -> None:

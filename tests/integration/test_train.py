@@ -48,8 +48,10 @@ def test_trainings_are_compared_by_their_last_validations(script) -> None:
         code, output = script("compare.py", "one", "other")
         assert (code, "Not to be compared" in output) == (0, said), output
         Path("one/run.json").write_text(json.dumps({"held_out": ["a.png"]}))
-    for name, said in (("new", "new has not been validated yet"), ("none", "none has no valid")):
-        code, output = script("compare.py", "one", name)
+    for names, said in ((("one", "new"), "new has not been validated yet"),
+                        (("one", "none"), "none has no validation"),
+                        (("one/config.yaml",), "one/config.yaml is no run")):  # fmt: skip
+        code, output = script("compare.py", *names)
         assert (code, said in output) == (1, True), output
 
 
@@ -363,6 +365,7 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["trainer.lr=-1"], "must not be negative"),
         (["trainer/optimizer=nonesuch"], "soap"),
         (["+trainer.optimizer.nonesuch=1", "trainer/optimizer=adam"], "nonesuch"),
+        (["+trainer.optimizer.precondition_freqency=5"], "no option precondition_freqency"),
         (["trainer.optimizer._target_=nonesuch.SOAP"], "trainer.optimizer={"),
         (["trainer.precision=9-bit"], "9-bit"),
         (["trainer.accelerator=tpu"], "trainer.accelerator=tpu"),
@@ -406,6 +409,8 @@ def test_a_value_that_cannot_be_leaves_no_failed_run(command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [(["drop=none", "drop.range=[0.3,1.0]"], "drop.range=[0.3, 1.0] has no effect"),
+     (["drop=none", "drop.power=2"], "drop.power=2 has no effect"),
+     (["drop.range=[0.0,0.5]"], "no channel beyond p = 0.5 is ever trained"),
      ([], "dataset=photos is eight photographs, to try things out")],
 )  # fmt: skip
 def test_what_may_not_be_meant_is_said(command, arguments, said) -> None:

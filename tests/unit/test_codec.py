@@ -425,6 +425,7 @@ def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photogr
     path = tmp_path / "outputs" / "mine" / "run-1" / "weights.safetensors"
     save_weights(path, lively(ProgressiveHyperprior(8, 12)), meta)
     named, only = Codec.load("run-1"), Codec.load()
+    assert Codec.load(Path("run-1")).fingerprint == named.fingerprint
     assert named.fingerprint == only.fingerprint == bytes.fromhex(find.recorded(path))
     stream = named.encode(photograph[:64, :64])
     with Image.open(io.BytesIO(stream[: len(stream) // 2])) as opened:

@@ -171,6 +171,16 @@ def test_a_mistyped_run_does_not_draw_the_projects_own_results(command, monkeypa
     assert "No results for kodak under outputs/train/typo*: make some" in output
 
 
+def test_null_is_nothing_to_draw(command) -> None:
+    write_runs()
+    code, output = command("figures", "baselines=null", "results=null")
+    assert code == 0, output
+    code, output = command("figures", "runs=null", "results=null")
+    assert (code, "No results for kodak" in output) == (1, True), output
+    code, output = command("figures", "out=null")
+    assert (code, "out=null is no directory" in output) == (1, True), output
+
+
 def test_a_part_of_kodak_is_not_compared_with_published_curves(command) -> None:
     write_runs()
     for path in Path("outputs/train").glob("*/evaluation/*.csv"):

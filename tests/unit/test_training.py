@@ -144,8 +144,9 @@ def test_only_the_optimizers_matrices_are_multiplied_coarsely(
     assert [*during, torch.get_float32_matmul_precision()] == ["highest", seen, "highest"]
 
 
-def test_soap_has_bases_for_kernels_and_matrices_alone(tmp_path) -> None:
-    trainer = Trainer(composed(*SMOKE, "model.N=32", "model.M=48"), tmp_path)
+@pytest.mark.parametrize(("n", "m"), [(4, 6), (16, 256)])
+def test_soap_has_bases_for_kernels_and_matrices_alone(tmp_path, n, m) -> None:
+    trainer = Trainer(composed(*SMOKE, f"model.N={n}", f"model.M={m}"), tmp_path)
     for step in range(2):
         trainer.step(step, trainer.batches[step])
     named = [(n, p) for n, p in trainer.model.named_parameters() if not n.endswith("quantiles")]
@@ -154,7 +155,7 @@ def test_soap_has_bases_for_kernels_and_matrices_alone(tmp_path) -> None:
     assert {id(p) for p in groups} == {id(p) for _, p in named}
     sides = {id(p): [len(basis) for basis in trainer.optimizer.state[p]["Q"]] for p in groups}
     bases = {name: sides[id(p)] for name, p in named}
-    n, m = trainer.model.N, trainer.model.M
+    assert bases["g_a.0.weight"] == [n, 3, 25]
     assert bases["g_a.2.weight"] == [n, n, 25]
     assert bases["h_s.4.weight"] == [m, n, 9]
     assert bases["g_a.1.gamma"] == [n, n]
