@@ -99,9 +99,6 @@ def warn(cfg: DictConfig) -> None:
             if value != usual:
                 log.warning("drop.%s=%s has no effect: drop=%s drops nothing.",
                             name, value, drop.name)  # fmt: skip
-    elif (high := drop.range[1]) < 1:
-        log.warning("drop.range=%s: no channel beyond p = %g is ever trained, and yet streams and "
-                    "validations will go on to p = 1.", [*drop.range], high)  # fmt: skip
 
 
 def check(cfg: DictConfig) -> None:

@@ -111,10 +111,15 @@ class TailDrop:
         """Whether any tail is dropped at all."""
         return self.latent or self.hyper
 
+    @property
+    def top(self) -> float:
+        """The largest p: channels beyond it were never trained, and are no part of a stream."""
+        return self.range[1] if self.progressive else 1.0
+
     def within(self, levels: Iterable[float]) -> list[float]:
-        """Those of some fractions that are not below the range of p. Levels below it were not
-        trained, and would only add bits to all later ones."""
-        return [p for p in levels if p >= self.range[0]]
+        """Those of some fractions that are not below the range of p, with its top for those above.
+        Levels below it were not trained, and would only add bits to all later ones."""
+        return list(dict.fromkeys(min(p, self.top) for p in levels if p >= self.range[0]))
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """One fraction p for each image of a batch, of shape (batch,), float64, on the CPU."""

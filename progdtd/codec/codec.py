@@ -118,7 +118,7 @@ class Codec:
                 f"{self.fingerprint.hex()}. Decode it with the model that made it."
             )
         if header.coding == container.PLANES:
-            made_with = planes.unpack(header.parameters)[1]
+            made_with = planes.unpack(header.parameters, self._prior.channels)[1]
             if self._gains is None or made_with != planes.digest(self._gains):
                 raise OtherModelError(
                     "The stream was made by this model with other gains of its channels than the "
@@ -188,7 +188,8 @@ class Codec:
         levels = self._checked(levels)
         if isinstance(levels, str) and levels == PLANES:
             assert self._gains is not None
-            parameters, payloads = planes.encode(self._prior, self._gains, y, z)
+            held = counts.plan(self.drop, [], *self._prior.channels)[-1]
+            parameters, payloads = planes.encode(self._prior, self._gains, y, z, held)
             return container.write(
                 width, height, self.fingerprint, payloads, container.PLANES, parameters
             )
@@ -368,8 +369,7 @@ class StreamDecoder:
         with planes, all."""
         if isinstance(self._latent, channels.ChannelDecoder):
             return list(self._latent.levels)
-        levels = self.reader.require_header().levels if self._latent else 0
-        return [self.codec._prior.channels] * levels
+        return [self._latent.held] * self.reader.require_header().levels if self._latent else []
 
     def levels_of(self, chunk: bytes) -> Iterator[int]:
         """Take bytes; yields the number of each level that they complete.
@@ -435,8 +435,8 @@ class StreamDecoder:
         width = -(-header.width // STRIDE) * STRIDE // LATENT_STRIDE
         if header.coding == container.PLANES:
             assert self.codec._gains is not None
-            levels, _ = planes.unpack(header.parameters)
-            return planes.PlaneDecoder(prior, self.codec._gains, levels, height, width)
+            levels, _, held = planes.unpack(header.parameters, prior.channels)
+            return planes.PlaneDecoder(prior, self.codec._gains, levels, held, height, width)
         steps = counts.unpack(header.parameters, *prior.channels)
         if header.levels > len(steps):
             raise DamagedError(f"the header has {header.levels} levels for {len(steps)} steps")

@@ -21,10 +21,11 @@ Level = tuple[int, int]
 def plan(drop: TailDrop, p_levels: Sequence[float], latent: int, hyper: int) -> list[Level]:
     """The levels for these fractions p: strictly more channels of the latent at each.
 
-    Fractions that keep as many latent channels are one level; the last brings everything.
+    Fractions that keep as many latent channels are one level; the last brings all that `drop` has
+    trained.
     """
     known: dict[int, int] = {}
-    for p in sorted({*p_levels, 1.0}):
+    for p in sorted({*(min(p, drop.top) for p in p_levels), drop.top}):
         p_latent, p_hyper = drop.fractions(p)
         known[kept(p_latent, latent)] = kept(p_hyper, hyper)
     return list(known.items())

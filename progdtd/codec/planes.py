@@ -22,10 +22,12 @@ Probabilities learn. Before each level, those of every state whose digits were s
 of its three masses m_d 2^20 / sum(m), rounded as `refinement.shares` does, and the counts c_d of
 its digits in all levels before, the new ones are the shares of the masses m_d + 2^11 c_d.
 
-The parameters of the coding, in the container's header, are the number of levels as a varint and
-then 4 bytes of the BLAKE2b hash of the gains, each 2 bytes, little-endian. A gain is the logarithm,
-to base 2^(1/32), of the image's squared error, in grey levels, for each unit of squared error in
-the channel; `progdtd.gains` measures it.
+The parameters of the coding, in the container's header, are the number of levels as a varint, then
+4 bytes of the BLAKE2b hash of the gains, each 2 bytes, little-endian, and, of a model that was not
+trained for all of its channels, as varints how many channels of the latent and of the hyper-latent
+the stream holds; the rest are zero. A gain is the logarithm, to base 2^(1/32), of the image's
+squared error, in grey levels, for each unit of squared error in the channel; `progdtd.gains`
+measures it.
 """
 
 import hashlib
@@ -37,6 +39,7 @@ from torch import Tensor
 
 from progdtd.codec import container
 from progdtd.codec.channels import Predictor, Prior, symbols_of
+from progdtd.codec.counts import Level
 from progdtd.codec.entropy import Decoder, Encoder, MismatchError
 from progdtd.codec.errors import DamagedError, UndecodableError
 from progdtd.codec.refinement import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinement, shares
@@ -57,24 +60,38 @@ LARGEST_GAIN = 32 * OCTAVE
 DIGEST_SIZE = 4
 
 
-def pack(levels: int, gains: np.ndarray) -> bytes:
-    """The container's parameters."""
-    return container.varint(levels) + digest(gains)
+def pack(levels: int, gains: np.ndarray, held: Level, channels: Level) -> bytes:
+    """The container's parameters.
+
+    Args:
+        levels: how many, if all of them bring anything.
+        gains: of all channels of the latent.
+        held: channels of the latent and of the hyper-latent that the stream holds.
+        channels: those that the model has.
+    """
+    fewer = b"" if held == channels else b"".join(map(container.varint, held))
+    return container.varint(levels) + digest(gains) + fewer
 
 
-def unpack(parameters: bytes) -> tuple[int, bytes]:
-    """The inverse of `pack`: number of levels, and the digest of the gains.
+def unpack(parameters: bytes, channels: Level) -> tuple[int, bytes, Level]:
+    """The inverse of `pack`: number of levels, the digest of the gains, and the channels held.
 
     Raises:
-        DamagedError: these are no such parameters.
+        DamagedError: these are no such parameters of such a model.
     """
     try:
         levels, at = container.read_varint(parameters, 0)
+        made_with, at, held = parameters[at : at + DIGEST_SIZE], at + DIGEST_SIZE, channels
+        if at < len(parameters):
+            latent, at = container.read_varint(parameters, at)
+            hyper, at = container.read_varint(parameters, at)
+            held = latent, hyper
     except container.NotYetError as error:
         raise DamagedError("the levels in the header end too soon") from error
-    if not 0 < levels <= container.MAX_LEVELS or len(parameters) != at + DIGEST_SIZE:
+    fits = all(0 < some <= most for some, most in zip(held, channels, strict=True))
+    if not (0 < levels <= container.MAX_LEVELS and len(parameters) == at and fits):
         raise DamagedError("the levels in the header cannot be")
-    return levels, parameters[at:]
+    return levels, made_with, held
 
 
 def digest(gains: np.ndarray) -> bytes:
@@ -194,7 +211,9 @@ class Front:
             self._waiting[number].append(elements[ends[number] - counts[number] : ends[number]])
 
 
-def encode(prior: Prior, gains: np.ndarray, y: Tensor, z: Tensor) -> tuple[bytes, list[bytes]]:
+def encode(
+    prior: Prior, gains: np.ndarray, y: Tensor, z: Tensor, held: Level
+) -> tuple[bytes, list[bytes]]:
     """The parameters, and the payload of each level.
 
     Args:
@@ -202,20 +221,22 @@ def encode(prior: Prior, gains: np.ndarray, y: Tensor, z: Tensor) -> tuple[bytes
         gains: (M,) of the latent's channels.
         y: latent (1, M, H, W), not quantised, on the CPU.
         z: hyper-latent (1, N, H/4, W/4), not quantised, on the CPU.
+        held: leading channels of `y` and of `z` that the stream holds.
     """
-    z_symbols = prior.hyper_symbols(z)
+    latent, hyper = held
+    z_symbols = prior.hyper_symbols(z)[:hyper]
     predictor = Predictor(prior, *z.shape[-2:])
     predictor.extend(z_symbols, 0)
-    classes, means = predictor.predict(0, y.shape[1])
-    bits = expected_bits(classes, gains)
+    classes, means = predictor.predict(0, latent)
+    bits = expected_bits(classes, gains[:latent])
     levels = levels_for(bits.sum() / 8)
-    front = Front(classes, gains, thresholds(bits, levels))
-    digits_of = _Digits(symbols_of(y[0] - means), classes)
+    front = Front(classes, gains[:latent], thresholds(bits, levels))
+    digits_of = _Digits(symbols_of(y[0, :latent] - means), classes)
     payloads = []
     for level in range(front.levels):
         encoder = Encoder()
         if level == 0:
-            encoder.put(list(z_symbols), prior.z_tables)
+            encoder.put(list(z_symbols), prior.z_tables[:hyper])
         for elements in front.passes(level):
             states = front.state[elements]
             digits = digits_of.take(elements, states)
@@ -223,7 +244,7 @@ def encode(prior: Prior, gains: np.ndarray, y: Tensor, z: Tensor) -> tuple[bytes
             reached = front.advance(elements, digits, level)
             encoder.put_numbers(digits_of.excess(elements[front.tables.escape[reached] != 0]))
         payloads.append(encoder.to_bytes())
-    return pack(levels, gains), payloads
+    return pack(levels, gains, held, prior.channels), payloads
 
 
 class _Digits:
@@ -252,7 +273,7 @@ class PlaneDecoder:
     Args:
         prior: of the model.
         gains: (M,) of the latent's channels.
-        levels: in the header's parameters.
+        levels, held: in the header's parameters.
         height, width: of the latent.
 
     `y_hat` (1, M, H, W) is the mean of what each element can be; `changed` says whether the last
@@ -260,9 +281,9 @@ class PlaneDecoder:
     """
 
     def __init__(
-        self, prior: Prior, gains: np.ndarray, levels: int, height: int, width: int
+        self, prior: Prior, gains: np.ndarray, levels: int, held: Level, height: int, width: int
     ) -> None:
-        self.prior, self.gains = prior, gains
+        self.prior, self.gains, self.held = prior, gains[: held[0]], held
         self.level = 0
         self.y_hat = torch.zeros(1, prior.channels[0], height, width)
         self.changed = True
@@ -299,13 +320,13 @@ class PlaneDecoder:
     def _begin(self, decoder: Decoder) -> Front:
         """Decode the hyper-latent, and know all elements as their prior does."""
         height, width = (side // HYPER_STRIDE for side in self.y_hat.shape[-2:])
-        channels = self.prior.channels[1]
-        groups = decoder.take([height * width] * channels, self.prior.z_tables)
+        latent, hyper = self.held
+        groups = decoder.take([height * width] * hyper, self.prior.z_tables[:hyper])
         predictor = Predictor(self.prior, height, width)
-        predictor.extend(np.array(groups, np.int64).reshape(channels, height, width), 0)
-        classes, means = predictor.predict(0, self.prior.channels[0])
+        predictor.extend(np.array(groups, np.int64).reshape(hyper, height, width), 0)
+        classes, means = predictor.predict(0, latent)
         if isinstance(means, Tensor):
-            self.y_hat[0] = means
+            self.y_hat[0, :latent] = means
             self._means = means.ravel().numpy()
         bits = expected_bits(classes, self.gains)
         return Front(classes, self.gains, thresholds(bits, self._levels))

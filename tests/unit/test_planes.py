@@ -24,7 +24,7 @@ from progdtd.data import to_tensor
 from progdtd.errors import UserError
 from progdtd.metrics import psnr
 from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
-from progdtd.tail_drop import TailDrop
+from progdtd.tail_drop import TailDrop, kept
 
 TABLES = refinement.refinement()
 GAINS = [(37 * channel) % 101 for channel in range(12)]
@@ -320,14 +320,39 @@ def test_a_target_of_psnr_is_reached_by_the_fewest_planes(photograph, caplog) ->
     assert "less than the 90 asked for" in caplog.text
 
 
+def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photograph) -> None:
+    drop = TailDrop(latent=True, hyper=True, range=(0.2, 0.5))
+    codec = Codec(Loaded(model, drop, {"model": {}, "gains": GAINS}))
+    held = kept(0.5, 12), kept(0.5, 8)
+    symbols, _ = model.quantise(*codec.analyse(photograph[:64, :64]), 0.5, 0.5)
+    for levels in ("planes", [1.0]):
+        stream = codec.encode(photograph[:64, :64], levels)
+        decoder = codec.decoder()
+        decoder.feed(stream)
+        torch.testing.assert_close(decoder.y_hat, symbols, atol=2e-3, rtol=0)
+        assert decoder.plan[-1] == held
+        assert not decoder.y_hat[:, held[0] :].any()
+    assert codec.decode(stream, p=1).tobytes() == codec.decode(stream, p=0.5).tobytes()
+    in_steps = codec.decoder()
+    in_steps.feed(codec.encode(photograph[:64, :64]))
+    assert [latent for latent, _ in in_steps.plan] == [3, 4, 5, 7]
+    packed = planes.pack(9, codec._gains, held, (12, 8))
+    assert planes.unpack(packed, (12, 8)) == (9, planes.digest(codec._gains), held)
+    for channels_here in ((6, 8), (12, 4)):
+        with pytest.raises(DamagedError):
+            planes.unpack(packed, channels_here)
+    with pytest.raises(DamagedError):
+        planes.unpack(packed[:-1], (12, 8))
+
+
 def test_what_a_damaged_level_would_show_is_never_shown(photograph) -> None:
     """Not even in part, when the damage is noticed only at the level's end."""
     codec = Codec.load(find.DEFAULT)
     parameters, payloads = planes.encode(
-        codec._prior, codec._gains, *codec.analyse(photograph[:64, :64])
+        codec._prior, codec._gains, *codec.analyse(photograph[:64, :64]), codec._prior.channels
     )
-    levels, _ = planes.unpack(parameters)
-    decoder = planes.PlaneDecoder(codec._prior, codec._gains, levels, 4, 4)
+    levels, _, held = planes.unpack(parameters, codec._prior.channels)
+    decoder = planes.PlaneDecoder(codec._prior, codec._gains, levels, held, 4, 4)
     for payload in payloads[:5]:
         decoder.feed(payload)
     before = decoder.y_hat.clone()
