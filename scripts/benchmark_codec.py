@@ -155,18 +155,19 @@ def sizes(codec: Codec, paths: list[Path]) -> str:
 
 @torch.inference_mode()
 def nested_bits(codec: Codec, picture: np.ndarray) -> list[float]:
-    """Estimated bits of each prefix in the nested coding, by the model's own float likelihoods."""
+    """Estimated bits of each level in the nested coding, by the model's own float likelihoods."""
     y, z = codec.analyse(picture)
     sizes = y.shape[1], z.shape[1]
     total, known, by_level = 0.0, (0, 0), {}
-    for level in counts.plan(codec.drop, P_LEVELS, *sizes):
+    levels = codec.drop.within(P_LEVELS)
+    for level in counts.plan(codec.drop, levels, *sizes):
         p_latent, p_hyper = (fraction(n, size) for n, size in zip(level, sizes, strict=True))
         _, likelihoods = codec.model.quantise(y, z, p_latent, p_hyper)
         new = {name: likelihoods[name][:, first:last] for name, first, last in
                zip(("y", "z"), known, level, strict=True)}  # fmt: skip
         total, known = total + protocols.bits(new).item(), level
         by_level[level[0]] = total
-    return [by_level[kept(codec.drop.fractions(p)[0], sizes[0])] for p in P_LEVELS]
+    return [by_level[kept(codec.drop.fractions(p)[0], sizes[0])] for p in levels]
 
 
 def times(model: str | None, path: Path, rounds: int) -> str:
