@@ -5,29 +5,32 @@ row for each model, over all images.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import readme
-from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from progdtd import Codec, data, markdown
+from progdtd import Codec, checkpoint, data, markdown
+from progdtd.errors import UserError
 from progdtd.metrics import psnr
-from progdtd.run import CONFIG
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="run directories")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="runs or weights files")
     parser.add_argument("--images", type=Path, default="data/kodak", help="a folder of images")
     parser.add_argument("--readme", action="store_true", help="put the table into the README")
     options = parser.parse_args()
     header = ("λ", "range of p", "levels", "bytes of a level", "PSNR more at a level, dB")
-    paths = data.folder(options.images)
-    table = markdown.table(header, [row(run, paths) for run in options.runs])
+    try:
+        paths = data.folder(options.images)
+        table = markdown.table(header, [row(run, paths) for run in options.runs])
+    except UserError as error:
+        sys.exit(str(error))
     text = f"{table}\n\nThe least and the most, over all levels of {len(paths)} images."
     print(text)
     if options.readme:
@@ -36,15 +39,16 @@ def main() -> None:
 
 def row(run: Path, paths: list[Path]) -> tuple[str, ...]:
     """The cells of one model."""
-    codec, config = Codec.load(run), OmegaConf.load(run / CONFIG)
+    loaded = checkpoint.load_model(run)
+    codec = Codec(loaded)
     pictures = data.pictures(tqdm(paths, run.name, unit="image", disable=None))
     ends, psnrs = zip(*(levels(codec, picture) for _, picture in pictures), strict=True)
     counts = [len(of_image) for of_image in ends]
     sizes = np.concatenate([np.diff(of_image) for of_image in ends])
     more = np.concatenate([np.diff(of_image) for of_image in psnrs])
     return (
-        f"{config['lambda']:g}",
-        f"[{', '.join(f'{end:g}' for end in config.drop.range)}]",
+        f"{loaded.meta['lambda']:g}",
+        f"[{', '.join(f'{end:g}' for end in loaded.drop.range)}]",
         f"{min(counts)} to {max(counts)}",
         f"{sizes.min()} to {sizes.max()}",
         f"{more.min():+z.3f} to {more.max():+z.3f}",

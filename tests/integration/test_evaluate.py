@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -72,6 +73,18 @@ def test_effort_stands_beside_none(command, trained, images) -> None:
     assert code == 0, output
     assert Path("outputs/figures/rate_distortion_native_effort.png").exists()
     assert bd.WITHOUT_EFFORT in set(pd.read_csv("outputs/figures/bd.csv").against)
+
+
+def test_every_level_is_decoded(script, trained, images) -> None:
+    code, output = script("every_level.py", trained, "--images", images)
+    assert code == 0, output
+    row = next(line for line in output.splitlines() if line.startswith("| 0.1 | [0, 1] |"))
+    fewest, most, smallest = re.match(r".*\| (\d+) to (\d+) \| (\d+) to ", row).groups()
+    assert 2 <= int(fewest) <= int(most)
+    assert int(smallest) > 0
+    assert "all levels of 5 images" in output
+    code, output = script("every_level.py", "nowhere", "--images", images)
+    assert (code, "nowhere" in output) == (1, True), output
 
 
 def test_compressai_reads_the_json(command, trained, images) -> None:
