@@ -37,7 +37,7 @@ def native(
         picture: (H, W, 3) uint8, any size.
         levels: fractions p of the channels to keep, or of a stream of planes those of its bytes.
             Those of the channels that are below the model's range of p are no levels of a stream,
-            unless all are.
+            unless all are; those above it are its top.
         kinds: of levels, of `channels` and `planes`.
         effort: steps in which the latent is fitted to the image.
 

@@ -26,6 +26,7 @@ import pandas as pd
 import readme
 import torch
 from benchmark import contestant
+from every_level import prefixes
 from torch import Tensor
 from tqdm import tqdm
 
@@ -89,17 +90,14 @@ def kinds(codec: Codec, paths: list[Path]) -> str:
 def measure_levels(codec: Codec, picture: np.ndarray, levels: Levels) -> dict[str, float]:
     """One image in one kind of level; seconds, bytes in percent, dB."""
     height, width = picture.shape[:2]
-    latents, x = codec.analyse(picture), data.to_tensor(picture)
+    latents = codec.analyse(picture)
     at_once = len(codec.encode_latents(*latents, width, height, [1.0]))
     begin = time.perf_counter()
     stream = codec.encode_latents(*latents, width, height, levels)
     middle = time.perf_counter()
     codec.decoder().feed(stream)
     end = time.perf_counter()
-    decoder, sizes, psnrs = codec.decoder(), [], []
-    for _ in decoder.levels_of(stream):
-        sizes.append(decoder.reader.position)
-        psnrs.append(psnr(x, data.to_tensor(decoder.picture())))
+    sizes, psnrs = prefixes(codec, stream, picture)
     return {
         "levels": len(sizes), "over": 100 * (len(stream) / at_once - 1),
         "encode_s": middle - begin, "decode_s": end - middle,

@@ -42,7 +42,8 @@ def row(run: Path, paths: list[Path]) -> tuple[str, ...]:
     loaded = checkpoint.load_model(run)
     codec = Codec(loaded)
     pictures = data.pictures(tqdm(paths, run.name, unit="image", disable=None))
-    ends, psnrs = zip(*(levels(codec, picture) for _, picture in pictures), strict=True)
+    decoded = (prefixes(codec, codec.encode(picture, "planes"), picture) for _, picture in pictures)
+    ends, psnrs = zip(*decoded, strict=True)
     counts = [len(of_image) for of_image in ends]
     sizes = np.concatenate([np.diff(of_image) for of_image in ends])
     more = np.concatenate([np.diff(of_image) for of_image in psnrs])
@@ -55,12 +56,12 @@ def row(run: Path, paths: list[Path]) -> tuple[str, ...]:
     )
 
 
-def levels(codec: Codec, picture: np.ndarray) -> tuple[list[int], list[float]]:
-    """Where each level ends, in bytes, and the PSNR (dB) of the picture that it makes."""
-    decoder, ends, psnrs = codec.decoder(), [], []
-    for _ in decoder.levels_of(codec.encode(picture, "planes")):
-        ends.append(decoder.reader.position)
-        psnrs.append(psnr(data.to_tensor(picture), data.to_tensor(decoder.picture())))
+def prefixes(codec: Codec, stream: bytes, picture: np.ndarray) -> tuple[list[int], list[float]]:
+    """Where each level of a picture's stream ends, in bytes, and the PSNR (dB) of what it shows."""
+    decoder, x, ends, psnrs = codec.decoder(), data.to_tensor(picture), [], []
+    for _ in decoder.levels_of(stream):
+        ends.append(decoder.position)
+        psnrs.append(psnr(x, data.to_tensor(decoder.picture())))
     return ends, psnrs
 
 

@@ -73,7 +73,6 @@ def report(trainer: Trainer, workers: int | None) -> str:
     counter = FlopCounterMode(display=False)
     with counter, torch.compiler.set_stance("force_eager"):
         gradients()
-    update()  # the first only begins the optimizer's state
     parts = {
         "the whole step": lambda: trainer.step(next(steps), next(loader)),
         "reading a batch": lambda: next(loader),

@@ -261,17 +261,12 @@ def image_file(pixels, suffix: str, name: str) -> bytes:
 def run_info(options: argparse.Namespace) -> int:
     """Say what streams hold, from their bytes alone; the model is named if it is here."""
     from progdtd.codec.errors import DamagedError
-    from progdtd.files import printable
 
     code = 0
     for name in options.input:
         with guarded(name) as outcome:
             facts = describe(get(name))
-            print(
-                json.dumps({"stream": name} | facts)
-                if options.json
-                else as_text(printable(name), facts)
-            )
+            print(json.dumps({"stream": name} | facts) if options.json else as_text(name, facts))
             outcome.code = DamagedError.exit_code if facts["damage"] else 0
         code = code or outcome.code
     return code
@@ -337,9 +332,11 @@ def _shares(header, count: int) -> list[dict]:
 
 def as_text(name: str, facts: dict) -> str:
     """`describe` for people."""
+    from progdtd.files import printable
+
     bpp = 8 * facts["bytes_whole"] / (facts["width"] * facts["height"])
     lines = [
-        f"{name}",
+        printable(name),
         f"  image    {facts['width']}x{facts['height']}",
         f"  model    {facts['fingerprint']}  {facts['model'] or 'not on this machine'}",
         f"  bytes    {facts['bytes']} here, {facts['bytes_whole']} whole ({bpp:.4f} bpp)",

@@ -366,7 +366,7 @@ class StreamDecoder:
     @property
     def plan(self) -> list[counts.Level]:
         """Channels of the latent and of the hyper-latent known at each level, once there is one;
-        with planes, all."""
+        with planes, all that the stream holds."""
         if isinstance(self._latent, channels.ChannelDecoder):
             return list(self._latent.levels)
         return [self._latent.held] * self.reader.require_header().levels if self._latent else []

@@ -353,6 +353,14 @@ def test_help_and_info_are_quick_and_complete(model_file, photo, command) -> Non
         for word in words:
             assert word in done.stdout
         assert "torch" not in done.stderr
+    odd = os.fsdecode(b"caf\xe9.pdtd")
+    os.rename("a.pdtd", odd)
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([*base, "info", odd], capture_output=True, text=True, env=strict)
+    assert (done.returncode, done.stdout.startswith("caf\N{REPLACEMENT CHARACTER}.pdtd\n")) == (
+        0,
+        True,
+    )
 
 
 def test_weights_of_this_project_are_found_by_the_streams_that_they_made() -> None:
