@@ -28,7 +28,7 @@ found by the fingerprint in it: among those used on this machine, then under out
 folders of $PROGDTD_MODELS; to encode, $PROGDTD_MODEL or the default model is taken.
 
 exit codes:
-  0  all done                         4  the stream has a newer format
+  0  all done                         4  the stream has another version of the format
   1  bad input, no such file or model 5  the stream was made by another model, which is not here
   2  wrong usage                      6  the stream is damaged
   3  not a ProgDTD stream             7  no level of the stream is complete yet

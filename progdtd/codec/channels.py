@@ -3,7 +3,7 @@
 The latent's symbols are coded with the scales (and means) that the hyper-synthesis predicts from
 the channels of the hyper-latent known at that level. Nothing already sent is ever sent again.
 
-A payload is one ANS code of the hyper-latent's new channels, each with its own table, then of the
+A payload is ANS code of the hyper-latent's new channels, each with its own table, then of the
 latent's new channels, gathered by class of scale, classes in rising order, elements of a class in
 the order channel, row, column. `entropy.py` has the code and the classes, `exact.py` how the scales
 and means are computed. A symbol stands for the difference to the mean (of the hyper-latent: to the
@@ -12,13 +12,14 @@ channel's median, in 1/4096).
 The parameters of the coding, in the container's header, are those of `counts.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from progdtd.codec import entropy
 from progdtd.codec.counts import Level
 from progdtd.codec.entropy import (
     CLASSES,
@@ -128,7 +129,7 @@ class Predictor:
         return classes.numpy(), 0.0 if means is None else out[last - first :].float() / UNIT
 
 
-def encode(prior: Prior, y: Tensor, z: Tensor, levels: Sequence[Level]) -> Iterator[bytes]:
+def encode(prior: Prior, y: Tensor, z: Tensor, levels: Sequence[Level]) -> list[bytes]:
     """The payload of each level.
 
     Args:
@@ -139,17 +140,18 @@ def encode(prior: Prior, y: Tensor, z: Tensor, levels: Sequence[Level]) -> Itera
     """
     z_symbols = prior.hyper_symbols(z)
     predictor = Predictor(prior, *z.shape[-2:])
+    encoders = []
     y_from = z_from = 0
     for y_to, z_to in levels:
-        encoder = Encoder()
+        encoders.append(encoder := Encoder())
         encoder.put(list(z_symbols[z_from:z_to]), prior.z_tables[z_from:z_to])
         predictor.extend(z_symbols[z_from:z_to], z_from)
         classes, means = predictor.predict(y_from, y_to)
         order, counts = _by_class(classes)
         symbols = symbols_of(y[0, y_from:y_to] - means).ravel()[order]
         encoder.put(np.split(symbols, np.cumsum(counts)[:-1]), prior.y_tables)
-        yield encoder.to_bytes()
         y_from, z_from = y_to, z_to
+    return entropy.payloads(encoders)
 
 
 class ChannelDecoder:
@@ -170,6 +172,7 @@ class ChannelDecoder:
         self.y_hat = torch.zeros(1, prior.channels[0], height, width)
         self.changed = True
         self._predictor = Predictor(prior, height // HYPER_STRIDE, width // HYPER_STRIDE)
+        self._decoder = Decoder()
 
     def feed(self, payload: bytes) -> None:
         """Decode the next level.
@@ -182,21 +185,22 @@ class ChannelDecoder:
         height, width = self.y_hat.shape[-2:]
         shape = (z_to - z_from, height // HYPER_STRIDE, width // HYPER_STRIDE)
         try:
-            decoder = Decoder(payload)
-            groups = decoder.take(
+            self._decoder.begin(payload)
+            groups = self._decoder.take(
                 [shape[1] * shape[2]] * shape[0], self.prior.z_tables[z_from:z_to]
             )
             self._predictor.extend(np.array(groups, np.int64).reshape(shape), z_from)
             classes, means = self._predictor.predict(y_from, y_to)
             order, counts = _by_class(classes)
             symbols = np.empty(classes.size, np.int64)
-            symbols[order] = np.concatenate(decoder.take(counts.tolist(), self.prior.y_tables))
-            decoder.finish()
+            fresh = self._decoder.take(counts.tolist(), self.prior.y_tables)
+            symbols[order] = np.concatenate(fresh)
+            self._decoder.finish(self.level + 1 == len(self.levels))
         except MismatchError as error:
             raise UndecodableError(self.level + 1) from error
-        fresh = torch.from_numpy(symbols.reshape(classes.shape)).float() + means
-        self.changed = self.level == 0 or bool(fresh.any())
-        self.y_hat[0, y_from:y_to] = fresh
+        values = torch.from_numpy(symbols.reshape(classes.shape)).float() + means
+        self.changed = self.level == 0 or bool(values.any())
+        self.y_hat[0, y_from:y_to] = values
         self.level += 1
 
 

@@ -196,7 +196,7 @@ class Codec:
         fractions = self.drop.within(P_LEVELS) if isinstance(levels, str) else levels
         planned = counts.plan(self.drop, fractions, *self._prior.channels)
         parameters = counts.pack(planned, *self._prior.channels)
-        payloads = list(channels.encode(self._prior, y, z, planned))
+        payloads = channels.encode(self._prior, y, z, planned)
         return container.write(
             width, height, self.fingerprint, payloads, container.CHANNELS, parameters
         )

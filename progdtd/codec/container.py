@@ -6,7 +6,7 @@ most 49 bits.
 
     bytes    field
     4        magic, 89 44 54 44 (\\x89 D T D)
-    1        version of this format, 1
+    1        version of this format, 2
     1        coding of the levels: 1 = channels, 2 = planes (see `channels.py`, `planes.py`)
     varint   width in pixels, 1 to 2^20
     varint   height in pixels, 1 to 2^20
@@ -20,7 +20,7 @@ most 49 bits.
 
 and n times
 
-    varint   size of the payload
+    varint   size of the payload, in words of 4 bytes
     4        CRC-32 of the payload, begun with the CRC of the level before (the header's at first);
              of planes, of which there are many, its low 2 bytes only, but for the last level's
     ...      payload
@@ -32,12 +32,19 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, NotAStreamError
+from progdtd.codec.errors import (
+    DamagedError,
+    IncompleteError,
+    NewerVersionError,
+    NotAStreamError,
+    OlderVersionError,
+)
 from progdtd.errors import UserError
 from progdtd.strides import STRIDE
 
 MAGIC = b"\x89DTD"
-VERSION = 1
+VERSION = 2
+WORD = 4
 MAX_SIDE = 1 << 20
 MAX_LEVELS = MAX_PARAMETERS = 0xFFFF
 FINGERPRINT_SIZE = 8
@@ -92,7 +99,7 @@ def write(
     coding: int,
     parameters: bytes,
 ) -> bytes:
-    """The stream of these levels; the arguments are `Header`'s."""
+    """The stream of these levels, each of whole words; the other arguments are `Header`'s."""
     header = Header(width, height, fingerprint, len(payloads), 0, coding, parameters)
     sizes = [header.crc_size(level) for level in range(1, len(payloads) + 1)]
     total = sum(map(framed_size, payloads, sizes))
@@ -100,13 +107,13 @@ def write(
     crc = crc_of(pieces[0])
     for payload, size in zip(payloads, sizes, strict=True):
         crc = zlib.crc32(payload, crc)
-        pieces += [varint(len(payload)), struct.pack("<I", crc)[:size], payload]
+        pieces += [varint(len(payload) // WORD), struct.pack("<I", crc)[:size], payload]
     return b"".join(pieces)
 
 
 def framed_size(payload: bytes, crc_size: int) -> int:
     """Bytes that a level takes in the stream."""
-    return len(varint(len(payload))) + crc_size + len(payload)
+    return len(varint(len(payload) // WORD)) + crc_size + len(payload)
 
 
 def cut(stream: bytes, levels: int) -> bytes:
@@ -156,7 +163,7 @@ def ends(stream: bytes) -> list[int]:
     """Where in a stream each of its whole levels ends, in bytes, as far as it is not damaged.
 
     Raises:
-        NotAStreamError, NewerVersionError: it is something else.
+        NotAStreamError, NewerVersionError, OlderVersionError: it is something else.
     """
     reader, positions = Reader(), []
     with contextlib.suppress(DamagedError):
@@ -184,7 +191,8 @@ class Reader:
         """Take the next bytes of the stream; yields the payload of each level that they complete.
 
         Raises:
-            NotAStreamError, NewerVersionError: at the first bytes of something else.
+            NotAStreamError, NewerVersionError, OlderVersionError: at the first bytes of something
+                else.
             DamagedError: a checksum does not match, or a size cannot be.
         """
         self.received += len(chunk)
@@ -210,7 +218,8 @@ class Reader:
         level = len(self.sizes) + 1
         try:
             assert self.header
-            size, start = read_varint(self._rest, 0, f"level {level}")
+            words, start = read_varint(self._rest, 0, f"level {level}")
+            size = WORD * words
             crc_size = self.header.crc_size(level)
             start += crc_size
             if self.position + start + size > self._end:
@@ -250,7 +259,8 @@ def read_header(data: bytes | bytearray) -> tuple[Header, int]:
 
     Raises:
         NotYetError: it is not complete.
-        NotAStreamError, NewerVersionError, DamagedError: it is none, or cannot be right.
+        NotAStreamError, NewerVersionError, OlderVersionError, DamagedError: it is none, or cannot
+            be right.
     """
     if bytes(data[: len(MAGIC)]) != MAGIC[: len(data)]:
         raise NotAStreamError
@@ -259,6 +269,8 @@ def read_header(data: bytes | bytearray) -> tuple[Header, int]:
     version, coding = data[len(MAGIC)], data[len(MAGIC) + 1]
     if version > VERSION:
         raise NewerVersionError(f"The stream has format version {version}", f"up to {VERSION}")
+    if 0 < version < VERSION:
+        raise OlderVersionError(version)
     width, at = read_varint(data, len(MAGIC) + 2)
     height, at = read_varint(data, at)
     fingerprint, at = bytes(data[at : at + FINGERPRINT_SIZE]), at + FINGERPRINT_SIZE

@@ -1,17 +1,20 @@
 """Entropy coding of integers with tables of integer frequencies, on constriction's ANS coder.
 
 Everything that decides a symbol's interval is an integer or an exact float, so encoder and decoder
-agree on any machine. The coder ends in its first state exactly when every symbol was decoded with
-the frequencies that it was encoded with: a mismatch is noticed without a byte spent on it.
+agree on any machine. All levels of a stream are one code, cut where a level has taken its last
+word: a level costs no byte of its own. One decoded with other frequencies than it was encoded with
+would not take just its words, but for a chance, nor the whole code end where it began: a mismatch
+is noticed without a byte spent on it.
 
 The code, for whoever writes another decoder. A streaming ANS coder (Duda, "Asymmetric numeral
-systems", 2013) has a state of 64 bits, first 0, words of 32 and probabilities of 24. A code is its
-words and then its state, in two words, all little-endian, low before high; zero bytes at its end
-are left out. The symbol of the interval [l, r) is decoded when q = state mod 2^24 lies in it; then
-the state becomes (state >> 24) * (r - l) + q - l, and if that is below 2^32, the last word comes
-in below it. A table of n frequencies f_i of sum 2^b gives its symbol i the interval from l_i to
-l_{i+1}, with l_i = floor((f_0 + ... + f_{i-1}) * (2^24 - n) / 2^b) + i, and l_n = 2^24; of n values
-that are uniform, l_i = i * floor(2^24 / n).
+systems", 2013) has a state of 64 bits, words of 32 and probabilities of 24. The symbol of the
+interval [l, r) is decoded when q = state mod 2^24 lies in it; then the state becomes
+(state >> 24) * (r - l) + q - l, and if that is below 2^32, a word comes in below it, the last of
+the level's that is left. After a level none is left, and after the last the state is 2^32. The
+first level's words end with the state to begin with, low before high; all are little-endian.
+A table of n frequencies f_i of sum 2^b gives its symbol i the interval from l_i to l_{i+1}, with
+l_i = floor((f_0 + ... + f_{i-1}) * (2^24 - n) / 2^b) + i, and l_n = 2^24; of n values that are
+uniform, l_i = i * floor(2^24 / n).
 
 A symbol outside its table is coded as the escape. After all the groups of a `put` come the escaped
 symbols' values, v = 2k + 1 for a symbol k >= 0 above the table's end and v = 2k for one k > 0 below
@@ -49,8 +52,12 @@ CHUNK = 1 << 19
 """Digits whose probabilities are looked up at a time, to bound the memory."""
 
 
+_BEGIN = np.array([0, 1], np.uint32)
+"""The coder's first state, 2^32, in words."""
+
+
 class MismatchError(Exception):
-    """The decoder did not end in the state in which the encoder began."""
+    """The decoder did not end a level where the encoder did."""
 
 
 class Table:
@@ -112,10 +119,10 @@ def bin_mass(k: int, scale: float) -> float:
 
 
 class Encoder:
-    """Collects symbols in the order in which they will be decoded."""
+    """Collects the symbols of one level in the order in which they will be decoded."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[np.ndarray, object, Rows]] = []
+        self.steps: list[tuple[np.ndarray, object, Rows]] = []
 
     def put(self, groups: Sequence[np.ndarray], tables: Sequence[Table]) -> None:
         """Append groups of symbols (int64, any shape), each with its table."""
@@ -126,7 +133,7 @@ class Encoder:
             if escaped.any():
                 outside.append(_fold(index[escaped], table.escape))
                 index = np.where(escaped, table.escape, index)
-            self._push(index, table.model)
+            self._push(index.astype(np.int32), table.model)
         self.put_numbers(np.concatenate([np.empty(0, np.int64), *outside]))
 
     def put_numbers(self, values: np.ndarray) -> None:
@@ -134,9 +141,10 @@ class Encoder:
         if not len(values):
             return
         lengths = np.frexp(values)[1]
-        self._push(lengths - 1, _BITS)
+        self._push((lengths - 1).astype(np.int32), _BITS)
         for bits in range(2, 24):
-            self._push(values[lengths == bits] - (1 << (bits - 1)), Uniform(1 << (bits - 1)))
+            rest = values[lengths == bits] - (1 << (bits - 1))
+            self._push(rest.astype(np.int32), Uniform(1 << (bits - 1)))
 
     def put_digits(self, digits: np.ndarray, odds: np.ndarray, rows: np.ndarray) -> None:
         """Append digits 0, 1, 2 with their probabilities `odds[rows]`.
@@ -146,33 +154,50 @@ class Encoder:
             odds: (S, 3) float64, multiples of 2^-20.
             rows: (n,), integers.
         """
+        seen = np.zeros(len(odds), bool)
+        seen[rows] = True
+        seen_odds, number = odds[seen], np.cumsum(seen, dtype=np.int32) - 1
         for start in range(0, len(digits), CHUNK):
             part = slice(start, start + CHUNK)
-            self._push(digits[part], _ANY, (odds, rows[part]))
+            self._push(digits[part].astype(np.uint8), _ANY, (seen_odds, number[rows[part]]))
 
     def _push(self, values: np.ndarray, model: object, rows: "Rows" = None) -> None:
         if len(values):
-            self._steps.append((values.astype(np.int32), model, rows))
+            self.steps.append((values, model, rows))
 
-    def to_bytes(self) -> bytes:
-        """The code of everything put, without trailing zero bytes."""
-        coder = AnsCoder()
-        for values, model, rows in reversed(self._steps):
-            coder.encode_reverse(values, model, *_looked_up(rows))
-        return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+
+def payloads(levels: Sequence[Encoder]) -> list[bytes]:
+    """The code of all levels, in the pieces that each of them takes."""
+    coder, begins = AnsCoder(_BEGIN), []
+    for level in reversed(levels):
+        begins.append(coder.pos()[0])
+        for values, model, rows in reversed(level.steps):
+            looked_up = () if rows is None else (rows[0][rows[1]],)
+            coder.encode_reverse(values.astype(np.int32), model, *looked_up)
+    words = coder.get_compressed().astype("<u4")
+    ends = [*begins[1:], len(words)]
+    return [words[a:b].tobytes() for a, b in zip(reversed(begins), reversed(ends), strict=True)]
 
 
 class Decoder:
-    """Takes symbols from a code that `Encoder` made, in the order in which they were put.
+    """Takes symbols from the levels of `payloads`, in the order in which they were put: `begin`
+    each level, and `finish` it."""
 
-    Raises:
-        MismatchError: the code is not one that `Encoder` makes.
-    """
+    def __init__(self) -> None:
+        self._coder = AnsCoder()
 
-    def __init__(self, code: bytes) -> None:
-        if code.endswith(b"\0"):
+    def begin(self, payload: bytes) -> None:
+        """Take the next level's words.
+
+        Raises:
+            MismatchError: these are none.
+        """
+        if len(payload) % 4:
             raise MismatchError
-        words = np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
+        words = np.frombuffer(payload, "<u4").astype(np.uint32)
+        words = np.concatenate([words, self._coder.get_compressed()])
+        if not words[-1:].any():
+            raise MismatchError
         self._coder = AnsCoder(words)
 
     def take(self, counts: Sequence[int], tables: Sequence[Table]) -> list[np.ndarray]:
@@ -213,22 +238,19 @@ class Decoder:
             return np.empty(0, np.int64)
         return self._coder.decode(model, count).astype(np.int64)
 
-    def finish(self) -> None:
-        """Check that nothing is left.
+    def finish(self, last: bool) -> None:
+        """Check that nothing of the level is left, nor, of the last, of the code.
 
         Raises:
             MismatchError: symbols were taken with other tables than they were put with.
         """
-        if not self._coder.is_empty():
+        left = self._coder.get_compressed()
+        if len(left) != len(_BEGIN) or (last and not np.array_equal(left, _BEGIN)):
             raise MismatchError
 
 
 Rows = tuple[np.ndarray, np.ndarray] | None
 """A table and, for each symbol, the row of it that has the symbol's probabilities."""
-
-
-def _looked_up(rows: Rows) -> tuple[np.ndarray, ...]:
-    return () if rows is None else (rows[0][rows[1]],)
 
 
 def _fold(index: np.ndarray, escape: int) -> np.ndarray:

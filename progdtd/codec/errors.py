@@ -27,6 +27,18 @@ class NewerVersionError(CodecError):
         super().__init__(f"{what}; this version of progdtd knows {known}. Update progdtd.")
 
 
+class OlderVersionError(CodecError):
+    """Written in an earlier version of the format."""
+
+    exit_code = 4
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"The stream has format version {version}, which is no longer read. Encode the image "
+            "again, or decode the stream with the version of progdtd that wrote it."
+        )
+
+
 class OtherModelError(CodecError):
     """Encoded with another model than the one at hand."""
 

@@ -12,7 +12,7 @@ expected bits of all digits with an urgency of at least u. Level i of 1 ... n - 
 largest u with E(u) >= E(all) * ((8i + n) / (9n))^2, the last takes all that is left, and levels
 that would bring nothing are left out.
 
-A payload is one ANS code (`entropy.py`): in the first level of the hyper-latent's channels, each
+A payload is ANS code (`entropy.py`): in the first level of the hyper-latent's channels, each
 with its own table, then in every level of passes until no digit of the level is left. A pass takes,
 in the order channel, row, column, every element whose next digit has at least the level's urgency:
 one digit of each, then of those that it brought to a symbol that stands for all beyond it, by how
@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progdtd.codec import container
+from progdtd.codec import container, entropy
 from progdtd.codec.channels import Predictor, Prior, symbols_of
 from progdtd.codec.counts import Level
 from progdtd.codec.entropy import Decoder, Encoder, MismatchError
@@ -46,9 +46,9 @@ from progdtd.codec.refinement import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinem
 from progdtd.strides import HYPER_STRIDE
 
 LEVEL_BYTES, FEWEST_LEVELS, MOST_LEVELS = 400, 16, 128
-"""A level for so many expected bytes, within bounds: a level's framing costs about 7."""
+"""A level for so many expected bytes, within bounds: a level's framing costs 3 or 4."""
 
-USUAL_LEVEL_BYTES, USUAL_LEVELS = 280, 66
+USUAL_LEVEL_BYTES, USUAL_LEVELS = 160, 66
 """Up to so many levels may be smaller than that, so that photographs of low rate have many too."""
 
 TRUST = 9
@@ -232,9 +232,9 @@ def encode(
     levels = levels_for(bits.sum() / 8)
     front = Front(classes, gains[:latent], thresholds(bits, levels))
     digits_of = _Digits(symbols_of(y[0, :latent] - means), classes)
-    payloads = []
+    encoders = []
     for level in range(front.levels):
-        encoder = Encoder()
+        encoders.append(encoder := Encoder())
         if level == 0:
             encoder.put(list(z_symbols), prior.z_tables[:hyper])
         for elements in front.passes(level):
@@ -243,8 +243,7 @@ def encode(
             encoder.put_digits(digits, front.odds, states)
             reached = front.advance(elements, digits, level)
             encoder.put_numbers(digits_of.excess(elements[front.tables.escape[reached] != 0]))
-        payloads.append(encoder.to_bytes())
-    return pack(levels, gains, held, prior.channels), payloads
+    return pack(levels, gains, held, prior.channels), entropy.payloads(encoders)
 
 
 class _Digits:
@@ -288,6 +287,7 @@ class PlaneDecoder:
         self.y_hat = torch.zeros(1, prior.channels[0], height, width)
         self.changed = True
         self._levels = levels
+        self._decoder = Decoder()
         self._front: Front | None = None
         self._means: np.ndarray | float = 0.0
 
@@ -298,17 +298,17 @@ class PlaneDecoder:
             UndecodableError: the payload is not one that this model's encoder makes.
         """
         try:
-            decoder = Decoder(payload)
+            self._decoder.begin(payload)
             if self._front is None:
-                self._front = self._begin(decoder)
+                self._front = self._begin()
             self.changed = self.level == 0
             if self.level >= self._front.levels:
                 raise MismatchError
             taken = [
-                (elements, self._take(self._front, elements, decoder))
+                (elements, self._take(self._front, elements))
                 for elements in self._front.passes(self.level)
             ]
-            decoder.finish()
+            self._decoder.finish(self.level + 1 == self._front.levels)
         except MismatchError as error:
             raise UndecodableError(self.level + 1) from error
         y_hat = self.y_hat.view(-1).numpy()
@@ -317,11 +317,11 @@ class PlaneDecoder:
             y_hat[elements] = values
         self.level += 1
 
-    def _begin(self, decoder: Decoder) -> Front:
+    def _begin(self) -> Front:
         """Decode the hyper-latent, and know all elements as their prior does."""
         height, width = (side // HYPER_STRIDE for side in self.y_hat.shape[-2:])
         latent, hyper = self.held
-        groups = decoder.take([height * width] * hyper, self.prior.z_tables[:hyper])
+        groups = self._decoder.take([height * width] * hyper, self.prior.z_tables[:hyper])
         predictor = Predictor(self.prior, height, width)
         predictor.extend(np.array(groups, np.int64).reshape(hyper, height, width), 0)
         classes, means = predictor.predict(0, latent)
@@ -331,16 +331,16 @@ class PlaneDecoder:
         bits = expected_bits(classes, self.gains)
         return Front(classes, self.gains, thresholds(bits, self._levels))
 
-    def _take(self, front: Front, elements: np.ndarray, decoder: Decoder) -> np.ndarray:
+    def _take(self, front: Front, elements: np.ndarray) -> np.ndarray:
         """Decode a pass; returns what its elements are now known to be."""
         tables, states = front.tables, front.state[elements]
-        digits = decoder.take_digits(front.odds, states)
+        digits = self._decoder.take_digits(front.odds, states)
         if (front.odds[states, digits] == 0).any():
             raise MismatchError
         reached = front.advance(elements, digits, self.level)
         values, escapes = tables.value[reached], tables.escape[reached]
         beyond = np.flatnonzero(escapes)
-        values[beyond] += escapes[beyond] * (decoder.take_numbers(len(beyond)) - 1)
+        values[beyond] += escapes[beyond] * (self._decoder.take_numbers(len(beyond)) - 1)
         if isinstance(self._means, np.ndarray):
             values += self._means[elements]
         return values

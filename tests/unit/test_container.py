@@ -11,21 +11,22 @@ from progdtd.codec.errors import (
     IncompleteError,
     NewerVersionError,
     NotAStreamError,
+    OlderVersionError,
 )
 from progdtd.errors import UserError
 
-PAYLOADS = [b"first", b"", b"third level" * 30]
+PAYLOADS = [b"firstone", b"", b"third level." * 60]
 STREAM = container.write(640, 480, b"abcdefgh", PAYLOADS, 1, b"\x01\x02")
 
 
 def test_the_format_is_what_its_description_says() -> None:
     """Byte by byte, as written in the module's docstring."""
-    head = b"\x89DTD" + bytes([1, 1]) + b"\x80\x05" + b"\xe0\x03" + b"abcdefgh" + b"\x03"
-    total = (1 + 4 + 5) + (1 + 4) + (2 + 4 + 330)
+    head = b"\x89DTD" + bytes([2, 1]) + b"\x80\x05" + b"\xe0\x03" + b"abcdefgh" + b"\x03"
+    total = (1 + 4 + 8) + (1 + 4) + (2 + 4 + 720)
     head += bytes([total & 0x7F | 0x80, total >> 7]) + b"\x02\x01\x02"
     crc = zlib.crc32(head)
     expected = head + crc.to_bytes(4, "little")
-    for payload, size in zip(PAYLOADS, (b"\x05", b"\x00", b"\xca\x02"), strict=True):
+    for payload, size in zip(PAYLOADS, (b"\x02", b"\x00", b"\xb4\x01"), strict=True):
         crc = zlib.crc32(payload, crc)
         expected += size + crc.to_bytes(4, "little") + payload
     assert expected == STREAM
@@ -39,7 +40,7 @@ def test_bytes_may_arrive_in_any_pieces(sizes: list[int]) -> None:
         at += size
     assert read == PAYLOADS
     assert reader.position == reader.received == len(STREAM)
-    assert reader.header == container.Header(640, 480, b"abcdefgh", 3, 351, 1, b"\x01\x02")
+    assert reader.header == container.Header(640, 480, b"abcdefgh", 3, 744, 1, b"\x01\x02")
 
 
 def test_a_prefix_reads_to_its_last_whole_level() -> None:
@@ -76,7 +77,8 @@ def test_no_changed_byte_goes_unnoticed(at: int, flip: int) -> None:
     [
         (lambda s: b"\x89PNG" + s[4:], NotAStreamError),
         (lambda s: b"", None),
-        (lambda s: s[:4] + b"\x02" + s[5:], NewerVersionError),
+        (lambda s: s[:4] + b"\x03" + s[5:], NewerVersionError),
+        (lambda s: s[:4] + b"\x01" + s[5:], OlderVersionError),
         (lambda s: s[:4] + b"\x00" + s[5:], DamagedError),
         (lambda s: s[:6] + b"\xff" * 40, DamagedError),
         (lambda s: s[:-1] + b"?", DamagedError),
@@ -120,7 +122,7 @@ def test_cut_keeps_whole_levels() -> None:
 
 
 def test_checksums_of_planes_are_short_but_for_the_last() -> None:
-    payloads = [bytes(range(size)) for size in (30, 0, 5)]
+    payloads = [bytes(range(size)) for size in (32, 0, 8)]
     channels = container.write(64, 64, bytes(8), payloads, container.CHANNELS, b"")
     planes = container.write(64, 64, bytes(8), payloads, container.PLANES, b"")
     assert len(channels) - len(planes) == 2 * 2

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progdtd.codec import entropy
-from progdtd.codec.entropy import LARGEST, PRECISION, Decoder, Encoder, MismatchError
+from progdtd.codec.entropy import LARGEST, PRECISION, Decoder, Encoder, MismatchError, payloads
 
 TABLES = entropy.gaussian_tables()
 SYMBOLS = st.one_of(st.integers(-3, 3), st.integers(-LARGEST, LARGEST))
@@ -18,18 +18,22 @@ SYMBOLS = st.one_of(st.integers(-3, 3), st.integers(-LARGEST, LARGEST))
     st.lists(st.tuples(st.integers(0, 63), st.lists(SYMBOLS, max_size=30)), max_size=12),
 )
 def test_round_trip(groups: list[tuple[int, list[int]]]) -> None:
-    """Any symbols, likely or far outside the tables, come back; the coder ends where it began."""
+    """Any symbols, likely or far outside the tables, come back, level after level; the coder ends
+    where it began."""
     values = [np.array(symbols, dtype=np.int64) for _, symbols in groups]
     tables = [TABLES[index] for index, _ in groups]
-    encoder = Encoder()
-    encoder.put(values, tables)
-    encoder.put(values[::-1], tables[::-1])
-    decoder = Decoder(encoder.to_bytes())
-    first = decoder.take([len(v) for v in values], tables)
-    second = decoder.take([len(v) for v in values[::-1]], tables[::-1])
-    decoder.finish()
-    for got, expected in zip([*first, *second], [*values, *values[::-1]], strict=True):
-        np.testing.assert_array_equal(got, expected)
+    levels = [(values, tables), ([], []), (values[::-1], tables[::-1])]
+    encoders = [Encoder() for _ in levels]
+    for encoder, level in zip(encoders, levels, strict=True):
+        encoder.put(*level)
+    decoder = Decoder()
+    for number, payload in enumerate(payloads(encoders)):
+        groups, of_groups = levels[number]
+        decoder.begin(payload)
+        got = decoder.take([len(group) for group in groups], of_groups)
+        decoder.finish(number == 2)
+        for found, expected in zip(got, groups, strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("index", [0, 20, 40, 63])
@@ -42,33 +46,65 @@ def test_the_code_is_as_long_as_the_distribution_says(index: int) -> None:
     mass = [max(entropy.bin_mass(abs(int(k)), scale) if k else
                 1 - 2 * entropy.tail_mass(0, scale), 1e-9) for k in values]  # fmt: skip
     ideal = -(counts * np.log2(mass)).sum()
-    assert 8 * len(encoder.to_bytes()) < ideal * 1.002 + 64
+    assert 8 * size_of(encoder) < ideal * 1.002 + 64
+
+
+def size_of(*levels: Encoder) -> int:
+    return sum(map(len, payloads(levels)))
+
+
+def test_a_level_costs_no_byte_of_its_own() -> None:
+    symbols = np.round(np.random.default_rng(0).normal(0, 3, 5000)).astype(np.int64)
+    whole, parts = Encoder(), [Encoder() for _ in range(100)]
+    whole.put([symbols], [TABLES[30]])
+    for encoder, part in zip(parts, np.split(symbols, 100), strict=True):
+        encoder.put([part], [TABLES[30]])
+    assert size_of(*parts) == size_of(whole)
+    assert payloads(parts)[0] != b""
 
 
 def test_other_tables_are_noticed() -> None:
-    """Decoding with neighbouring classes ends in another state: no checksum is needed for that."""
+    """Decoding with neighbouring classes takes other words: no checksum is needed for that."""
     rng = np.random.default_rng(1)
     symbols = np.round(rng.normal(0, 1.5, 2000)).astype(np.int64)
-    encoder = Encoder()
-    encoder.put([symbols], [TABLES[22]])
+    encoders = [Encoder(), Encoder()]
+    for encoder in encoders:
+        encoder.put([symbols], [TABLES[22]])
     for index in (21, 23):
-        decoder = Decoder(encoder.to_bytes())
+        decoder = Decoder()
+        decoder.begin(payloads(encoders)[0])
         decoder.take([2000], [TABLES[index]])
         with pytest.raises(MismatchError):
-            decoder.finish()
+            decoder.finish(last=False)
+
+
+def test_a_code_that_goes_on_is_noticed() -> None:
+    encoders = [Encoder(), Encoder()]
+    encoders[1].put([np.array([3, 1])], [TABLES[22]])
+    first, second = payloads(encoders)
+    assert not second  # the state holds both symbols
+    decoder = Decoder()
+    decoder.begin(first)
+    decoder.finish(last=False)
+    with pytest.raises(MismatchError):
+        decoder.finish(last=True)
+    decoder.begin(second)
+    decoder.take([2], [TABLES[22]])
+    decoder.finish(last=True)
 
 
 @given(st.binary(max_size=200), st.integers(0, 63))
 def test_any_bytes_decode_or_mismatch(code: bytes, index: int) -> None:
+    decoder = Decoder()
     try:
-        decoder = Decoder(code)
+        decoder.begin(code)
         (symbols,) = decoder.take([500], [TABLES[index]])
-        decoder.finish()
+        decoder.finish(last=True)
     except MismatchError:
         return
     encoder = Encoder()
     encoder.put([symbols], [TABLES[index]])
-    assert encoder.to_bytes() == code
+    assert payloads([encoder]) == [code]
 
 
 def test_frequencies_are_the_same_on_every_machine() -> None:
@@ -94,19 +130,20 @@ def test_thresholds_are_the_same_on_every_machine() -> None:
 class WrittenDown:
     """A decoder made from the description in the module's docstring, in plain Python integers."""
 
-    def __init__(self, code: bytes) -> None:
-        code += bytes(-len(code) % 4)
+    def __init__(self, first: bytes) -> None:
+        self.begin(first)
+        high, low = self.words.pop(), self.words.pop()
+        self.state = high << 32 | low
+
+    def begin(self, code: bytes) -> None:
         self.words = [int.from_bytes(code[i : i + 4], "little") for i in range(0, len(code), 4)]
-        self.state = 0
-        while self.words and self.state < 1 << 32:
-            self.state = self.state << 32 | self.words.pop()
 
     def take(self, edges: list[int]) -> int:
         q = self.state % 2**24
         symbol = next(i for i in range(len(edges) - 1) if edges[i] <= q < edges[i + 1])
         left, right = edges[symbol], edges[symbol + 1]
         self.state = (self.state >> 24) * (right - left) + q - left
-        if self.state < 1 << 32 and self.words:
+        if self.state < 1 << 32:
             self.state = self.state << 32 | self.words.pop()
         return symbol
 
@@ -129,9 +166,11 @@ def test_the_code_is_what_its_description_says() -> None:
     values = [np.round(rng.normal(0, s, 60)).astype(np.int64) for s in (0.3, 1.8, 12, 1.2)]
     values[1][:3] = (70, -1000, 2**20)
     values[2][:2] = (-LARGEST, LARGEST)
-    encoder = Encoder()
-    encoder.put(values, tables)
-    decoder = WrittenDown(encoder.to_bytes())
+    encoders = [Encoder(), Encoder()]
+    encoders[0].put(values, tables)
+    encoders[1].put([values[0]], [tables[0]])
+    first, second = payloads(encoders)
+    decoder = WrittenDown(first)
     groups = [decoder.group(f, 60) for f in [*frequencies, bottleneck]]
     escaped = [(g, i) for g, group in enumerate(groups) for i, symbol in enumerate(group)
                if symbol == tables[g].escape]  # fmt: skip
@@ -144,9 +183,14 @@ def test_the_code_is_what_its_description_says() -> None:
     for (g, i), v in numbers.items():
         groups[g][i] = v // 2 + tables[g].escape if v % 2 else -(v // 2)
     assert len(escaped) >= 5
-    assert decoder.state == 0
     assert not decoder.words
-    for got, expected, table in zip(groups, values, tables, strict=True):
+    decoder.begin(second)
+    again = decoder.group(frequencies[0], 60)
+    assert not decoder.words
+    assert decoder.state == 1 << 32
+    for got, expected, table in zip(
+        [*groups, again], [*values, values[0]], [*tables, tables[0]], strict=True
+    ):
         assert [symbol + table.low for symbol in got] == expected.tolist()
 
 
