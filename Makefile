@@ -35,13 +35,13 @@ quickstart: $(INSTALLED)  ## train, evaluate and draw on the bundled photographs
 	@echo "Pictures     $(QUICK)/figures/strip_coffee.jpg"
 
 sweep: $(INSTALLED)  ## train the six reference models; ARGS="dataset=folder dataset.root=DIR"
-	$(RUN) -m progdtd.train -m experiment=reference $(ARGS)
+	$(RUN) -m progdtd.train -m experiment=reference $(or $(ARGS),group=sweeps/trial)
 
 status: $(INSTALLED)  ## what the runs under outputs/ are doing
 	$(RUN) -m progdtd.status $(ARGS)
 
 evaluate: $(INSTALLED)  ## evaluate the swept models on Kodak
-	$(RUN) -m progdtd.evaluate 'run=outputs/sweeps/reference/hyperprior*' 'kinds=[channels,planes]' $(ARGS)
+	$(RUN) -m progdtd.evaluate 'run=outputs/sweeps/reference/*' 'kinds=[channels,planes]' $(ARGS)
 
 baselines: $(INSTALLED)  ## measure JPEG, JPEG 2000, WebP, AVIF and JPEG XL on Kodak
 	$(RUN) -m progdtd.baselines $(ARGS)

@@ -1,7 +1,6 @@
 """Is a training's configuration one that can be run? Answered before torch is loaded."""
 
 import difflib
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from progdtd.options import listed, number, whole
 from progdtd.paths import CONF
 from progdtd.strides import STRIDE
 from progdtd.tail_drop import build_drop
-
-log = logging.getLogger(__name__)
 
 WHOLE = {
     "seed": 0, "dataset.validation": 0, "dataset.scene": 1, "trainer.steps": 1,
@@ -49,7 +46,7 @@ def check_run_name(cfg: DictConfig) -> None:
 
 def check_options(cfg: DictConfig, command: str) -> None:
     """Refuse options that nothing reads, as `+lamda=0.5` and presets may add them. What a model, a
-    drop, a dataset and a launcher take is for these to say.
+    drop, a launcher and a dataset of one's own take is for these to say.
 
     Args:
         cfg: the configuration.
@@ -62,6 +59,9 @@ def check_options(cfg: DictConfig, command: str) -> None:
     if command == "train":
         recipe, optimizer = names_in("trainer/default.yaml"), names_in(f"{OPTIMIZERS}/adam.yaml")
         groups |= {"trainer": recipe | optimizer, "logger": names_in("logger/wandb.yaml")}
+        dataset = f"dataset/{cfg.dataset.get('name')}.yaml"
+        if Path(CONF, dataset).is_file():
+            groups["dataset"] = names_in("dataset/photos.yaml") | names_in(dataset)
     for group, known in groups.items():
         for name in map(str, cfg[group] if group else cfg):
             if name not in known:
@@ -85,20 +85,22 @@ def names_in(file: str) -> set[str]:
     return {*map(str, config), *map(str, groups)} - {"defaults", "hydra"}
 
 
-def warn(cfg: DictConfig) -> None:
-    """Say what of a training may not be meant, though it can be run."""
+def warnings(cfg: DictConfig) -> list[str]:
+    """What of a training that `check` has passed may not be meant, though it can be run."""
+    said = []
     if cfg.dataset.name == "photos":
-        log.warning("dataset=photos is eight photographs, to try things out: for a model of use, "
+        said.append("dataset=photos is eight photographs, to try things out: for a model of use, "
                     "give dataset=folder dataset.root=DIR, or dataset=vimeo90k.")  # fmt: skip
-    if (warmup := cfg.trainer.warmup) >= cfg.trainer.steps:
-        log.warning("trainer.warmup=%d: the learning rate rises to the end of the run, of %d "
-                    "steps, and never reaches trainer.lr.", warmup, cfg.trainer.steps)  # fmt: skip
+    if (warmup := cfg.trainer.warmup) >= (steps := cfg.trainer.steps):
+        said.append(f"trainer.warmup={warmup}: the learning rate rises to the end of the run, of "
+                    f"{steps} steps, and never reaches trainer.lr.")  # fmt: skip
     drop = build_drop(cfg.drop)
     if not drop.progressive:
-        for name, value, usual in (("range", [*drop.range], [0, 1]), ("power", drop.power, 1)):
-            if value != usual:
-                log.warning("drop.%s=%s has no effect: drop=%s drops nothing.",
-                            name, value, drop.name)  # fmt: skip
+        said += [f"drop.{name}={value} has no effect: drop={drop.name} drops nothing."
+                 for name, value, usual in
+                 (("range", [*drop.range], [0, 1]), ("power", drop.power, 1))
+                 if value != usual]  # fmt: skip
+    return said
 
 
 def check(cfg: DictConfig) -> None:
@@ -178,6 +180,8 @@ def check_trainer(options: DictConfig) -> None:
         meant = closest(options.optimizer, (path.stem for path in Path(CONF, OPTIMIZERS).glob("*")))
         raise UserError(f"trainer.optimizer={options.optimizer} does not say what to build: use "
                         f"{OPTIMIZERS}={meant or 'soap'}.")  # fmt: skip
+    if "lr" in options.optimizer:
+        raise UserError("trainer.optimizer.lr has no effect: the learning rate is trainer.lr.")
     if options.resize is not None and options.resize < options.crop:
         raise UserError(f"trainer.resize={options.resize} is below trainer.crop={options.crop}.")
 

@@ -39,6 +39,8 @@ def main(cfg: DictConfig) -> None:
     for path in runs:
         try:
             evaluate(path, images, protocols, levels, device, kinds, cfg.effort)
+        except KeyboardInterrupt:
+            raise SystemExit(f"Interrupted: of {path}, nothing new was written.") from None
         except UserError as error:
             if len(runs) == 1:
                 raise

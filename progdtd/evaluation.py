@@ -20,6 +20,7 @@ from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.fingerprint import fingerprint
 from progdtd.machine import keep_freed_memory
+from progdtd.tail_drop import P_LEVELS, TailDrop
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ def evaluate(
     """
     keep_freed_memory()
     loaded = checkpoint.load_model(path, device)
+    if "native" in names and CHANNELS in kinds and tuple(levels) != P_LEVELS:
+        say_what_is_no_level(levels, loaded.drop)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
     ways: list[Way] = []
     if "native" in names:
@@ -141,6 +144,20 @@ def coder(loaded: checkpoint.Loaded, device: str) -> Codec:
         return Codec(loaded, device)
     except UserError as error:
         raise UserError(f"{error} protocols=reference estimates bits, and codes none.") from error
+
+
+def say_what_is_no_level(levels: Sequence[float], drop: TailDrop) -> None:
+    """Warn of fractions p that were asked for and are no levels of this model's streams."""
+    within = drop.within(levels)
+    if not drop.progressive or not (others := [p for p in levels if p not in within]):
+        return
+    what = (
+        f"left out; {drop.top:g}, its top, stands for those above"
+        if within
+        else "measured, though nothing was trained there"
+    )
+    named = ", ".join(f"{p:g}" for p in others)
+    log.warning("levels=%s: not within the range of p, %s: %s.", named, list(drop.range), what)
 
 
 def say_what_is_missing(table: pd.DataFrame, images: int) -> None:

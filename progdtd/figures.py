@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from omegaconf import DictConfig
 
-from progdtd import bd, curves, results
+from progdtd import bd, curves, results, run
 from progdtd.check import check_options
 from progdtd.codec import container
 from progdtd.codec import find as find_model
@@ -36,7 +37,7 @@ PANELS = {"ms_ssim_db": "MS-SSIM (dB)", "psnr": "PSNR (dB)"}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart; one colour a lambda."""
 
-MARKERS = ("o", "s", "^", "D", "v", "P")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d", "8")
 """One marker for each range of p, in the first place."""
 
 SHEET = 16
@@ -66,14 +67,17 @@ def main(cfg: DictConfig) -> None:
         raise UserError(f"published={cfg.published} must be true or false.")
     if cfg.out is None:
         raise UserError("out=null is no directory to draw into.")
+    out = Path(cfg.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out} is no directory to draw into: {error}.") from error
     cfg.images = str(cfg.images)  # a folder may be called 2020
     chosen = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
     ours, baselines = gather(cfg, chosen)
     published, others = published_curves(cfg, ours)
 
     named = f"{cfg.images[:1].upper()}{cfg.images[1:]}"
-    out = Path(cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
     means = pd.concat([table for table in (ours, baselines) if len(table)])
     write_aside(out / "results.csv", lambda aside: means.to_csv(aside, index=False))
     written = [out / "results.csv"]
@@ -164,7 +168,8 @@ def gather(cfg: DictConfig, chosen: set[str]) -> tuple[pd.DataFrame, pd.DataFram
             f"{f', nor in {cfg.results}' if elsewhere and cfg.results else ''}: make some "
             "with `python -m progdtd.evaluate run=<run>`, or set runs= and images=."
         )
-    log.info("No run has results here: drawing those in %s.", cfg.results)
+    log.info("No run under %s has results for %s: drawing those in %s.", ", ".join(patterns),
+             cfg.images, cfg.results)  # fmt: skip
     return earlier[earlier.model.notna()], earlier[earlier.model.isna()]
 
 
@@ -204,16 +209,20 @@ TITLES = {
 def find(patterns: list[str], dataset: str) -> Iterator[Path]:
     """The results tables of a dataset in the runs that globs name."""
     for pattern in patterns:
-        for run in sorted(glob.glob(pattern)):
-            yield from sorted(Path(run, "evaluation").glob(f"{dataset}_*.csv"))
+        for directory in sorted(glob.glob(pattern)):
+            yield from sorted(Path(directory, "evaluation").glob(f"{dataset}_*.csv"))
 
 
 def say_what_is_stale(tables: Iterable[Path]) -> None:
-    """Warn of tables of other weights than those that lie beside them now."""
+    """Warn of tables of other weights than those that lie beside them now, or of a run that has
+    none yet."""
     for table in tables:
+        directory = table.parent.parent
+        if run.begun(directory) and not (directory / run.WEIGHTS).exists():
+            log.warning("%s is of a run that is not finished: evaluate it again when it is.", table)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             measured = json.loads(table.with_suffix(".json").read_text())["fingerprint"]
-            if find_model.recorded(table.parent.parent) not in (None, measured):
+            if find_model.recorded(directory) not in (None, measured):
                 log.warning("%s is of other weights than those of its run now: evaluate it again.",
                             table)  # fmt: skip
 
@@ -295,8 +304,12 @@ def _legend(figure: Figure) -> None:
 
 
 def _palette(values: Iterable) -> dict[Any, str]:
-    """A colour for each value, in their order; the first again after the last."""
-    return dict(zip(sorted(set(values)), itertools.cycle(COLOURS), strict=False))
+    """A colour for each value, in their order: of the palette or, where they are more, of a map."""
+    each = sorted(set(values))
+    if len(each) <= len(COLOURS):
+        return dict(zip(each, COLOURS, strict=False))
+    shades = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(each)))
+    return dict(zip(each, map(to_hex, shades), strict=True))
 
 
 def _frame(axis: Axes, rate: float) -> None:

@@ -2,7 +2,7 @@
 "SOAP: Improving and stabilizing Shampoo using Adam", arXiv 2409.11321)."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytorch_optimizer
@@ -38,6 +38,14 @@ class SOAP(pytorch_optimizer.SOAP):
         for parameter in params:
             (turned if parameter.dim() in (2, 4) else plain)["params"].append(parameter)
         super().__init__([group for group in (turned, plain) if group["params"]], **options)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """An update. A gradient in channels_last is copied once, and not for each of its bases."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad.contiguous()
+        return super().step(closure)
 
     def merge_dims(self, grad: Tensor, max_precondition_dim: int) -> Tensor:
         """A kernel's gradient as (out, in, height * width)."""

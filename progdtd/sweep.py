@@ -1,8 +1,10 @@
 """What a sweep needs beside its jobs: its plan, a table at its end, launchers that are there."""
 
 import contextlib
+import itertools
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -19,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from progdtd.check import closest, names_in
+from progdtd.check import check, closest, names_in, warnings
 from progdtd.errors import UserError, first_line
 from progdtd.files import write_aside
 from progdtd.options import minutes
@@ -34,9 +36,10 @@ PLUGINS = {"slurm": "submitit", "ray": "ray"}
 
 
 def check_words(arguments: Sequence[str]) -> None:
-    """End with a sentence at what Hydra would show a traceback for, or say in its own words: a
-    launcher that is not installed, a group without a choice, a look at the configurations of a
-    sweep, an option that there is not, such as `lamda` or `trainr.lr`."""
+    """End with a sentence at what Hydra would show a traceback for, say in its own words, or take
+    for something else: a launcher that is not installed, a group with no choice, a number or a
+    list, of which the last would win, a look at the configurations of a sweep, an option that there
+    is not, such as `lamda` or `trainr.lr`."""
     if {"-m", "--multirun"} & {*arguments} and {"-c", "--cfg"} & {*arguments}:
         raise SystemExit("--cfg shows one configuration: leave out -m, and give one value of each "
                          "option (with an experiment that sweeps, hydra.mode=RUN).")  # fmt: skip
@@ -48,15 +51,35 @@ def check_words(arguments: Sequence[str]) -> None:
             meant = closest(first, known)
             ask = f" Did you mean {meant}{group[len(first) :]}?" if meant else ""
             raise SystemExit(f"{first} is no option of progdtd.train.{ask}")
-        if given and choice in ("", "null") and Path(CONF, group).is_dir():
-            choices = ", ".join(sorted(path.stem for path in Path(CONF, group).glob("*.yaml")))
-            raise SystemExit(f"{word}: choose one of {choices}, or leave it out.")
+        if given and Path(CONF, group).is_dir():
+            check_choice(group, choice)
         plugin = PLUGINS.get(choice) if group == "launcher" else None
         if plugin and not find_spec(f"hydra_plugins.hydra_{plugin}_launcher"):
             raise SystemExit(
                 f"launcher={choice} needs a plugin that is not installed: "
                 f"pip install -e '.[{choice}]'"
             )
+
+
+def check_choice(group: str, choice: str) -> None:
+    """End with a sentence where the word for a group is none of its choices, nor several, comma
+    between them, for a sweep."""
+    numeric = any(map(is_number, choice.split(",")))
+    if choice in ("", "null") or numeric:
+        choices = ", ".join(sorted(path.stem for path in Path(CONF, group).glob("*.yaml")))
+        own = " Lambdas of your own: lambda=..." if group == "quality" and numeric else ""
+        raise SystemExit(f"{group}={choice}: choose one of {choices}, or leave it out.{own}")
+    if choice.startswith("[") and group != "experiment":
+        raise SystemExit(
+            f"{group}={choice}: give one choice, or to sweep, -m {group}={choice.strip('[]')}"
+        )
+
+
+def is_number(text: str) -> bool:
+    """Whether YAML would take a word for a number."""
+    with contextlib.suppress(ValueError):
+        return math.isfinite(float(text))
+    return False
 
 
 def check_launch(launcher: DictConfig) -> None:
@@ -152,21 +175,35 @@ class Plan(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         with named():
-            names = planned(config)
+            jobs = planned(config)
+            names = [job.hydra.sweep.subdir for job in jobs]
         try:
             check_launch(config.launcher)
             check_axes(config)
             check_distinct(names)
         except UserError as error:
             raise SystemExit(str(error)) from error  # Hydra would make a warning of it
+        if config.launcher.name != "basic":  # whose runs say so themselves, where it is read
+            for message in dict.fromkeys(itertools.chain.from_iterable(map(said_of, jobs))):
+                log.warning(message)
         Plan.directory = Path(config.hydra.sweep.dir)
         Plan.runs = [Plan.directory / name for name in names]
         text = json.dumps({"started": time.time(), "runs": names}, indent=2) + "\n"
         write_aside(Plan.directory / PLAN, lambda aside: aside.write_text(text))
 
 
-def planned(config: DictConfig) -> list[str]:
-    """The directories' names of the runs that a sweep's configuration expands to."""
+def said_of(job: DictConfig) -> list[str]:
+    """The warnings of one run of a sweep; of one that cannot be run, none: it will say why."""
+    cfg = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
+    try:
+        check(cfg)
+    except UserError:
+        return []
+    return warnings(cfg)
+
+
+def planned(config: DictConfig) -> list[DictConfig]:
+    """The configurations of the runs that a sweep's configuration expands to."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -180,7 +217,7 @@ def planned(config: DictConfig) -> list[str]:
     words = [*axes, *told["overrides"]["task"]]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [loader.load_sweep_config(config, list(job)).hydra.sweep.subdir for job in jobs]
+    return [loader.load_sweep_config(config, list(job)) for job in jobs]
 
 
 @contextlib.contextmanager

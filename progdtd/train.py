@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from progdtd import run, sweep
-from progdtd.check import check, check_run_name, warn
+from progdtd.check import check, check_run_name, warnings
 from progdtd.errors import UserError
 from progdtd.paths import CONF
 from progdtd.requeue import LAUNCHER, end_with_parent
@@ -62,7 +62,8 @@ def lead(cfg: DictConfig, directory: Path) -> None:
     with run.recording(directory):
         check(cfg)
         sweep.check_mode(cfg)
-        warn(cfg)
+        for message in warnings(cfg):
+            log.warning(message)
         train(cfg, directory)
 
 

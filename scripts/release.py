@@ -103,7 +103,7 @@ def card(directory: Path, config: DictConfig, weights: str) -> str:
     batch = config.trainer.batch_size * made.get("processes", 1)
     facts = {
         "model": ", ".join((config.model.name, *sizes)),
-        "tail drop": f"{config.drop.name}, p from {list(config.drop.range)}, all channels for "
+        "tail drop": f"{config.drop.name}, p from {list(config.drop.range)}, the last for "
         f"{config.drop.full:.0%} of the images"
         + (f", u^{config.drop.power:g} of uniform u" if config.drop.power != 1 else ""),
         "lambda": f"{config['lambda']:g}",

@@ -46,6 +46,8 @@ def main() -> None:
     fitted, fitted_deltas = (table[table.effort > 0] for table in (double, deltas))
     double, deltas = (table[table.effort == 0] for table in (double, deltas))
     channels = double[double.kind == "channels"]
+    if channels.empty:
+        sys.exit(f"{options.folder}/results.csv has no levels of channels of drop=dtd.")
     report = {
         "results": (quality(channels), published(deltas)),
         "others": (kinds(double), at_rates(double, beside_ours(beside)), comparison(deltas)),
@@ -90,7 +92,9 @@ def quality(ours: pd.DataFrame) -> str:
     rows = []
     for key, curve in ours.groupby(NAMED):
         points = curve.set_index("p")
-        rows.append((*named(key), *(point(points.loc[p]) if p >= key[1] else "" for p in SHOWN)))
+        rows.append(
+            (*named(key), *(point(points.loc[p]) if p in points.index else "" for p in SHOWN))
+        )
     images = ours.images.unique().tolist()
     return table(
         (f"p = {p:g}" for p in SHOWN), rows,
@@ -129,7 +133,9 @@ def groups(ours: pd.DataFrame) -> str:
     for key, curve in ours.groupby(NAMED):
         at = curve.set_index("p")
         cells = (
-            f"{at.bpp[b] - at.bpp[a]:.3f}: {at.psnr[b] - at.psnr[a]:+.2f}" if a >= key[1] else ""
+            f"{at.bpp[b] - at.bpp[a]:.3f}: {at.psnr[b] - at.psnr[a]:+.2f}"
+            if {a, b} <= {*at.index}
+            else ""
             for a, b in spans
         )
         rows.append((*named(key), *cells))
@@ -161,7 +167,7 @@ def overhead(ours: pd.DataFrame) -> str:
     rows = []
     for key, curve in ours.groupby(NAMED):
         more = (curve.bpp / curve.bpp_estimated - 1).set_axis(curve.p)
-        rows.append((*named(key), *(f"{more[p]:+.1%}" if p >= key[1] else "" for p in SHOWN)))
+        rows.append((*named(key), *(f"{more[p]:+.1%}" if p in more.index else "" for p in SHOWN)))
     return table(
         (f"p = {p:g}" for p in SHOWN), rows,
         "Bytes of the prefix over what the model estimates for its channels coded at once, mean "

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from progdtd import bd, checkpoint
+from progdtd.evaluation import say_what_is_no_level
 from progdtd.results import COLUMNS
+from progdtd.tail_drop import TailDrop
 
 
 def test_evaluates_a_run_with_both_protocols(command, trained, images) -> None:
@@ -109,6 +111,25 @@ def test_names_that_are_no_text_and_levels_given_twice(command, trained, images)
     assert len(json.loads(path.read_text())["results"]["bpp"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("levels", "bounds", "said"),
+    [
+        ([0.1, 0.5, 1.0], (0.3, 1.0), "levels=0.1: not within the range of p, [0.3, 1.0]: left"),
+        ([0.1], (0.3, 1.0), "levels=0.1: not within the range of p, [0.3, 1.0]: measured, though"),
+        (
+            [0.1, 0.9],
+            (0.0, 0.6),
+            "levels=0.9: not within the range of p, [0.0, 0.6]: left out; 0.6",
+        ),
+        ([0.3, 1.0], (0.3, 1.0), ""),
+    ],
+)
+def test_levels_that_are_none_of_the_models_are_named(caplog, levels, bounds, said) -> None:
+    say_what_is_no_level(levels, TailDrop(latent=True, hyper=True, range=bounds))
+    assert bool(said) == bool(caplog.records)
+    assert said in caplog.text
+
+
 def test_held_out_images_are_those_not_trained_on(command, trained) -> None:
     arguments = (f"run={trained}", "images=held_out", "protocols=[native]", "levels=[0.5]")
     assert command("evaluate", *arguments)[0] == 0
@@ -153,6 +174,9 @@ def test_results_of_earlier_weights_are_named(command, trained, images) -> None:
     checkpoint.save_weights(trained / "weights.safetensors", loaded.model, loaded.meta)
     code, output = command(*drawing)
     assert (code, said in output) == (0, True), output
+    (trained / "weights.safetensors").unlink()
+    code, output = command(*drawing)
+    assert (code, "is of a run that is not finished" in output) == (0, True), output
 
 
 def test_a_glob_finds_the_runs_among_what_else_is_there(command, trained, images) -> None:

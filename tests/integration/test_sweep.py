@@ -489,7 +489,24 @@ def test_bad_launchers_end_in_one_sentence(command, monkeypatch, arguments, said
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("word", ["drop=null", "quality=", "trainer/optimizer=null"])
+def test_a_list_of_choices_is_refused_with_the_sweep_that_is_meant(command) -> None:
+    code, output = command("train", "-m", "experiment=smoke", "drop=[dtd,none]")
+    assert code == 1
+    assert "to sweep, -m drop=dtd,none" in output
+
+
+def test_what_may_not_be_meant_is_said_of_runs_in_processes_of_their_own(command) -> None:
+    ranges = "drop.range=[0.0,1.0],[0.3,1.0],[0.5,2]"
+    output = command("train", "-m", "experiment=smoke", *TINY, "drop=none", ranges,
+                     "launcher=local")[1]  # fmt: skip
+    assert output.count("drop.range=[0.3, 1.0] has no effect") == 1
+    assert output.count("dataset=photos is eight photographs") == 1
+    assert "drop.range=[0.5, 2] has no effect" not in output, "it is refused"
+
+
+@pytest.mark.parametrize(
+    "word", ["drop=null", "quality=", "trainer/optimizer=null", "quality=0.1", "model=128"]
+)
 def test_a_group_without_a_choice_is_refused_in_a_sentence(command, word) -> None:
     code, output = command("train", word)
     assert code == 1

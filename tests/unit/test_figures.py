@@ -106,6 +106,28 @@ def test_aggregated_results_are_enough_to_draw_again(command) -> None:
         pd.testing.assert_frame_equal(pd.read_csv(f"again/{table}"), pd.read_csv(f"first/{table}"))
 
 
+def test_a_curve_has_a_colour_and_a_marker_of_its_own_among_many() -> None:
+    lambdas, bounds = [0.003 * 2**i for i in range(9)], [(0.1 * i, 1.0) for i in range(7)]
+    alike = {"codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "seed": 0,
+             "kind": "channels", "effort": 0, "protocol": "native"}  # fmt: skip
+    models = [alike | {"lambda": lmbda, "range_low": low, "range_high": high,
+              "run": f"{lmbda}-{low}"} for lmbda in lambdas for low, high in bounds]  # fmt: skip
+    points = [model | {"p": p, "bpp": p, "psnr": 30 + p, "ms_ssim_db": 10 + p}
+              for model in models for p in (0.5, 1.0)]  # fmt: skip
+    table = pd.DataFrame(points)
+    none = pd.DataFrame(columns=["codec", "lambda", "range_low", "range_high", "bpp", "p"])
+    figure = figures.rate_distortion(table, none, none, none, "many")
+    drawn = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
+    assert len(drawn) == len(models)
+
+
+def test_a_file_is_no_directory_to_draw_into(command) -> None:
+    write_runs()
+    Path("taken").write_text("")
+    code, output = command("figures", "out=taken")
+    assert (code, "out=taken is no directory" in output, "Traceback" in output) == (1, True, False)
+
+
 @pytest.mark.parametrize("anew", [False, True])
 def test_the_projects_own_results_draw_again(command, anew) -> None:
     """From the means, and from the models' tables of every image beside the means of codecs."""
@@ -122,8 +144,6 @@ def test_the_projects_own_results_draw_again(command, anew) -> None:
     again = pd.read_csv("outputs/figures/results.csv")
     native = again[again.protocol == "native"]
     assert native[native["drop"] == "dtd"].groupby(["lambda", "range_low"]).ngroups == 6
-    controls = pd.read_csv(kept.with_name("controls") / "results.csv")
-    assert set(controls["drop"].dropna()) == {"dtd", "none", "latent_only", "hyper_only"}
 
 
 def test_codecs_measured_earlier_stand_beside_runs_on_the_same_images(command) -> None:
