@@ -3,15 +3,19 @@
 The latent's symbols are coded with the scales (and means) that the hyper-synthesis predicts from
 the channels of the hyper-latent known at that level. Nothing already sent is ever sent again.
 
-A payload is ANS code of the hyper-latent's new channels, each with its own table, then of the
-latent's new channels, gathered by class of scale, classes in rising order, elements of a class in
-the order channel, row, column. `entropy.py` has the code and the classes, `exact.py` how the scales
-and means are computed. A symbol stands for the difference to the mean (of the hyper-latent: to the
-channel's median, in 1/4096).
+A payload is ANS code of the hyper-latent's new channels, each with its own table, and of what they
+escape; then of a check, the low 16 bits of the CRC-32 of the new channels' classes of scale, a byte
+each, and means, if the prior has them, each 4 bytes, in 1/4096; then of the latent's new channels,
+gathered by class, classes in rising order, elements of a class in the order channel, row, column,
+and of what they escape. `entropy.py` has the code and the classes, of which a scale at a threshold
+has the upper, `exact.py` how the scales and means are computed. The hyper-latent's tables are those
+of CompressAI's entropy bottleneck, of sum 2^16. A symbol stands for the difference to the mean (of
+the hyper-latent: to the channel's median, in 1/4096).
 
 The parameters of the coding, in the container's header, are those of `counts.py`.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -147,6 +151,7 @@ def encode(prior: Prior, y: Tensor, z: Tensor, levels: Sequence[Level]) -> list[
         encoder.put(list(z_symbols[z_from:z_to]), prior.z_tables[z_from:z_to])
         predictor.extend(z_symbols[z_from:z_to], z_from)
         classes, means = predictor.predict(y_from, y_to)
+        encoder.put_check(check_of(classes, means))
         order, counts = _by_class(classes)
         symbols = symbols_of(y[0, y_from:y_to] - means).ravel()[order]
         encoder.put(np.split(symbols, np.cumsum(counts)[:-1]), prior.y_tables)
@@ -191,6 +196,7 @@ class ChannelDecoder:
             )
             self._predictor.extend(np.array(groups, np.int64).reshape(shape), z_from)
             classes, means = self._predictor.predict(y_from, y_to)
+            self._decoder.check(check_of(classes, means))
             order, counts = _by_class(classes)
             symbols = np.empty(classes.size, np.int64)
             fresh = self._decoder.take(counts.tolist(), self.prior.y_tables)
@@ -202,6 +208,14 @@ class ChannelDecoder:
         self.changed = self.level == 0 or bool(values.any())
         self.y_hat[0, y_from:y_to] = values
         self.level += 1
+
+
+def check_of(classes: np.ndarray, means: Tensor | float) -> int:
+    """16 bits that tell these classes (C, H, W) and means (C, H, W) from others."""
+    crc = zlib.crc32(classes.tobytes())
+    if isinstance(means, Tensor):
+        crc = zlib.crc32((means.numpy() * UNIT).astype("<i4").tobytes(), crc)
+    return crc & 0xFFFF
 
 
 def symbols_of(values: Tensor) -> np.ndarray:

@@ -11,7 +11,7 @@ most 49 bits.
     varint   width in pixels, 1 to 2^20
     varint   height in pixels, 1 to 2^20
     8        fingerprint of the model (see `Codec.fingerprint`)
-    varint   n, number of levels in the whole stream, 1 to 65535
+    varint   n, number of levels in this stream when it is whole, 1 to 65535
     varint   total bytes of the levels of the whole stream, with their framing, at most 16 for each
              pixel of the image padded to multiples of 64, and 64 for each level
     varint   size of the parameters of the coding, at most 65535

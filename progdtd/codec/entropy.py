@@ -1,25 +1,24 @@
 """Entropy coding of integers with tables of integer frequencies, on constriction's ANS coder.
 
 Everything that decides a symbol's interval is an integer or an exact float, so encoder and decoder
-agree on any machine. All levels of a stream are one code, cut where a level has taken its last
-word: a level costs no byte of its own. One decoded with other frequencies than it was encoded with
-would not take just its words, but for a chance, nor the whole code end where it began: a mismatch
-is noticed without a byte spent on it.
+agree on any machine; a check in the code, of 16 bits, tells where they should not. All levels of a
+stream are one code, cut where a level has taken its last word: a level costs no byte of its own.
 
 The code, for whoever writes another decoder. A streaming ANS coder (Duda, "Asymmetric numeral
 systems", 2013) has a state of 64 bits, words of 32 and probabilities of 24. The symbol of the
 interval [l, r) is decoded when q = state mod 2^24 lies in it; then the state becomes
 (state >> 24) * (r - l) + q - l, and if that is below 2^32, a word comes in below it, the last of
-the level's that is left. After a level none is left, and after the last the state is 2^32. The
-first level's words end with the state to begin with, low before high; all are little-endian.
-A table of n frequencies f_i of sum 2^b gives its symbol i the interval from l_i to l_{i+1}, with
-l_i = floor((f_0 + ... + f_{i-1}) * (2^24 - n) / 2^b) + i, and l_n = 2^24; of n values that are
-uniform, l_i = i * floor(2^24 / n).
+the level's that is left. After a level none is left, and after the last of a stream that was not
+cut the state is 2^32. The first level's words end with the state to begin with, low before high;
+all are little-endian. A table of n frequencies f_i of sum 2^b gives its symbol i the interval from
+l_i to l_{i+1}, with l_i = floor((f_0 + ... + f_{i-1}) * (2^24 - n) / 2^b) + i, and l_n = 2^24; of n
+values that are uniform, l_i = i * floor(2^24 / n). A check is uniform in 0 ... 2^16 - 1.
 
-A symbol outside its table is coded as the escape. After all the groups of a `put` come the escaped
-symbols' values, v = 2k + 1 for a symbol k >= 0 above the table's end and v = 2k for one k > 0 below
-its start: first each one's number of bits, less 1, uniform in 0 ... 22, then, of all those with 2
-bits, then with 3 and so on, the bits under the leading one, uniform.
+A symbol outside its table is coded as the escape. After all the groups of a `put`, which are the
+hyper-latent's of a level and then the latent's, come the escaped symbols' values, v = 2k + 1 for a
+symbol k >= 0 above the table's end and v = 2k for one k > 0 below its start: first each one's
+number of bits, less 1, uniform in 0 ... 22, then, of all those with 2 bits, then with 3 and so on,
+the bits under the leading one, uniform.
 
 Ternary digits have each a table of its own, without an escape: three frequencies of sum 2^20.
 """
@@ -46,6 +45,7 @@ LARGEST = (1 << 21) - 1
 """Symbols are within +-LARGEST."""
 
 _BITS = Uniform(23)
+_CHECK = Uniform(1 << 16)
 _ANY = Categorical(perfect=False)
 
 CHUNK = 1 << 19
@@ -57,7 +57,7 @@ _BEGIN = np.array([0, 1], np.uint32)
 
 
 class MismatchError(Exception):
-    """The decoder did not end a level where the encoder did."""
+    """The decoder knows another check, or did not end a level where the encoder did."""
 
 
 class Table:
@@ -146,6 +146,10 @@ class Encoder:
             rest = values[lengths == bits] - (1 << (bits - 1))
             self._push(rest.astype(np.int32), Uniform(1 << (bits - 1)))
 
+    def put_check(self, check: int) -> None:
+        """Append a number within 0 ... 2^16 - 1 that the decoder must find to be its own."""
+        self._push(np.array([check], np.int32), _CHECK)
+
     def put_digits(self, digits: np.ndarray, odds: np.ndarray, rows: np.ndarray) -> None:
         """Append digits 0, 1, 2 with their probabilities `odds[rows]`.
 
@@ -168,20 +172,20 @@ class Encoder:
 
 def payloads(levels: Sequence[Encoder]) -> list[bytes]:
     """The code of all levels, in the pieces that each of them takes."""
-    coder, begins = AnsCoder(_BEGIN), []
+    coder, edges = AnsCoder(_BEGIN), []
     for level in reversed(levels):
-        begins.append(coder.pos()[0])
+        edges.append(coder.pos()[0])
         for values, model, rows in reversed(level.steps):
             looked_up = () if rows is None else (rows[0][rows[1]],)
             coder.encode_reverse(values.astype(np.int32), model, *looked_up)
     words = coder.get_compressed().astype("<u4")
-    ends = [*begins[1:], len(words)]
-    return [words[a:b].tobytes() for a, b in zip(reversed(begins), reversed(ends), strict=True)]
+    edges.append(len(words))
+    return [words[a:b].tobytes() for a, b in itertools.pairwise(edges)][::-1]
 
 
 class Decoder:
-    """Takes symbols from the levels of `payloads`, in the order in which they were put: `begin`
-    each level, and `finish` it."""
+    """Takes symbols from the levels of `payloads`, in the order in which they were put: `begin`s
+    each level, and `finish`es it."""
 
     def __init__(self) -> None:
         self._coder = AnsCoder()
@@ -214,6 +218,15 @@ class Decoder:
                 group[mask], values = _unfold(values[:count], table.escape), values[count:]
             group += table.low
         return groups
+
+    def check(self, check: int) -> None:
+        """Compare a number with the one that `Encoder.put_check` took.
+
+        Raises:
+            MismatchError: they differ.
+        """
+        if self._pop(1, _CHECK)[0] != check:
+            raise MismatchError
 
     def take_numbers(self, number: int) -> np.ndarray:
         """Integers as `Encoder.put_numbers` takes them, int64."""

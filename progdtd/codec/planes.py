@@ -12,11 +12,12 @@ expected bits of all digits with an urgency of at least u. Level i of 1 ... n - 
 largest u with E(u) >= E(all) * ((8i + n) / (9n))^2, the last takes all that is left, and levels
 that would bring nothing are left out.
 
-A payload is ANS code (`entropy.py`): in the first level of the hyper-latent's channels, each
-with its own table, then in every level of passes until no digit of the level is left. A pass takes,
-in the order channel, row, column, every element whose next digit has at least the level's urgency:
-one digit of each, then of those that it brought to a symbol that stands for all beyond it, by how
-much they exceed it, plus 1.
+A payload is ANS code (`entropy.py`): in the first level of the hyper-latent's channels and a check
+of the latent's classes and means, both as in a level of channels (`channels.py`); then in every
+level of passes until no digit of the level is left. A pass takes, in the order channel, row,
+column, every element whose next digit has at least the level's urgency: one digit of each, then of
+those that it brought to a symbol that stands for all beyond it, by how much they exceed it, plus 1,
+coded as the values of escaped symbols are.
 
 Probabilities learn. Before each level, those of every state whose digits were seen are made anew:
 of its three masses m_d 2^20 / sum(m), rounded as `refinement.shares` does, and the counts c_d of
@@ -38,7 +39,7 @@ import torch
 from torch import Tensor
 
 from progdtd.codec import container, entropy
-from progdtd.codec.channels import Predictor, Prior, symbols_of
+from progdtd.codec.channels import Predictor, Prior, check_of, symbols_of
 from progdtd.codec.counts import Level
 from progdtd.codec.entropy import Decoder, Encoder, MismatchError
 from progdtd.codec.errors import DamagedError, UndecodableError
@@ -228,6 +229,7 @@ def encode(
     predictor = Predictor(prior, *z.shape[-2:])
     predictor.extend(z_symbols, 0)
     classes, means = predictor.predict(0, latent)
+    check = check_of(classes, means)
     bits = expected_bits(classes, gains[:latent])
     levels = levels_for(bits.sum() / 8)
     front = Front(classes, gains[:latent], thresholds(bits, levels))
@@ -237,6 +239,7 @@ def encode(
         encoders.append(encoder := Encoder())
         if level == 0:
             encoder.put(list(z_symbols), prior.z_tables[:hyper])
+            encoder.put_check(check)
         for elements in front.passes(level):
             states = front.state[elements]
             digits = digits_of.take(elements, states)
@@ -325,6 +328,7 @@ class PlaneDecoder:
         predictor = Predictor(self.prior, height, width)
         predictor.extend(np.array(groups, np.int64).reshape(hyper, height, width), 0)
         classes, means = predictor.predict(0, latent)
+        self._decoder.check(check_of(classes, means))
         if isinstance(means, Tensor):
             self.y_hat[0, :latent] = means
             self._means = means.ravel().numpy()
