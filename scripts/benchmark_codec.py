@@ -35,6 +35,7 @@ from progdtd.codec import counts
 from progdtd.codec.codec import PLANES, Levels
 from progdtd.machine import keep_freed_memory
 from progdtd.metrics import psnr
+from progdtd.strides import STRIDE
 from progdtd.tail_drop import P_LEVELS, fraction, kept
 
 EFFORTS = (0, 5, 10, 20, 40)
@@ -51,6 +52,9 @@ def main() -> None:
     parser.add_argument("--readme", action="store_true", help="put the tables into the READMEs")
     options = parser.parse_args()
     codec, paths = Codec.load(options.model), data.folder(options.images)
+    if any(side % STRIDE for side in data.read_image(paths[0]).shape[:2]):
+        parser.error(f"{paths[0]}: the first image, which CompressAI's own class codes too, needs "
+                     f"sides that are multiples of {STRIDE}.")  # fmt: skip
     parts = [
         times(options.model, paths[0], options.rounds),
         *([large(options.model, paths[0], options.megapixels)] if options.megapixels else []),
@@ -103,7 +107,7 @@ def measure_levels(codec: Codec, picture: np.ndarray, levels: Levels) -> dict[st
         "encode_s": middle - begin, "decode_s": end - middle,
         "quarter": float(np.interp(at_once / 4, sizes, psnrs)),
         "half": float(np.interp(at_once / 2, sizes, psnrs)),
-        "fall": max(0.0, -float(np.diff(psnrs).min())),
+        "fall": max(0.0, -float(np.diff(psnrs).min(initial=0))),
     }  # fmt: skip
 
 
@@ -221,9 +225,7 @@ class Plain:
         self.model = base(loaded.N, loaded.M).eval()
         self.model.load_state_dict(loaded.state_dict())
         self.model.update(force=True)
-        picture = data.read_image(path)
-        self.x: Tensor = data.to_tensor(picture).contiguous()
-        assert not any(side % 64 for side in self.x.shape[-2:])
+        self.x: Tensor = data.to_tensor(data.read_image(path)).contiguous()
 
     @torch.no_grad()
     def encode(self) -> Any:

@@ -14,7 +14,13 @@ from torch import Tensor
 from progdtd import checkpoint, data
 from progdtd.codec import channels, container, counts, find, planes
 from progdtd.codec.effort import check_effort, fit
-from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, OtherModelError
+from progdtd.codec.errors import (
+    DamagedError,
+    IncompleteError,
+    NewerVersionError,
+    OtherModelError,
+    UndecodableError,
+)
 from progdtd.codec.tiles import tiled
 from progdtd.errors import UserError
 from progdtd.fingerprint import fingerprint
@@ -344,6 +350,7 @@ class StreamDecoder:
         self.codec = codec
         self.reader = container.Reader()
         self.position = 0
+        self._error: UndecodableError | None = None
         self._latent: channels.ChannelDecoder | planes.PlaneDecoder | None = None
         self._picture: np.ndarray | None = None
 
@@ -379,10 +386,16 @@ class StreamDecoder:
             UserError: these are no bytes.
         """
         require_bytes(chunk)
+        if self._error:
+            raise self._error
         for payload in self.reader.feed(chunk):
             if self._latent is None:
                 self._latent = self._begin(self.reader.require_header())
-            self._latent.feed(payload)
+            try:
+                self._latent.feed(payload)
+            except UndecodableError as error:  # what comes after it would be taken for it
+                self._error = error
+                raise
             self.position = self.reader.position
             if self._latent.changed:
                 self._picture = None
@@ -402,6 +415,8 @@ class StreamDecoder:
         most = levels or container.MAX_LEVELS
         if p is not None:
             most = min(most, self._level_at(p, stream))
+        if self.level >= most:
+            return
         for level in self.levels_of(stream):
             if level >= most:
                 return

@@ -175,13 +175,13 @@ def ends(stream: bytes) -> list[int]:
 class Reader:
     """Reads a stream from bytes as they arrive.
 
-    `header` is None until it is complete; `sizes` has the payload size of every level read, and
-    `position` is the end of the last of them in the stream and `received` all that came, in bytes.
+    `header` is None until it is complete; `levels` counts the levels read, `position` is the end of
+    the last of them in the stream and `received` all that came, in bytes.
     """
 
     def __init__(self) -> None:
         self.header: Header | None = None
-        self.sizes: list[int] = []
+        self.levels = 0
         self.position = 0
         self.received = 0
         self._rest = bytearray()
@@ -196,7 +196,7 @@ class Reader:
             DamagedError: a checksum does not match, or a size cannot be.
         """
         self.received += len(chunk)
-        if self.header and len(self.sizes) == self.header.levels:
+        if self.header and self.levels == self.header.levels:
             return
         self._rest += chunk
         if self.header is None:
@@ -207,7 +207,7 @@ class Reader:
             self._crc = crc_of(self._rest[:used])
             self._end = used + self.header.total
             self._take(used)
-        while len(self.sizes) < self.header.levels:
+        while self.levels < self.header.levels:
             payload = self._next_level()
             if payload is None:
                 return
@@ -215,7 +215,7 @@ class Reader:
         self._rest.clear()
 
     def _next_level(self) -> bytes | None:
-        level = len(self.sizes) + 1
+        level = self.levels + 1
         try:
             assert self.header
             words, start = read_varint(self._rest, 0, f"level {level}")
@@ -236,7 +236,7 @@ class Reader:
             raise DamagedError(f"level {level} does not match its checksum", level)
         self._crc = crc
         self._take(start + size)
-        self.sizes.append(size)
+        self.levels = level
         return payload
 
     def _take(self, count: int) -> None:

@@ -65,7 +65,7 @@ class UndecodableError(DamagedError):
     """The bytes of a level are as they were written, and yet its symbols cannot be right."""
 
     def __init__(self, level: int) -> None:
-        what = f"the symbols of level {level} do not end where they should"
+        what = f"level {level} does not decode to what was encoded"
         super().__init__(what, level)
         salvage = ", or show the levels before it (--salvage, salvage=True)" if level > 1 else ""
         self.args = (

@@ -273,6 +273,7 @@ def test_folders_and_their_failures(model_file, images, command) -> None:
         (("decode", "whole.pdtd", "x.png", "--p", "2"), "within", 1),
         (("decode", "whole.pdtd", "x.png", "--level", "0"), "above 0", 2),
         (("decode", "newer.pdtd", "x.png"), "has format version 9", 4),
+        (("decode", "older.pdtd", "x.png"), "has format version 1, which is no longer read", 4),
         (("decode", "other.pdtd", "x.png"), "made by the model", 5),
         (("info", "photo.png"), "no ProgDTD stream", 3),
         (("strip", "photo.png", "x.gif2"), "strips are drawn as one of", 1),
@@ -282,6 +283,7 @@ def test_bad_input(model_file, photo, command, arguments, said, code) -> None:
     assert command("codec.__main__", "encode", photo, "whole.pdtd")[0] == 0
     stream = Path("whole.pdtd").read_bytes()
     Path("newer.pdtd").write_bytes(stream[:4] + b"\x09" + stream[5:])
+    Path("older.pdtd").write_bytes(stream[:4] + b"\x01" + stream[5:])
     torch.save({"model": {}, "meta": {}}, "empty.pt")
     changed = lively(ProgressiveHyperprior(8, 12))
     changed.g_s[0].bias.data += 1

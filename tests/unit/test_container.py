@@ -103,9 +103,18 @@ def test_damage_names_its_level() -> None:
 
 def test_a_forged_size_is_no_reason_to_wait() -> None:
     start = len(STREAM) - len(PAYLOADS[2]) - 6
-    forged = STREAM[:start] + b"\xff\xff\xff\x7f" + STREAM[start + 2 :]
-    with pytest.raises(DamagedError, match="level 3 claims"):
-        list(container.Reader().feed(forged))
+    for size in (b"\xff\xff\xff\x7f", b"\xb5\x01"):  # the latter one word too many
+        forged = STREAM[:start] + size + STREAM[start + 2 :]
+        with pytest.raises(DamagedError, match="level 3 claims"):
+            list(container.Reader().feed(forged))
+    most = 16 * 640 * 512 + 64 * 3  # of 640x480, padded
+    for total in (most, most + 1):
+        header = bytes(container.Header(640, 480, b"abcdefgh", 3, total))
+        if total == most:
+            assert container.read_header(header)[0].total == most
+        else:
+            with pytest.raises(DamagedError, match="header"):
+                container.read_header(header)
 
 
 def test_cut_keeps_whole_levels() -> None:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from progdtd.codec import entropy
@@ -94,17 +94,32 @@ def test_a_code_that_goes_on_is_noticed() -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, 63))
-def test_any_bytes_decode_or_mismatch(code: bytes, index: int) -> None:
-    decoder = Decoder()
-    try:
+@example(bytes(4), 5)
+@example(b"\5\0\0\0" + bytes(4), 5)
+def test_no_bytes_but_those_of_an_encoder_pass(code: bytes, index: int) -> None:
+    def decode() -> None:
+        decoder = Decoder()
         decoder.begin(code)
-        (symbols,) = decoder.take([500], [TABLES[index]])
+        decoder.take([500], [TABLES[index]])
         decoder.finish(last=True)
-    except MismatchError:
-        return
+
+    with pytest.raises(MismatchError):
+        decode()
+
+
+def test_a_check_is_compared() -> None:
     encoder = Encoder()
-    encoder.put([symbols], [TABLES[index]])
-    assert payloads([encoder]) == [code]
+    encoder.put_check(40_000)
+    (code,) = payloads([encoder])
+    for check in (40_000, 40_001):
+        decoder = Decoder()
+        decoder.begin(code)
+        if check == 40_000:
+            decoder.check(check)
+            decoder.finish(last=True)
+        else:
+            with pytest.raises(MismatchError):
+                decoder.check(check)
 
 
 def test_frequencies_are_the_same_on_every_machine() -> None:

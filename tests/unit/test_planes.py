@@ -174,10 +174,55 @@ def test_damage_is_noticed(codec, photograph) -> None:
     for parameters in (b"", b"\x10", b"\x00" + made_with, b"\x10" + made_with + b"\x00"):
         with pytest.raises(DamagedError):
             codec.decode(forged(payloads, parameters))
-    with pytest.raises(DamagedError, match="do not end"):
+    with pytest.raises(DamagedError, match="does not decode"):
         codec.decode(forged([*payloads, b""], header.parameters))
-    with pytest.raises(DamagedError, match="do not end"):
+    with pytest.raises(DamagedError, match="does not decode"):
         codec.decode(forged([payloads[0], payloads[2]], header.parameters))
+
+
+@pytest.mark.parametrize("levels", ["channels", "planes"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_other_scales_or_means_are_noticed_where_they_begin(monkeypatch, levels, which) -> None:
+    """Those of one element are enough, as another machine's might be."""
+    codec, picture = CODECS[which], np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    stream = codec.encode(picture, levels)
+    predict, calls = channels.Predictor.predict, itertools.count()
+
+    def wrong(self, first, last):
+        classes, means = predict(self, first, last)
+        if next(calls) == (3 if levels == "channels" else 0):
+            if which:
+                means[0, 0, 0] += 1 / channels.UNIT
+            else:
+                classes[0, 0, 0] ^= 1
+        return classes, means
+
+    monkeypatch.setattr(channels.Predictor, "predict", wrong)
+    with pytest.raises(UndecodableError) as caught:
+        codec.decode(stream)
+    assert caught.value.level == (4 if levels == "channels" else 1)
+
+
+@pytest.mark.parametrize("levels", ["channels", "planes"])
+def test_a_stream_ends_where_its_code_began_unless_it_was_cut(monkeypatch, levels) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    with monkeypatch.context() as changed:
+        changed.setattr(entropy, "_BEGIN", np.array([1, 1], np.uint32))
+        stream = CODECS[0].encode(picture, levels)
+    decoder, last = CODECS[0].decoder(), len(container.ends(stream))
+    assert CODECS[0].decode(container.cut(stream, last - 1)).size == (64, 64)
+    for _ in range(2):  # what is wrong stays so
+        with pytest.raises(UndecodableError) as caught:
+            decoder.feed(stream)
+        assert caught.value.level == last
+    assert decoder.level == last - 1
+    decoder.feed(b"", levels=2)
+    assert decoder.level == last - 1
+
+
+def test_the_number_of_levels_follows_the_bytes() -> None:
+    sizes = (1_000, 8_000, 20_000, 40_000, 100_000)
+    assert [planes.levels_for(size) for size in sizes] == [16, 50, 66, 100, 128]
 
 
 def test_other_gains_are_another_model(model, photograph) -> None:
