@@ -283,10 +283,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(command) -> None:
     )
     assert command("train", *settings, "group=whole")[0] == 0
     process = shell("progdtd.train", *settings)
-    wait_for(lambda: (Path(RUN) / run.PREVIOUS).exists(), process)
+    last = Path(RUN) / run.LAST
+    wait_for(lambda: (Path(RUN) / run.PREVIOUS).exists() and last.exists(), process)
     process.kill()
     process.communicate()
-    last = Path(RUN) / run.LAST
     damaged = bytearray(last.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     last.write_bytes(damaged)
