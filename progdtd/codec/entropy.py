@@ -151,7 +151,8 @@ class Encoder:
         self._push(np.array([check], np.int32), _CHECK)
 
     def put_digits(self, digits: np.ndarray, odds: np.ndarray, rows: np.ndarray) -> None:
-        """Append digits 0, 1, 2 with their probabilities `odds[rows]`.
+        """Append digits 0, 1, 2 with their probabilities `odds[rows]`, of which those are kept
+        that are needed: `odds` may change afterwards.
 
         Args:
             digits: (n,).
