@@ -5,7 +5,7 @@ import torch
 from conftest import TINY, composed, lively
 from PIL import Image
 
-from progdtd.check import warn
+from progdtd.check import warnings
 from progdtd.errors import UserError
 from progdtd.requeue import Requeue
 from progdtd.training import (
@@ -62,9 +62,10 @@ def test_going_on_in_another_precision_is_said(caplog) -> None:
         assert len(caplog.records) == said
 
 
-def test_a_warm_up_without_an_end_is_said(caplog) -> None:
-    warn(composed(*SMOKE, "trainer.warmup=6"))
-    assert "never reaches trainer.lr" in caplog.text
+def test_a_warm_up_without_an_end_is_said() -> None:
+    for warmup, said in ((6, True), (5, False)):
+        found = "".join(warnings(composed(*SMOKE, f"trainer.warmup={warmup}")))
+        assert ("never reaches trainer.lr" in found) == said
 
 
 def test_no_image_to_validate_on_is_said(tmp_path, caplog) -> None:
