@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytorch_optimizer
+import torch
 from torch import Tensor
 
 OPTIONS = inspect.signature(pytorch_optimizer.SOAP).parameters.keys() - {
@@ -41,11 +42,18 @@ class SOAP(pytorch_optimizer.SOAP):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """An update. A gradient in channels_last is copied once, and not for each of its bases."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad = parameter.grad.contiguous()
-        return super().step(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = None if gradient is None else gradient.contiguous()
+        super().step()
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return loss
 
     def merge_dims(self, grad: Tensor, max_precondition_dim: int) -> Tensor:
         """A kernel's gradient as (out, in, height * width)."""
