@@ -1,6 +1,7 @@
 """Is a training's configuration one that can be run? Answered before torch is loaded."""
 
 import difflib
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,14 @@ def closest(name: object, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(str(name), list(known), 1)), None)
 
 
-def names_in(file: str) -> set[str]:
+@functools.cache
+def names_in(file: str) -> frozenset[str]:
     """The options that one of the project's configs sets, and the groups that it chooses from."""
     config = OmegaConf.load(Path(CONF, file))
     assert isinstance(config, DictConfig)
     groups = [group for choice in config.get("defaults", []) if OmegaConf.is_dict(choice)
               for group in choice]  # fmt: skip
-    return {*map(str, config), *map(str, groups)} - {"defaults", "hydra"}
+    return frozenset(map(str, [*config, *groups])) - {"defaults", "hydra"}
 
 
 def warnings(cfg: DictConfig) -> list[str]:

@@ -67,17 +67,17 @@ def main(cfg: DictConfig) -> None:
         raise UserError(f"published={cfg.published} must be true or false.")
     if cfg.out is None:
         raise UserError("out=null is no directory to draw into.")
-    out = Path(cfg.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={out} is no directory to draw into: {error}.") from error
     cfg.images = str(cfg.images)  # a folder may be called 2020
     chosen = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
     ours, baselines = gather(cfg, chosen)
     published, others = published_curves(cfg, ours)
 
     named = f"{cfg.images[:1].upper()}{cfg.images[1:]}"
+    out = Path(cfg.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out} is no directory to draw into: {error}.") from error
     means = pd.concat([table for table in (ours, baselines) if len(table)])
     write_aside(out / "results.csv", lambda aside: means.to_csv(aside, index=False))
     written = [out / "results.csv"]
@@ -214,11 +214,10 @@ def find(patterns: list[str], dataset: str) -> Iterator[Path]:
 
 
 def say_what_is_stale(tables: Iterable[Path]) -> None:
-    """Warn of tables of other weights than those that lie beside them now, or of a run that has
-    none yet."""
+    """Warn of tables of other weights than those that lie beside them now, or of a checkpoint."""
     for table in tables:
         directory = table.parent.parent
-        if run.begun(directory) and not (directory / run.WEIGHTS).exists():
+        if run.weights_in(directory) not in (None, directory / run.WEIGHTS):
             log.warning("%s is of a run that is not finished: evaluate it again when it is.", table)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             measured = json.loads(table.with_suffix(".json").read_text())["fingerprint"]

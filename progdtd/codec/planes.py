@@ -229,7 +229,6 @@ def encode(
     predictor = Predictor(prior, *z.shape[-2:])
     predictor.extend(z_symbols, 0)
     classes, means = predictor.predict(0, latent)
-    check = check_of(classes, means)
     bits = expected_bits(classes, gains[:latent])
     levels = levels_for(bits.sum() / 8)
     front = Front(classes, gains[:latent], thresholds(bits, levels))
@@ -239,7 +238,7 @@ def encode(
         encoders.append(encoder := Encoder())
         if level == 0:
             encoder.put(list(z_symbols), prior.z_tables[:hyper])
-            encoder.put_check(check)
+            encoder.put_check(check_of(classes, means))
         for elements in front.passes(level):
             states = front.state[elements]
             digits = digits_of.take(elements, states)

@@ -174,9 +174,12 @@ def test_results_of_earlier_weights_are_named(command, trained, images) -> None:
     checkpoint.save_weights(trained / "weights.safetensors", loaded.model, loaded.meta)
     code, output = command(*drawing)
     assert (code, said in output) == (0, True), output
-    (trained / "weights.safetensors").unlink()
+    (trained / "weights.safetensors").rename(trained / "last.pt")
     code, output = command(*drawing)
     assert (code, "is of a run that is not finished" in output) == (0, True), output
+    (trained / "last.pt").unlink()  # as where results are kept without weights
+    code, output = command(*drawing)
+    assert (code, "is of a run that is not finished" in output) == (0, False), output
 
 
 def test_a_glob_finds_the_runs_among_what_else_is_there(command, trained, images) -> None:
