@@ -2,14 +2,20 @@
 
 The scales decide the symbols' probabilities, so encoder and decoder must agree on them to the last
 bit, whatever the number of threads, the instruction set or the device. Weights and activations are
-rounded to grids and carried as integers in float64. Activations are clamped, and each layer's grid
-is as fine as it can be while no sum, in whatever order it is taken, can reach 2^52: every addition
-is exact, so every order gives the same result.
+rounded to grids and carried as integers in float64. No sum, in whatever order it is taken, can
+exceed 2^52: every addition is exact, so every order gives the same result.
+
+The hyper-latent comes in integers of 1/4096 and is clamped to +-2^24, as activations are. Of a
+layer's weights w, let S be the largest sum of ceil(|w| 2^24) over those of one output, and b the
+bits of S - 1. The layer's grid is 2^-s with s = 27 - max(b - 24, -10). Its weights become
+round(w 2^s), its bias round(bias 2^(s + 12)), within +-2^51, halves to the even; and the sum of
+products and bias becomes floor(sum 2^-s + 1/2), clamped to +-2^24. Where an activation follows,
+negative values x then become floor(x round(slope 2^16) 2^-16 + 1/2), with the slope of ReLU 0.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
@@ -26,6 +32,10 @@ LIMIT = 1 << 24
 
 TILE = 32
 """Side of a tile of the activations after the first layer, in samples."""
+
+WITHOUT_CUDNN = threading.Lock()
+"""Held while convolutions are kept from cuDNN, which may take transforms that round: whether it is
+used is a setting of the whole process."""
 
 
 class Layer:
@@ -77,13 +87,18 @@ class Layer:
             outputs: which output channels to compute.
         """
         weight = self.weight[outputs, first : first + x.shape[1]]
-        with without_cudnn():
-            if not self.transposed:
-                return functional.conv2d(x, weight, stride=self.stride, padding=self.padding)
-            return functional.conv_transpose2d(
-                x, weight.transpose(0, 1), stride=self.stride, padding=self.padding,
-                output_padding=self.output_padding,
-            )  # fmt: skip
+        if not x.is_cuda:
+            return self._convolved(x, weight)
+        with WITHOUT_CUDNN, torch.backends.cudnn.flags(enabled=False):
+            return self._convolved(x, weight)
+
+    def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
+        if not self.transposed:
+            return functional.conv2d(x, weight, stride=self.stride, padding=self.padding)
+        return functional.conv_transpose2d(
+            x, weight.transpose(0, 1), stride=self.stride, padding=self.padding,
+            output_padding=self.output_padding,
+        )  # fmt: skip
 
     def finish(self, sums: Tensor, outputs: Tensor | slice = slice(None)) -> Tensor:
         """Add the bias, go back to the grid of activations, activate and clamp."""
@@ -92,17 +107,6 @@ class Layer:
         if self.slope == 1 << 16:
             return x
         return torch.where(x < 0, torch.floor(x * self.slope * 2.0**-16 + 0.5), x)
-
-
-@contextlib.contextmanager
-def without_cudnn() -> Iterator[None]:
-    """Keep convolutions from cuDNN, which may take transforms that round."""
-    before = torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.enabled = before
 
 
 class ExactSynthesis:

@@ -77,7 +77,7 @@ def by_fingerprint(fingerprint: bytes) -> Iterator[Path]:
     """Where the model that made a stream should be: where one was seen before on this machine (it
     may have been trained further since), then under the roots. There may be none."""
     link = _memory() / fingerprint.hex()
-    with contextlib.suppress(OSError, RuntimeError):
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # the last of what is no text
         remembered = Path(link.read_text())
         if remembered.exists():
             yield remembered

@@ -170,7 +170,7 @@ class Front:
         self._level_of = np.searchsorted(falling, -steps).astype(np.int16)
         self.levels = len(thresholds)
         self._waiting: list[list[np.ndarray]] = [[] for _ in thresholds]
-        self._wait(np.arange(classes.size, dtype=np.int32), 0)
+        self._wait(np.arange(classes.size, dtype=np.int32))
 
     def passes(self, level: int) -> Iterator[np.ndarray]:
         """The elements of each pass of a level; `advance` must be called for each."""
@@ -181,7 +181,7 @@ class Front:
             elements.sort()
             yield elements
 
-    def advance(self, elements: np.ndarray, digits: np.ndarray, level: int) -> np.ndarray:
+    def advance(self, elements: np.ndarray, digits: np.ndarray) -> np.ndarray:
         """Take the digits of a pass; returns the states that they lead to."""
         states = self.state[elements]
         counts = np.bincount(3 * states + digits)
@@ -189,7 +189,7 @@ class Front:
         reached = self.tables.first[states] + digits
         self.state[elements] = reached
         unknown = self.tables.width[reached] > 0
-        self._wait(elements[unknown], level)
+        self._wait(elements[unknown])
         return reached
 
     def _learn(self) -> None:
@@ -200,11 +200,12 @@ class Front:
         masses = (self.tables.odds[rows] * (1 << ODDS_BITS)).astype(np.int64)
         self.odds[rows] = shares(masses + (self._seen[rows] << (ODDS_BITS - TRUST)))
 
-    def _wait(self, elements: np.ndarray, level: int) -> None:
+    def _wait(self, elements: np.ndarray) -> None:
+        """Put off elements to the level of their next digit, which is none that has ended: no digit
+        is more urgent than the one before it."""
         urgency = self.tables.urgency[self.state[elements]]
         urgency += self._gains[elements // self._plane]
         levels = self._level_of[urgency - (LOWEST - LARGEST_GAIN)]
-        np.maximum(levels, level, out=levels)
         elements = elements[np.argsort(levels, kind="stable")]
         counts = np.bincount(levels)
         ends = np.cumsum(counts)
@@ -243,7 +244,7 @@ def encode(
             states = front.state[elements]
             digits = digits_of.take(elements, states)
             encoder.put_digits(digits, front.odds, states)
-            reached = front.advance(elements, digits, level)
+            reached = front.advance(elements, digits)
             encoder.put_numbers(digits_of.excess(elements[front.tables.escape[reached] != 0]))
     return pack(levels, gains, held, prior.channels), entropy.payloads(encoders)
 
@@ -340,7 +341,7 @@ class PlaneDecoder:
         digits = self._decoder.take_digits(front.odds, states)
         if (front.odds[states, digits] == 0).any():
             raise MismatchError
-        reached = front.advance(elements, digits, self.level)
+        reached = front.advance(elements, digits)
         values, escapes = tables.value[reached], tables.escape[reached]
         beyond = np.flatnonzero(escapes)
         values[beyond] += escapes[beyond] * (self._decoder.take_numbers(len(beyond)) - 1)

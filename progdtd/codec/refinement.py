@@ -175,11 +175,8 @@ def shares(masses: np.ndarray) -> np.ndarray:
 
 
 def _spent(planes: list[_Plane]) -> np.ndarray:
-    """Expected bits of a class at each urgency; a digit waits for those before it."""
+    """Expected bits of a class at each urgency."""
     spent = np.zeros(HIGHEST - LOWEST)
-    total, before = planes[0].mass[0], np.full(1, HIGHEST - 1)
     for plane in planes[:-1]:
-        when = np.minimum(plane.urgency, before)
-        np.add.at(spent, when - LOWEST, plane.mass / total * plane.bits)
-        before = np.repeat(when, 3)
+        np.add.at(spent, plane.urgency - LOWEST, plane.mass / planes[0].mass[0] * plane.bits)
     return np.round(spent * 2**16)

@@ -121,7 +121,7 @@ def test_the_cost_is_that_of_coding_at_once() -> None:
         states = front.state[elements]
         taken = digits.take(elements, states)
         encoder.put_digits(taken, front.odds, states)
-        reached = front.advance(elements, taken, 0)
+        reached = front.advance(elements, taken)
         encoder.put_numbers(digits.excess(elements[TABLES.escape[reached] != 0]))
     sizes = [len(entropy.payloads([level])[0]) for level in (encoder, at_once)]
     assert abs(sizes[0] / sizes[1] - 1) < 1e-3
