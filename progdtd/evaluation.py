@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from progdtd import checkpoint, data, protocols, results, run
-from progdtd.codec.codec import CHANNELS, PLANES, Codec
+from progdtd.codec.codec import CHANNELS, PLANES, Codec, recorded_gains
+from progdtd.codec.effort import effort_of
 from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.fingerprint import fingerprint
@@ -66,8 +67,9 @@ def evaluate(
         once = list(dict.fromkeys(kinds))
         ways.append(partial(protocols.native, coder(loaded, device), kinds=once, effort=effort))
     if "reference" in names:
+        chosen = effort_of(effort, loaded.lmbda, recorded_gains(loaded))
         ways.append(partial(protocols.reference, loaded.model, loaded.drop, device=device,
-                            effort=effort, lmbda=loaded.lmbda))  # fmt: skip
+                            effort=chosen))  # fmt: skip
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
         for way in ways:  # the first picture waits for CUDA's libraries, which is no part of coding
@@ -80,11 +82,16 @@ def evaluate(
     made = identity(loaded) | {"dataset": dataset, "run": name, "effort": effort}
     table = pd.DataFrame(row | made for row in rows)
     say_what_is_missing(table, len(paths))
-    return write_tables(table, directory, fingerprint(loaded.model).hex())
+    of = {"fingerprint": fingerprint(loaded.model).hex(), "images": data.digest(paths)}
+    return write_tables(table, directory, of)
 
 
-def write_tables(table: pd.DataFrame, directory: Path, weights: str) -> list[Path]:
-    """Write a CSV and a JSON for each protocol, kind and effort; say their means."""
+def write_tables(table: pd.DataFrame, directory: Path, of: dict[str, str]) -> list[Path]:
+    """Write a CSV and a JSON for each protocol, kind and effort; say their means.
+
+    Args:
+        of: what names the weights and the images.
+    """
     written = []
     for (protocol, kind, effort), part in table.groupby(["protocol", "kind", "effort"]):
         planes = "_planes" if kind == PLANES else ""
@@ -93,7 +100,7 @@ def write_tables(table: pd.DataFrame, directory: Path, weights: str) -> list[Pat
         results.set_aside(csv, part)
         results.write(part.to_dict("records"), csv)
         mean = results.aggregate(results.read([csv]))
-        write_json(mean, csv.with_suffix(".json"), weights)
+        write_json(mean, csv.with_suffix(".json"), of)
         written.append(csv)
         log.info("%s\n%s", csv, summary(mean))
     return written
@@ -252,12 +259,12 @@ def summary(mean: pd.DataFrame) -> str:
     return str(mean.set_index("p")[columns].round(4).to_string())
 
 
-def write_json(mean: pd.DataFrame, path: Path, weights: str) -> None:
-    """The curve in the form that `python -m compressai.utils.plot` reads, and of which weights."""
+def write_json(mean: pd.DataFrame, path: Path, of: dict[str, str]) -> None:
+    """The curve in the form that `python -m compressai.utils.plot` reads, and what it is of."""
     row = mean.iloc[0]
     curve = {
         "name": f"{row.run}, {row.kind}" + (f", effort {row.effort:g}" if row.effort else ""),
-        "fingerprint": weights,
+        **of,
         "description": f"{row.dataset}, protocol {row.protocol}, "
         + ("estimated bits" if pd.isna(row.bytes) else "whole streams, prefixes of one file"),
         "results": {

@@ -141,6 +141,7 @@ def gather(cfg: DictConfig, chosen: set[str]) -> tuple[pd.DataFrame, pd.DataFram
     tables = [*find(patterns, cfg.images)]
     measured = results.read(tables)
     say_what_is_stale(tables)
+    say_what_is_of_other_images(tables)
     measured = measured[measured.dataset == cfg.images]
     if len(measured):
         ours = results.aggregate(measured)
@@ -224,6 +225,17 @@ def say_what_is_stale(tables: Iterable[Path]) -> None:
             if find_model.recorded(directory) not in (None, measured):
                 log.warning("%s is of other weights than those of its run now: evaluate it again.",
                             table)  # fmt: skip
+
+
+def say_what_is_of_other_images(tables: Iterable[Path]) -> None:
+    """Warn of tables of images that have the names of others, and are not the same."""
+    first: dict[str, Path] = {}
+    for table in tables:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            first.setdefault(json.loads(table.with_suffix(".json").read_text())["images"], table)
+    if len(first) > 1:
+        log.warning("Not of the same images, so not to be compared: %s.",
+                    ", ".join(map(str, first.values())))  # fmt: skip
 
 
 def rate_distortion(

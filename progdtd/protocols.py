@@ -13,7 +13,7 @@ from torch.nn import functional
 from progdtd import data
 from progdtd.codec import container, planes
 from progdtd.codec.codec import CHANNELS, PLANES, Codec, StreamDecoder
-from progdtd.codec.effort import check_effort, fit
+from progdtd.codec.effort import Effort, fit
 from progdtd.metrics import Quality, eight_bit
 from progdtd.models import Progressive
 from progdtd.strides import STRIDE
@@ -164,8 +164,7 @@ def reference(
     picture: np.ndarray,
     levels: Sequence[float],
     device: str | torch.device = "cpu",
-    effort: int = 0,
-    lmbda: float | None = None,
+    effort: Effort | None = None,
 ) -> Iterator[Row]:
     """Evaluate as the published code does, flaws included (`val.py` of the published repository).
 
@@ -174,22 +173,18 @@ def reference(
 
     Args:
         model, drop, picture, levels, device: as for `estimate`.
-        effort, lmbda: steps in which the latents are fitted to the patches, and by which lambda.
+        effort: with which the latents are fitted to the patches.
 
     Yields:
         for each fraction two rows of the same quality: protocol `reference` with the rate of the
         last patch, and `reference-all-patches` with the rate of all four.
-
-    Raises:
-        UserError: no such effort, or no lambda for it.
     """
-    check_effort(effort, lmbda)
     squashed = np.asarray(Image.fromarray(picture).resize((512, 512), Image.Resampling.BILINEAR))
     x = data.to_tensor(squashed).to(device).contiguous()
     patches = _patches(x).contiguous(memory_format=torch.channels_last)
     y, z = model.analyse(patches)
-    if effort and lmbda:
-        y = fit(model, drop, lmbda, patches, y, z, effort, side=y.shape[-1])
+    if effort:
+        y = fit(model, drop, effort, patches, y, z, side=y.shape[-1])
     quality = Quality(x)
     known, scores = None, {}
     for p in levels:

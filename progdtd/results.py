@@ -99,6 +99,8 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
                 "version has to be measured again: delete it first."
             )
         home = path.absolute().parent.parent
+        if path.parent.name == "evaluation":  # of a run, whose directory may have been renamed
+            table["run"] = table["run"].where(table["run"].isna(), home.name)
         taken = {n for n in table["run"].dropna().unique() if homes.setdefault(n, home) != home}
         table["run"] = table["run"].replace({n: f"{home.parent.name}/{n}" for n in taken})
         try:

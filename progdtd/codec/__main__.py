@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -410,8 +411,8 @@ def each(
 
     keep_freed_memory()
     jobs = list(pair(options.input, options.output, suffixes, suffix))
-    outputs = [output for _, output in jobs]
-    if twice := {output for output in outputs if outputs.count(output) > 1}:
+    outputs = Counter(output for _, output in jobs)
+    if twice := [output for output, times in outputs.items() if times > 1]:
         raise UserError(f"Several inputs would be written to {min(twice)}: give one folder, or "
                         "one file, at a time.")  # fmt: skip
     read = {Path(name).resolve() for name, _ in jobs if name != "-"}

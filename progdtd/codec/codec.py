@@ -13,7 +13,7 @@ from torch import Tensor
 
 from progdtd import checkpoint, data
 from progdtd.codec import channels, container, counts, find, planes
-from progdtd.codec.effort import check_effort, fit
+from progdtd.codec.effort import effort_of, fit
 from progdtd.codec.errors import (
     DamagedError,
     IncompleteError,
@@ -96,13 +96,15 @@ class Codec:
         header = read_header(stream)
         reason: UserError = find.not_here(header.fingerprint)
         for path in find.by_fingerprint(header.fingerprint):
+            is_it = find.recorded(path) == header.fingerprint.hex()
             try:
                 codec = cls.load(path, device)
-                if codec.fingerprint == header.fingerprint:
+                if is_it := codec.fingerprint == header.fingerprint:
                     codec.check(header)
                     return codec
             except UserError as error:
-                reason = error
+                if is_it:
+                    reason = error
         raise reason
 
     def check(self, header: container.Header) -> None:
@@ -287,9 +289,9 @@ class Codec:
         """The latent and hyper-latent of (H, W, 3) uint8, padded by repeating its edge.
 
         Raises:
-            UserError: effort is no number of steps, or needs lambda, which the weights do not say.
+            UserError: effort is no number of steps, or needs what the weights do not say.
         """
-        check_effort(effort, self._lmbda)
+        chosen = effort_of(effort, self._lmbda, self._gains)
         height, width = picture.shape[:2]
         reach = self.model.REACH
         padded = np.pad(picture, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), "edge")
@@ -303,8 +305,8 @@ class Codec:
                   "analyse" if progress else "")  # fmt: skip
         z = tiled(lambda part: self.model.hyper_analyse(part.to(self.device)).cpu(),
                   y, Fraction(1, HYPER_STRIDE), TILE // HYPER_STRIDE, reach["h_a"])  # fmt: skip
-        if effort and self._lmbda:
-            y = fit(self.model, self.drop, self._lmbda, pixels[..., :height, :width], y, z, effort,
+        if chosen:
+            y = fit(self.model, self.drop, chosen, pixels[..., :height, :width], y, z,
                     TILE // LATENT_STRIDE, "fit" if progress else "")  # fmt: skip
         return y, z
 
@@ -389,20 +391,22 @@ class StreamDecoder:
         if self._error:
             raise self._error
         for payload in self.reader.feed(chunk):
-            if self._latent is None:
-                self._latent = self._begin(self.reader.require_header())
+            latent = self._begun(self.reader.require_header())
             try:
-                self._latent.feed(payload)
+                latent.feed(payload)
             except UndecodableError as error:  # what comes after it would be taken for it
                 self._error = error
                 raise
             self.position = self.reader.position
-            if self._latent.changed:
+            if latent.changed:
                 self._picture = None
             yield self.level
+        if self.reader.header:  # whose stream is not waited for if it cannot be decoded
+            self._begun(self.reader.header)
 
     def feed(self, stream: bytes, levels: int | None = None, p: float | None = None) -> None:
-        """Decode a whole stream, or no more than some levels of it.
+        """Decode a stream, or no more than some levels of it. Bytes fed later go on where these
+        end.
 
         Raises:
             CodecError: see `progdtd.codec.errors`.
@@ -440,6 +444,10 @@ class StreamDecoder:
             header = self.reader.require_header()
             self._picture = self.codec.synthesise(self.y_hat, header.height, header.width, progress)
         return self._picture
+
+    def _begun(self, header: container.Header) -> channels.ChannelDecoder | planes.PlaneDecoder:
+        self._latent = self._latent or self._begin(header)
+        return self._latent
 
     def _begin(self, header: container.Header) -> channels.ChannelDecoder | planes.PlaneDecoder:
         self.codec.check(header)

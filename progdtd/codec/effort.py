@@ -2,8 +2,9 @@
 
 The analysis finds a latent in one pass and does not see what rounding makes of it. Some steps of
 gradient descent on the latent itself lower the rate-distortion loss of this very image, at all of
-the channels and at fractions of them in turn. The hyper-latent, the model and the format of streams
-stay as they are, and decoding takes no longer.
+the channels and at fractions of them in turn; how far each goes follows from the gains of the
+channels and from the scales, so that few steps suffice. The hyper-latent, the model and the format
+of streams stay as they are, and decoding takes no longer.
 
 Sources: Campos, Meierhans, Djelouah, Schroers, "Content adaptive optimization for neural image
 compression", CVPR Workshops 2019. Rounding is replaced by a soft one that hardens on the way:
@@ -12,12 +13,15 @@ Agustsson, Theis, "Universally quantized neural compression", NeurIPS 2020, sect
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from progdtd.codec.refinement import OCTAVE
 from progdtd.codec.tiles import Box, tiles
 from progdtd.errors import UserError
 from progdtd.models import Progressive
@@ -25,10 +29,14 @@ from progdtd.options import whole
 from progdtd.strides import HYPER_STRIDE, LATENT_STRIDE
 from progdtd.tail_drop import TailDrop, mask
 
-RATE = 0.1
-"""Of Adam, in quantisation steps; it falls to a tenth along half a cosine."""
+RATE = 0.5
+"""Of a step to where the gradient would vanish, were elements independent of each other; it falls
+to nothing along half a cosine."""
 
-SOFTEST, HARDEST = 2.0, 10.0
+MOMENTUM = 0.8
+"""Weight of the steps before, in the running mean of gradients."""
+
+SOFTEST, HARDEST = 1.0, 10.0
 """How steep the soft rounding is, in the first step and after the last."""
 
 LEAST = 1e-9
@@ -38,29 +46,57 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 """Its multiples, less their whole parts, are spread evenly however many there are."""
 
 
-def check_effort(effort: int, lmbda: float | None) -> None:
-    """Check what `fit` will be asked for.
+@dataclass(frozen=True)
+class Effort:
+    """How long a latent is fitted, and what is known of the loss.
+
+    Args:
+        steps: how many, at least 1; each is a pass through the synthesis and back.
+        lmbda: lambda, the weight of the distortion, above 0.
+        gains: (M,) of the latent's channels, as `progdtd.gains` measures them.
+    """
+
+    steps: int
+    lmbda: float
+    gains: np.ndarray
+
+    def curvature(self, scales: Tensor) -> Tensor:
+        """Second derivative of the loss, in bits, by each element of a latent of these scales
+        (B, M, H, W): of the distortion and of the rate."""
+        gains = torch.from_numpy(np.exp2(self.gains / OCTAVE)).to(scales)[:, None, None]
+        return 2 / 3 * self.lmbda * gains + 1 / (math.log(2) * scales.square())
+
+
+def effort_of(steps: int, lmbda: float | None, gains: np.ndarray | None) -> Effort | None:
+    """The effort of so many steps, None of none.
 
     Raises:
-        UserError: effort is no number of steps, or the model's lambda is not known.
+        UserError: that is no number of steps, or the model's lambda or gains are not known.
     """
-    if not whole(effort, 0):
-        raise UserError(f"effort={effort!r} is not a number of steps: give 0 or more.")
-    if effort and lmbda is None:
+    if not whole(steps, 0):
+        raise UserError(f"effort={steps!r} is not a number of steps: give 0 or more.")
+    if not steps:
+        return None
+    if lmbda is None:
         raise UserError(
             "effort weighs rate against distortion by the lambda that the model was trained with, "
             "and these weights record none above 0."
         )
+    if gains is None:
+        raise UserError(
+            "effort needs the gains of the model's channels, and none were measured: run "
+            "python scripts/measure_gains.py with the run or the weights file."
+        )
+    return Effort(steps, lmbda, gains)
 
 
 def fit(
     model: Progressive,
     drop: TailDrop,
-    lmbda: float,
+    effort: Effort,
     pixels: Tensor,
     y: Tensor,
     z: Tensor,
-    steps: int,
     side: int,
     title: str = "",
 ) -> Tensor:
@@ -69,10 +105,9 @@ def fit(
     Args:
         model: in evaluation mode, on any device.
         drop: which tails a fraction p cuts, and from which range p is.
-        lmbda: lambda, the weight of the distortion, above 0.
+        effort: from `effort_of`.
         pixels: images (B, 3, h, w) without padding, uint8 or float32 in [0, 1].
         y, z: latent (B, M, H, W) and hyper-latent (B, N, H/4, W/4) of them, not quantised.
-        steps: how many, at least 1; each is a pass through the synthesis and back.
         side: of the tiles that are fitted one after the other, in samples of the latent; a
             multiple of HYPER_STRIDE.
         title: of the progress bar, shown while a terminal looks on.
@@ -87,10 +122,11 @@ def fit(
         height, width = y.shape[-2:]
         boxes = list(tiles(height, width, side))
         quiet = None if title else True
-        with tqdm(None, title, len(boxes) * steps, False, unit="step", disable=quiet) as bar:
+        total = len(boxes) * effort.steps
+        with tqdm(None, title, total, False, unit="step", disable=quiet) as bar:
             for box in boxes:
-                tile = Tile(model, drop, lmbda, pixels, y, z, box)
-                y[box.slices] = tile.fitted(steps, bar)
+                tile = Tile(model, drop, effort, pixels, y, z, box)
+                y[box.slices] = tile.fitted(bar)
     return y
 
 
@@ -101,7 +137,7 @@ class Tile:
     pixels that the tile touches are right.
 
     Args:
-        model, drop, lmbda, pixels, y, z: as for `fit`.
+        model, drop, effort, pixels, y, z: as for `fit`.
         box: where in the latent the tile is.
     """
 
@@ -109,7 +145,7 @@ class Tile:
         self,
         model: Progressive,
         drop: TailDrop,
-        lmbda: float,
+        effort: Effort,
         pixels: Tensor,
         y: Tensor,
         z: Tensor,
@@ -119,8 +155,7 @@ class Tile:
         reach = model.REACH["g_s"]
         halo = math.ceil(2 * reach / HYPER_STRIDE) * HYPER_STRIDE
         outer, seen = (box.grown(by, *y.shape[-2:]) for by in (halo, reach))
-        self.model, self.drop = model, drop
-        self.weight = lmbda * 255**2 / pixels.shape[1]
+        self.model, self.drop, self.effort = model, drop, effort
         self.around = y[outer.slices].to(device)
         self.inner = box.within(outer).slices
         self.shown = seen.within(outer).times(Fraction(LATENT_STRIDE)).slices
@@ -132,17 +167,19 @@ class Tile:
         with torch.no_grad():
             self.z_hat = model.entropy_bottleneck(z[wider.slices].to(device))[0]
 
-    def fitted(self, steps: int, bar: tqdm) -> Tensor:
-        """The tile's latent after so many steps, or as it was where that is better."""
-        start = self.around[self.inner]
-        tile = start.clone().requires_grad_()
-        optimizer = torch.optim.Adam([tile], lr=RATE)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, RATE / 10)
+    def fitted(self, bar: tqdm) -> Tensor:
+        """The tile's latent after all steps, or as it was where that is better."""
+        start, steps = self.around[self.inner], self.effort.steps
+        tile, mean = start.clone().requires_grad_(), torch.zeros_like(start)
+        with torch.no_grad():
+            curvature = self.effort.curvature(self.prior(self.drop.range[1])[0])[self.inner]
         for step, p in enumerate(fractions(self.drop, steps)):
             steepness = SOFTEST + (HARDEST - SOFTEST) * step / steps
-            (tile.grad,) = torch.autograd.grad(self.loss(tile, p, steepness).sum(), tile)
-            optimizer.step()
-            schedule.step()
+            (gradient,) = torch.autograd.grad(self.loss(tile, p, steepness).sum(), tile)
+            mean = torch.lerp(gradient, mean, MOMENTUM)
+            pace = RATE * (1 + math.cos(math.pi * step / steps)) / 2
+            with torch.no_grad():
+                tile -= pace * mean / (1 - MOMENTUM ** (step + 1)) / curvature
             bar.update()
         with torch.no_grad():
             before, after = (self.loss(latent, self.drop.range[1]) for latent in (start, tile))
@@ -156,20 +193,23 @@ class Tile:
             p: fraction of the channels.
             steepness: of the rounding.
         """
-        model, (p_latent, p_hyper) = self.model, self.drop.fractions(p)
         with torch.no_grad():
-            keep_z = mask(p_hyper, self.z_hat.shape[1], tile.device)
-            scales, means = model.prior(self.z_hat * keep_z)
-            scales = model.gaussian_conditional.lower_bound_scale(scales[self.predicted])
-            means = torch.zeros_like(scales) if means is None else means[self.predicted]
+            scales, means = self.prior(p)
             residual = torch.round(self.around - means)
         residual[self.inner] = soft_round(tile - means[self.inner], steepness)
-        keep_y = mask(p_latent, model.M, tile.device)
+        keep_y = mask(self.drop.fractions(p)[0], self.model.M, tile.device)
         y_hat = ((residual + means) * keep_y).contiguous(memory_format=torch.channels_last)
-        x_hat = model.g_s(y_hat)[self.shown][..., : self.x.shape[-2], : self.x.shape[-1]]
+        x_hat = self.model.g_s(y_hat)[self.shown][..., : self.x.shape[-2], : self.x.shape[-1]]
         error = (x_hat - self.x).square().sum((1, 2, 3))
         rate = (bits(residual, scales) * keep_y).sum((1, 2, 3))
-        return rate + self.weight * error
+        return rate + self.effort.lmbda * 255**2 / 3 * error
+
+    def prior(self, p: float) -> tuple[Tensor, Tensor]:
+        """Scales and means of the tile and of what surrounds it, at a fraction p."""
+        keep_z = mask(self.drop.fractions(p)[1], self.z_hat.shape[1], self.z_hat.device)
+        scales, means = self.model.prior(self.z_hat * keep_z)
+        scales = self.model.gaussian_conditional.lower_bound_scale(scales[self.predicted])
+        return scales, torch.zeros_like(scales) if means is None else means[self.predicted]
 
 
 def bits(symbols: Tensor, scales: Tensor) -> Tensor:
