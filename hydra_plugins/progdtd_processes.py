@@ -57,6 +57,8 @@ class Processes(Launcher):
         log.info("%d jobs, %d at a time, %s threads each", len(jobs), len(slots), threads)
         with status.Live([job.directory for job in jobs]) as live:
             failed = processes.run_jobs(jobs, slots, live.refresh)
+        for job in [job for job in jobs if job in failed][1:]:  # the first is what Hydra says
+            log.error("%s: %s", job.directory, failed[job])
         return [returned(job, failed.get(job), UserError) for job in jobs]
 
 

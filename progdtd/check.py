@@ -47,7 +47,8 @@ def check_run_name(cfg: DictConfig) -> None:
 
 def check_options(cfg: DictConfig, command: str) -> None:
     """Refuse options that nothing reads, as `+lamda=0.5` and presets may add them. What a model, a
-    drop, a launcher and a dataset of one's own take is for these to say.
+    drop and a launcher take is for these to say, and of a dataset, which may be one's own, what is
+    nearly the name of a known option is refused alone.
 
     Args:
         cfg: the configuration.
@@ -65,9 +66,9 @@ def check_options(cfg: DictConfig, command: str) -> None:
             groups["dataset"] = names_in("dataset/photos.yaml") | names_in(dataset)
     for group, known in groups.items():
         for name in map(str, cfg[group] if group else cfg):
-            if name not in known:
+            meant = closest(name, known)
+            if name not in known and (meant or group != "dataset"):
                 dot = f"{group}." if group else ""
-                meant = closest(name, known)
                 ask = f" Did you mean {dot}{meant}?" if meant else ""
                 raise UserError(f"{dot}{name} is no option of progdtd.{command}.{ask}")
 
@@ -79,12 +80,16 @@ def closest(name: object, known: Iterable[str]) -> str | None:
 
 @functools.cache
 def names_in(file: str) -> frozenset[str]:
-    """The options that one of the project's configs sets, and the groups that it chooses from."""
+    """The options that one of the project's configs sets, by itself or by one beside it that it
+    begins with, and the groups that it chooses from."""
     config = OmegaConf.load(Path(CONF, file))
     assert isinstance(config, DictConfig)
-    groups = [group for choice in config.get("defaults", []) if OmegaConf.is_dict(choice)
-              for group in choice]  # fmt: skip
-    return frozenset(map(str, [*config, *groups])) - {"defaults", "hydra"}
+    choices = config.get("defaults", [])
+    groups = [group for choice in choices if OmegaConf.is_dict(choice) for group in choice]
+    beside = [Path(file).with_name(f"{choice}.yaml") for choice in choices
+              if isinstance(choice, str) and choice != "_self_"]  # fmt: skip
+    own = frozenset(map(str, [*config, *groups])) - {"defaults", "hydra"}
+    return own.union(*(names_in(str(other)) for other in beside if Path(CONF, other).is_file()))
 
 
 def warnings(cfg: DictConfig) -> list[str]:

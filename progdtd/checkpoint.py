@@ -197,13 +197,16 @@ def warm_start(
         UserError: they cannot be read, or are of another architecture.
     """
     weights, meta = read_weights(path)
-    for option in set(meta["model"]) | set(config):
+    alike = meta["model"]["_target_"] == config["_target_"]
+    for option in sorted(set(meta["model"]) | set(config)):
         there, here = meta["model"].get(option), config.get(option)
         if isinstance(there or here, bool) and bool(there) != bool(here):
             raise UserError(f"{path} was trained with model.{option}={str(bool(there)).lower()}: "
                             "the weights mean something else without it.")  # fmt: skip
+        if alike and there != here and option not in ("N", "M", "name"):
+            log.warning("%s was trained with model.%s=%s, not %s.", path, option, there, here)
     state, taken = parameters(weights), ""
-    if meta["model"]["_target_"] != config["_target_"] and differing(model, state):
+    if not alike and differing(model, state):
         kept = {name: value for name, value in state.items() if name.startswith(PICTURE)}
         others = {name: value for name, value in parameters(model.state_dict()).items()
                   if not name.startswith(PICTURE)}  # fmt: skip

@@ -206,7 +206,8 @@ def split_dataset(config: DictConfig) -> tuple[list[Path], list[Path]]:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        raise UserError(f"dataset={config.name}: {first_line(error)}.") from error
+        why = first_line(error.__cause__ or error)
+        raise UserError(f"dataset={config.name}: {why}.") from error
     return split(paths, config.validation, config.scene)
 
 

@@ -12,6 +12,9 @@ from progdtd.models import Progressive
 OPTIONS = ("stride", "padding", "output_padding", "dilation", "groups", "negative_slope", "inverse")
 """What, beside weights, decides what a layer computes."""
 
+PLAIN = (nn.Conv2d, nn.ConvTranspose2d, nn.ReLU, nn.LeakyReLU, GDN)
+"""Of whose options all that matter are among these; of others count all that they print."""
+
 
 def build_tables(model: Progressive) -> None:
     """Compute the frequency tables of the hyper-latent and keep them with the weights.
@@ -55,4 +58,5 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
 
 def _describe(layer: nn.Module) -> str:
     options = [f" {name}={getattr(layer, name)}" for name in OPTIONS if hasattr(layer, name)]
-    return f"{type(layer).__name__}{''.join(options)}\n"
+    others = "" if isinstance(layer, PLAIN) else layer.extra_repr()
+    return f"{type(layer).__name__}{''.join(options)}{others}\n"

@@ -156,7 +156,7 @@ def named() -> Iterator[None]:
         yield
     except InterpolationResolutionError as error:
         why = first_line(error)
-        hint = "Every YAML of a model or a drop has a name."
+        hint = "Every YAML of a model or a drop has a name, and that of a drop a range."
         if "HydraConfig" in why:
             hint = "It cannot use ${hydra:...}, but options, as ${trainer.optimizer._target_}."
         raise SystemExit(f"run_name= makes no name of a directory: {why}. {hint}") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import OmegaConf
 
-from progdtd import markdown, run
+from progdtd import data, markdown, run
 from progdtd.errors import UserError
 
 
@@ -30,7 +30,7 @@ def main() -> None:
         lambdas, held_out = zip(*map(what_is_measured, runs), strict=True)
     except UserError as error:
         sys.exit(str(error))
-    if len({*lambdas}) > 1 or len({*held_out} - {()}) > 1:
+    if len({*lambdas}) > 1 or len({*held_out} - {""}) > 1:
         print("Not to be compared: these runs differ in lambda or in their held-out images.",
               file=sys.stderr)  # fmt: skip
     levels = sorted({p for points in rows.values() for p in points})
@@ -39,8 +39,9 @@ def main() -> None:
     print(markdown.table(header, cells))
 
 
-def what_is_measured(directory: Path) -> tuple[float, tuple[str, ...]]:
-    """The lambda and the held-out images of a run; none where it does not say, as one released.
+def what_is_measured(directory: Path) -> tuple[float, str]:
+    """The lambda of a run and a name of its held-out images, wherever the folder that has them is;
+    none where it does not say, as one released.
 
     Raises:
         UserError: it has no config.
@@ -49,7 +50,8 @@ def what_is_measured(directory: Path) -> tuple[float, tuple[str, ...]]:
         lmbda = OmegaConf.load(directory / run.CONFIG)["lambda"]
     except (OSError, KeyError) as error:
         raise UserError(f"{directory} is no run: it has no {run.CONFIG}.") from error
-    return lmbda, tuple(run.recorded(directory).get("held_out", []))
+    held_out = [Path(path) for path in run.recorded(directory).get("held_out", [])]
+    return lmbda, data.digest(held_out) if held_out else ""
 
 
 def last(directory: Path) -> dict[float, str]:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from progdtd import Codec, checkpoint, data, markdown
 from progdtd.errors import UserError
 from progdtd.metrics import psnr
+from progdtd.paths import data_root
 
 
 def main() -> None:
@@ -22,7 +23,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="runs or weights files")
-    parser.add_argument("--images", type=Path, default="data/kodak", help="a folder of images")
+    kodak = data_root() / "kodak"
+    parser.add_argument("--images", type=Path, default=kodak, help=f"a folder (default: {kodak})")
     parser.add_argument("--readme", action="store_true", help="put the table into the README")
     options = parser.parse_args()
     header = ("λ", "range of p", "levels", "bytes of a level", "PSNR more at a level, dB")
@@ -42,7 +44,9 @@ def row(run: Path, paths: list[Path]) -> tuple[str, ...]:
     loaded = checkpoint.load_model(run)
     codec = Codec(loaded)
     pictures = data.pictures(tqdm(paths, run.name, unit="image", disable=None))
-    decoded = (prefixes(codec, codec.encode(picture, "planes"), picture) for _, picture in pictures)
+    decoded = [prefixes(codec, codec.encode(picture, "planes"), picture) for _, picture in pictures]
+    if not decoded:
+        raise UserError(f"None of the {len(paths)} images can be read.")
     ends, psnrs = zip(*decoded, strict=True)
     counts = [len(of_image) for of_image in ends]
     sizes = np.concatenate([np.diff(of_image) for of_image in ends])

@@ -21,6 +21,7 @@ from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.fingerprint import build_tables
 from progdtd.metrics import psnr
+from progdtd.tail_drop import TailDrop
 
 TOLERANCE_DB = 0.01
 TABLES = ("metrics.csv", "validation.csv")
@@ -90,12 +91,12 @@ def release(directory: Path, out: Path, images: Path | None) -> None:
     for table in (directory / name for name in TABLES):
         if table.exists():
             write_aside(out / table.name, lambda aside, table=table: shutil.copyfile(table, aside))
-    text = card(directory, config, f"{size}; {cost}")
+    text = card(directory, config, rounded.drop, f"{size}; {cost}")
     write_aside(out / "README.md", lambda aside: aside.write_text(text))
     print(f"{weights}: {size}; {cost}")
 
 
-def card(directory: Path, config: DictConfig, weights: str) -> str:
+def card(directory: Path, config: DictConfig, drop: TailDrop, weights: str) -> str:
     """How a model was made, as Markdown: its own training and those that it began from."""
     made = run.recorded(directory)
     optimizer = OmegaConf.select(config, "trainer.optimizer._target_", default="torch.optim.Adam")
@@ -103,9 +104,8 @@ def card(directory: Path, config: DictConfig, weights: str) -> str:
     batch = config.trainer.batch_size * made.get("processes", 1)
     facts = {
         "model": ", ".join((config.model.name, *sizes)),
-        "tail drop": f"{config.drop.name}, p from {list(config.drop.range)}, the last for "
-        f"{config.drop.full:.0%} of the images"
-        + (f", u^{config.drop.power:g} of uniform u" if config.drop.power != 1 else ""),
+        "tail drop": f"{drop.name}, p from {list(drop.range)}, the last for {drop.full:.0%} of the "
+        "images" + (f", u^{drop.power:g} of uniform u" if drop.power != 1 else ""),
         "lambda": f"{config['lambda']:g}",
         "seed": config.seed,
         "data": f"dataset={config.dataset.name}; {len(made.get('held_out', []))} images held out",

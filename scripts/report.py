@@ -15,6 +15,7 @@ import pandas as pd
 import readme
 
 from progdtd import bd, curves, markdown, results
+from progdtd.errors import UserError
 
 RATES = (0.1, 0.25, 0.5, 1.0)
 BESIDE = ("bmshj2018-hyperprior", "DPICT", "CTC(tri_planet_23)")
@@ -34,12 +35,28 @@ def main() -> None:
     parser.add_argument("--priors", type=Path, help="the same of models with other priors")
     parser.add_argument("--readme", action="store_true", help="put the tables into the READMEs")
     options = parser.parse_args()
+    try:
+        report = tables(options)
+    except (UserError, OSError) as error:
+        sys.exit(str(error))
+    for section, parts in report.items():
+        print(*parts, sep="\n\n", end="\n\n")
+        if options.readme:
+            readme.put(section, "\n\n".join(parts))
+
+
+def tables(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+    """The tables of each section.
+
+    Raises:
+        UserError, OSError: the folders do not have what they are made of.
+    """
     levels = results.read_means(options.folder / "results.csv")
     deltas = pd.read_csv(options.folder / "bd.csv")
     alike = levels[levels.model.notna()].groupby([*NAMED, "drop", "kind", "effort"], dropna=False)
     if (alike.run.nunique() > 1).any():
-        sys.exit("These tables have one line for each lambda, range and drop: draw and report "
-                 "one run of each (seeds, models and the like apart).")  # fmt: skip
+        raise UserError("These tables have one line for each lambda, range and drop: draw and "
+                        "report one run of each (seeds, models and the like apart).")  # fmt: skip
     native = levels[levels.protocol == "native"]
     models, beside = native[native.model.notna()], native[native.model.isna()]
     double, deltas = (table[table["drop"] == "dtd"] for table in (models, deltas))
@@ -47,7 +64,7 @@ def main() -> None:
     double, deltas = (table[table.effort == 0] for table in (double, deltas))
     channels = double[double.kind == "channels"]
     if channels.empty:
-        sys.exit(f"{options.folder}/results.csv has no levels of channels of drop=dtd.")
+        raise UserError(f"{options.folder}/results.csv has no levels of channels of drop=dtd.")
     report = {
         "results": (quality(channels), published(deltas)),
         "others": (kinds(double), at_rates(double, beside_ours(beside)), comparison(deltas)),
@@ -65,10 +82,7 @@ def main() -> None:
             means = results.read_means(folder / "results.csv")
             ours = means[means.model.notna() & (means.protocol == "native")]
             report[section] = beside_each_other(ours, option)
-    for section, tables in report.items():
-        print(*tables, sep="\n\n", end="\n\n")
-        if options.readme:
-            readme.put(section, "\n\n".join(tables))
+    return report
 
 
 NAMED = ["lambda", "range_low", "range_high"]
@@ -177,13 +191,12 @@ def overhead(ours: pd.DataFrame) -> str:
 
 def beside_each_other(ours: pd.DataFrame, option: str) -> tuple[str, str]:
     """Models that differ in one option, as `drop`: levels of channels, then of planes."""
-    kinds = dict(list(ours.groupby("kind")))
     channels, planes = [], []
-    for (lmbda, choice), curve in kinds["channels"].groupby(["lambda", option]):
+    for (lmbda, choice), curve in ours[ours.kind == "channels"].groupby(["lambda", option]):
         points = curve.sort_values("p").drop_duplicates("bytes", keep="last").set_index("p")
         cells = (point(points.loc[p]) if p in points.index else "" for p in SHOWN)
         channels.append((f"{lmbda:g}", f"`{option}={choice}`", *cells))
-    for (lmbda, choice), curve in kinds["planes"].groupby(["lambda", option]):
+    for (lmbda, choice), curve in ours[ours.kind == "planes"].groupby(["lambda", option]):
         whole = point(curve.loc[curve.bpp.idxmax()])
         planes.append((f"{lmbda:g}", f"`{option}={choice}`", *interpolated(curve), whole))
     at_p, at_rate = (f"p = {p:g}" for p in SHOWN), (f"{rate:g} bpp" for rate in RATES)

@@ -182,6 +182,18 @@ def test_results_of_earlier_weights_are_named(command, trained, images) -> None:
     assert (code, "is of a run that is not finished" in output) == (0, False), output
 
 
+def test_results_of_other_images_of_the_same_names_are_named(command, trained, images) -> None:
+    arguments = ("protocols=reference", "levels=[0.5,1.0]")
+    shutil.copytree(trained, "other")
+    assert command("evaluate", f"run={trained}", f"images={images}", *arguments)[0] == 0
+    for size, said in ((None, False), ((90, 70), True)):
+        for path in images.glob("*.png") if size else ():
+            Image.open(path).resize(size).save(path)
+        assert command("evaluate", "run=other", f"images={images}", *arguments)[0] == 0
+        code, output = command("figures", f"runs=[{trained},other]", "images=images")
+        assert (code, "Not of the same images" in output) == (0, said), output
+
+
 def test_a_glob_finds_the_runs_among_what_else_is_there(command, trained, images) -> None:
     for name in ("sweep.json", "multirun.yaml", "a.png"):
         shutil.copy(images / "a.png", trained.with_name(name))

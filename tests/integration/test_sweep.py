@@ -86,9 +86,11 @@ def test_a_job_that_is_refused_says_why_and_leaves_the_record_alone(command, tra
     before = run.recorded(Path(RUN))
     run.record(of(1.0), state="failed", error="an earlier failure")
     shutil.copy(Path(RUN) / run.CONFIG, of(1.0))
-    again = ("-m", "experiment=smoke", "launcher=local", "lambda=0.1,1.0", "trainer.lr=0.01")
+    shutil.copytree(Path(RUN), of(2.0), ignore=shutil.ignore_patterns("*.lock"))
+    again = ("-m", "experiment=smoke", "launcher=local", "lambda=0.1,1.0,2.0", "trainer.lr=0.01")
     code, output = command("train", *again)
     assert code == 1
+    assert all(f"{of(lmbda)}: {of(lmbda)} holds a run" in output for lmbda in (0.1, 1.0, 2.0))
     assert run.recorded(Path(RUN)) == before
     assert run.recorded(of(1.0))["error"] == "an earlier failure"
     assert output.count("holds a run with another configuration") >= 1

@@ -350,6 +350,15 @@ def test_the_fingerprint_names_what_decoding_needs(photograph) -> None:
         before = changed
 
 
+def test_the_fingerprint_names_options_of_other_layers() -> None:
+    fingerprints = set()
+    for alpha in (0.2, 1.0):
+        model = lively(ProgressiveHyperprior(8, 12))
+        model.g_s[1] = torch.nn.ELU(alpha)
+        fingerprints.add(codec_of(model).fingerprint)
+    assert len(fingerprints) == 2
+
+
 def test_the_fingerprint_names_layers_without_weights() -> None:
     plain, sigmoid = ProgressiveHyperprior(8, 12), ProgressiveHyperprior(8, 12, sigmoid=True)
     sigmoid.load_state_dict(plain.state_dict())

@@ -1,5 +1,6 @@
 """Every preset composes, and the command lines of the README mean what they say."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,18 @@ def test_range_names_the_run() -> None:
     assert cfg.run_name == "hyperprior_dtd_lambda-1.0_range-0.3-1.0_seed-0"
     assert tail_drop.build_drop(cfg.drop).range == (0.3, 1.0)
     assert composed("drop.range=[0.3,1]", "lambda=1").run_name == cfg.run_name, "one run, one name"
+
+
+def test_a_dataset_of_one_s_own_begins_with_another(tmp_path, monkeypatch) -> None:
+    """It has the options of that one, and more of its own."""
+    shutil.copytree(CONF, tmp_path / "conf")
+    own = "defaults: [folder]\nname: textures\nlisting: all.txt\nvalidation: 2\n"
+    (tmp_path / "conf/dataset/textures.yaml").write_text(own)
+    monkeypatch.setattr("progdtd.check.CONF", str(tmp_path / "conf"))
+    with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
+        check(compose("train", ["dataset=textures", "dataset.root=images"]))
+        with pytest.raises(UserError, match=r"roots is no option .* mean dataset\.root"):
+            check(compose("train", ["dataset=textures", "+dataset.roots=images"]))
 
 
 def test_what_a_yaml_leaves_out_is_named() -> None:

@@ -151,6 +151,13 @@ def test_a_dataset_function_may_return_strings(images) -> None:
     assert len(held) == 1
 
 
+def test_why_a_dataset_cannot_be_listed_is_said() -> None:
+    paths = {"_target_": "builtins.open", "file": "no_list.txt"}
+    config = {"name": "mine", "paths": paths, "validation": 1, "scene": 1}
+    with pytest.raises(UserError, match=r"dataset=mine: .*No such file .*no_list\.txt"):
+        data.split_dataset(OmegaConf.create(config))
+
+
 def test_split_holds_out_evenly(tmp_path) -> None:
     paths = [tmp_path / str(i) for i in range(10)]
     train, held = data.split(paths, 3)

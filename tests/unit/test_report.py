@@ -13,10 +13,10 @@ def tables() -> dict[str, pd.DataFrame]:
     return {name: pd.read_csv(PUBLISHED / name) for name in ("results.csv", "bd.csv")}
 
 
-def printed(script, tables: dict[str, pd.DataFrame]) -> str:
+def printed(script, tables: dict[str, pd.DataFrame], *more: str) -> str:
     for name, table in tables.items():
         table.to_csv(name, index=False)
-    code, output = script("report.py", ".")
+    code, output = script("report.py", ".", *more)
     assert code == 0, output
     return output
 
@@ -35,10 +35,20 @@ def test_every_table_of_the_readmes_is_what_the_script_prints(script) -> None:
 
 def test_models_without_planes_have_tables_too(script, tables) -> None:
     channels = {name: table[table.kind != "planes"] for name, table in tables.items()}
-    output = printed(script, channels)
+    controls = pd.read_csv(PUBLISHED.with_name("controls") / "results.csv")
+    Path("controls").mkdir()
+    controls[controls.kind != "planes"].to_csv("controls/results.csv", index=False)
+    output = printed(script, channels, "--controls", "controls")
     assert "dB more, and in MS-SSIM" not in output
     assert "planes with effort have" not in output
     assert "| effort | p = 1 without |" in output
+
+
+def test_a_folder_without_tables_is_named(script, tables) -> None:
+    tables["results.csv"].to_csv("results.csv", index=False)
+    for folder, missing in (("nowhere", "nowhere/results.csv"), (".", "bd.csv")):
+        code, output = script("report.py", folder)
+        assert (code, missing in output, "Traceback" in output) == (1, True, False), output
 
 
 def test_two_seeds_are_refused(script, tables) -> None:

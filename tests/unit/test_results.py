@@ -78,6 +78,11 @@ def test_runs_of_one_name_in_two_groups_are_told_apart(tmp_path) -> None:
     assert table["run"].tolist() == ["r", "paper/r", "paper/r"]
 
 
+def test_a_run_goes_by_the_directory_that_it_lies_in(tmp_path) -> None:
+    results.write([RUN | {"image": "a", "p": 0.1, "bpp": 1}], tmp_path / "old/evaluation/a.csv")
+    assert results.read([tmp_path / "old/evaluation/a.csv"])["run"].tolist() == ["old"]
+
+
 def test_models_are_shown_where_they_were_trained() -> None:
     table = pd.DataFrame(
         [RUN | {"p": p, "range_low": 0.1, "range_high": 0.5} for p in (0.05, 0.1, 0.5, 1.0)]
