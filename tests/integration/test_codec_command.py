@@ -200,6 +200,22 @@ def test_a_run_trained_further_is_not_the_model_of_its_old_streams(
     assert (code, json.loads(output.splitlines()[0])["model"]) == (0, None)
 
 
+def test_a_model_that_has_gone_from_where_it_was_is_not_here(model_file, photo, command) -> None:
+    Path("elsewhere").mkdir()
+    moved = model_file.parent.rename("elsewhere/tiny")
+    assert command("codec.__main__", "encode", photo, "a.pdtd", "--model", str(moved))[0] == 0
+    (note,) = Path("cache/progdtd/models").iterdir()
+    for damage in (
+        lambda: (moved / "weights.safetensors").unlink(),
+        lambda: (moved / "weights.safetensors").touch(),
+        lambda: note.write_bytes(b"\xff\xfe"),
+        lambda: shutil.rmtree(moved),
+    ):
+        damage()
+        code, output = command("codec.__main__", "decode", "a.pdtd", "a.png")
+        assert (code, "PROGDTD_MODELS" in output) == (5, True), output
+
+
 def test_planes_need_gains(model_file, photo, command) -> None:
     codec = ("codec.__main__",)
     encode = (*codec, "encode", photo, "planes.pdtd", "--levels", "planes")
@@ -378,7 +394,7 @@ def test_released_weights_are_half_as_large_and_code_alike(
     photo, command, script, monkeypatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
-    sizes = ("model.N=32", "model.M=48", "drop.power=2.0")
+    sizes = ("model.N=32", "model.M=48", "drop.power=2.0", "~drop.full")
     assert command("train", "experiment=smoke", "group=before", "run_name=first", *sizes)[0] == 0
     first = Path("outputs/before/first").absolute()
     assert command("train", "experiment=smoke", f"init_from={first}", *sizes)[0] == 0

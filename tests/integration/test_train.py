@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RUN, shell
+from conftest import RUN, composed, shell
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from progdtd import checkpoint, data, run, training
-from progdtd.checkpoint import read_weights
+from progdtd.checkpoint import build_model, read_weights, warm_start
 
 
 def rows(path: Path | str) -> list[dict[str, str]]:
@@ -192,6 +192,15 @@ def test_warm_start_begins_from_the_given_weights(command, trained) -> None:
     code, output = command("train", "experiment=smoke", *other)
     assert code == 1
     assert "model.sigmoid=false" in output
+
+
+def test_weights_of_other_options_are_said_to_be(trained, caplog) -> None:
+    config = composed("experiment=smoke").model
+    model = build_model(config)
+    warm_start(model, config, RUN)
+    assert not caplog.records
+    warm_start(model, {**config, "slope": 0.5}, RUN)
+    assert "was trained with model.slope=None, not 0.5" in caplog.text
 
 
 def test_warm_start_of_another_prior_takes_the_transforms_of_pictures(command, trained) -> None:

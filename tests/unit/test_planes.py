@@ -65,7 +65,7 @@ def test_the_whole_stream_is_that_of_channels(model, photograph, drop) -> None:
     stream, by_channels = codec.encode(picture, "planes"), codec.encode(picture, [1.0])
     assert torch.equal(whole(codec, stream), whole(codec, by_channels))
     assert codec.decode(stream).tobytes() == codec.decode(by_channels).tobytes()
-    assert len(container.ends(stream)) > planes.FEWEST_LEVELS / 2
+    assert len(container.ends(stream)) >= planes.FEWEST_LEVELS / 2
 
 
 @given(st.integers(1, 150), st.integers(1, 150), st.integers(0, 2**32 - 1), st.sampled_from([0, 1]))
@@ -144,7 +144,7 @@ def test_p_and_levels_choose_prefixes(codec, photograph) -> None:
     for p in (0.0, 0.1, 0.5, 1.0):
         level = max(1, sum(end <= p * len(stream) for end in ends))
         assert codec.decode(stream, p=p).tobytes() == codec.decode(stream, levels=level).tobytes()
-    for most in (ends[3], ends[9] + 1):
+    for most in (ends[len(ends) // 4], ends[len(ends) // 2] + 1):
         cut = codec.encode(picture, "planes", max_bytes=most)
         level = len(container.ends(cut))
         assert len(cut) <= most
@@ -156,7 +156,7 @@ def test_p_and_levels_choose_prefixes(codec, photograph) -> None:
 def test_damage_is_noticed(codec, photograph) -> None:
     stream = codec.encode(photograph[:64, :64], "planes")
     ends = container.ends(stream)
-    for level in (1, 2, 9, len(ends)):
+    for level in (1, 2, len(ends) // 2, len(ends)):
         damaged = bytearray(stream)
         damaged[ends[level - 1] - 1] ^= 4
         with pytest.raises(DamagedError, match=f"level {level} "):
