@@ -38,7 +38,7 @@ from progdtd.metrics import psnr
 from progdtd.strides import STRIDE
 from progdtd.tail_drop import P_LEVELS, fraction, kept
 
-EFFORTS = (0, 5, 10, 20, 40)
+EFFORTS = (0, 2, 5, 10, 20, 40)
 
 
 def main() -> None:
