@@ -180,6 +180,16 @@ def test_each_file_of_several_is_named_with_its_error(model_file, photo, command
     assert command(*codec, "encode", photo, "less.pdtd", "--max-bytes", least - 1)[0] == 1
 
 
+@pytest.mark.parametrize(("suffix", "kind"), [(".jpg", "JPEG"), (".webp", "WEBP")])
+def test_what_loses_is_written_at_a_quality_of_95(model_file, photo, command, suffix, kind) -> None:
+    assert command("codec.__main__", "encode", photo, "a.pdtd")[0] == 0
+    for name in ("a.png", f"a{suffix}"):
+        assert command("codec.__main__", "decode", "a.pdtd", name)[0] == 0
+    with Image.open("a.png") as shown:
+        shown.save("expected", kind, quality=95)
+    assert Path(f"a{suffix}").read_bytes() == Path("expected").read_bytes()
+
+
 def test_a_format_that_cannot_hold_the_picture_is_refused(model_file, photo, command) -> None:
     assert command("codec.__main__", "encode", photo, "a.pdtd")[0] == 0
     why = "icons have sizes of their own"

@@ -2,6 +2,7 @@ import copy
 import hashlib
 import io
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from progdtd.codec import container, counts, find
 from progdtd.codec.codec import to_rgb
 from progdtd.codec.errors import DamagedError, IncompleteError, NewerVersionError, OtherModelError
 from progdtd.errors import UserError
-from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
-from progdtd.tail_drop import P_LEVELS, TailDrop
+from progdtd.models import Progressive, ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
+from progdtd.tail_drop import P_LEVELS, TailDrop, kept
 
 DTD = TailDrop(latent=True, hyper=True)
 DROPS = {
@@ -29,6 +30,7 @@ DROPS = {
     "hyper_only": TailDrop(latent=False, hyper=True),
     "none": TailDrop(latent=False, hyper=False),
 }
+WITH_GAINS = {"model": {}, "gains": [*range(0, 240, 20)]}
 SLOW_IS_FINE = settings(
     max_examples=25, deadline=None, suppress_health_check=list(HealthCheck)
 )  # fmt: skip
@@ -138,6 +140,9 @@ def test_p_and_levels_choose_prefixes(codec, photograph) -> None:
     by_level = [pixels(codec.decode(stream, levels=k)) for k in (1, 1, 1, 2, 2, 3)]
     for one, other in zip(by_p, by_level, strict=True):
         np.testing.assert_array_equal(one, other)
+    for levels, p, fewer in ((1, 1.0, 1), (2, 0.9, 2), (3, 0.2, 1), (3, 0.5, 2), (9, 1.0, 3)):
+        both, expected = codec.decode(stream, levels, p), codec.decode(stream, fewer)
+        np.testing.assert_array_equal(pixels(both), pixels(expected))
     with pytest.raises(UserError, match="within"):
         codec.encode(photograph, levels=[1.5])
     same = codec.encode(photograph[:64, :64], levels=(k / 10 for k in (2, 5, 10)))
@@ -261,12 +266,28 @@ def test_tiles_leave_no_seams(model, photograph, monkeypatch) -> None:
     decoder = codec.decoder()
     decoder.feed(codec.encode(photograph))
     whole = decoder.picture()
-    monkeypatch.setattr(codec_module, "TILE", 128)
+    monkeypatch.setattr(codec_module, "TILE", 64)
     y, z = codec.analyse(photograph)
     torch.testing.assert_close(y, whole_y, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(z, whole_z, atol=1e-3, rtol=1e-3)
     tiles = codec.synthesise(decoder.y_hat, *photograph.shape[:2])
     assert np.abs(tiles.astype(int) - whole).max() <= 1
+
+
+def test_no_pixel_is_made_of_what_is_no_number(model, monkeypatch) -> None:
+    """Of which each machine may make another."""
+    with torch.no_grad():
+        model.g_s[0].weight *= 1e38
+    to = torch.Tensor.to
+
+    def checked(self: torch.Tensor, *how: object) -> torch.Tensor:
+        assert torch.uint8 not in how or not self.isnan().any()
+        return to(self, *how)
+
+    codec, y_hat = codec_of(model), torch.full((1, 12, 4, 4), 9.0)
+    assert model.g_s(y_hat).isnan().any()
+    monkeypatch.setattr(torch.Tensor, "to", checked)
+    assert codec.synthesise(y_hat, 64, 64).shape == (64, 64, 3)
 
 
 def test_errors_say_what_is_wrong(codec, photograph) -> None:
@@ -295,6 +316,28 @@ def test_errors_say_what_is_wrong(codec, photograph) -> None:
     huge = container.write(1 << 20, 1 << 20, header.fingerprint, payloads, 1, b"")
     with pytest.raises(DamagedError, match="more than can be"):
         codec.decode(huge)
+
+
+def test_what_cannot_be_decoded_is_refused_at_its_header(codec, photograph) -> None:
+    stream = codec.encode(photograph[:64, :64])
+    header = container.read_header(stream)[0]
+    decoder = codec.decoder()
+    assert list(decoder.levels_of(bytes(header))) == []
+    assert list(decoder.levels_of(stream[len(bytes(header)) :])) == [*range(1, header.levels + 1)]
+    for changed, error in (
+        ({"fingerprint": bytes(8)}, OtherModelError),
+        ({"width": 1 << 20, "height": 1 << 20}, DamagedError),
+        ({"parameters": b"\x01"}, DamagedError),
+        ({"coding": 9}, NewerVersionError),
+    ):
+        *begun, last = bytes(replace(header, **changed))
+        decoder = codec.decoder()
+        assert list(decoder.levels_of(bytes(begun))) == []
+        for chunk in (bytes([last]), b""):
+            with pytest.raises(error):
+                list(decoder.levels_of(chunk))
+        with pytest.raises(error):
+            next(codec.progressive([bytes(begun), bytes([last])]))
 
 
 def test_salvage_shows_the_levels_before_the_damage(codec, photograph) -> None:
@@ -372,18 +415,27 @@ def test_the_fingerprint_names_layers_without_weights() -> None:
     assert len(nested) == 2
 
 
-def test_streams_of_today_decode_for_ever() -> None:
-    """Weights and latents of plain arithmetic give the very bytes that they gave before."""
-    model = ProgressiveHyperprior(8, 12).eval()
+def of_plain_arithmetic(model_class: type[Progressive], median: float) -> Progressive:
+    model = model_class(8, 12).eval()
     with torch.no_grad():
         for number, parameter in enumerate(model.parameters()):
             index = torch.arange(parameter.numel(), dtype=torch.float64).view(parameter.shape)
             parameter.copy_(((index * 37 + number * 11) % 101 - 50) / 256)
-        model.entropy_bottleneck.quantiles.copy_(torch.tensor([-9.0, 0.25, 9.0]).expand(8, 1, 3))
-    codec = Codec(Loaded(model, DTD, {"model": {}, "gains": [*range(0, 240, 20)]}))
+        model.entropy_bottleneck.quantiles.copy_(torch.tensor([-9.0, median, 9.0]).expand(8, 1, 3))
+    return model
+
+
+def latents_of_plain_arithmetic() -> tuple[torch.Tensor, torch.Tensor]:
     index = torch.arange(12 * 16 * 8)
     y = ((index * 7919) % 1009 - 504).view(1, 12, 16, 8) / 16.0
-    z = ((torch.arange(8 * 4 * 2) * 31) % 57 - 28).view(1, 8, 4, 2) / 4.0
+    return y, ((torch.arange(8 * 4 * 2) * 31) % 57 - 28).view(1, 8, 4, 2) / 4.0
+
+
+def test_streams_of_today_decode_for_ever() -> None:
+    """Weights and latents of plain arithmetic give the very bytes that they gave before."""
+    model = of_plain_arithmetic(ProgressiveHyperprior, 0.25)
+    codec = Codec(Loaded(model, DTD, WITH_GAINS))
+    y, z = latents_of_plain_arithmetic()
     assert codec.fingerprint.hex() == "42cb85c6084fa523"
     digests = {
         P_LEVELS: "c8e929504c3bc92383f0f169ea3cfd15aa109ded0bd41af5f7c4a1a4a470fb46",
@@ -394,6 +446,39 @@ def test_streams_of_today_decode_for_ever() -> None:
         decoder = codec.decoder()
         decoder.feed(stream)
         assert torch.equal(decoder.y_hat, y.round())
+        assert hashlib.sha256(stream).hexdigest() == digest
+
+
+@pytest.mark.parametrize(
+    ("model_class", "range_of_p", "digests"),
+    [
+        (ProgressiveMeanScaleHyperprior, (0.0, 1.0), {
+            "channels": "11e94a757ae0d16977a0e1025b4154b88b157694e8e0133fb6dd2abdfe52428d",
+            "planes": "794db760a9b97546d5cd230ffa4b1e3684e83d7ea8e171f139678613d7ad2e68",
+        }),
+        (ProgressiveHyperprior, (0.3, 0.9), {
+            "channels": "4657a836dc0ce0c553ac2b243be14b699a3a502e8747a13be4b1276c9dff8e8d",
+            "planes": "2d95c963b03a2331f1f78a0a13df5525967f72c6e8d92b44e314c0195cb79a91",
+        }),
+    ],
+)  # fmt: skip
+def test_streams_of_what_is_rounded_and_clamped_decode_for_ever(
+    model_class, range_of_p, digests
+) -> None:
+    """Medians that are no integers of 1/4096, a hyper-latent and activations beyond +-4096."""
+    model = of_plain_arithmetic(model_class, 0.1)
+    with torch.no_grad():
+        model.h_s[0].weight[0, 0, 2, 2] = 2000
+    codec = Codec(Loaded(model, TailDrop(True, True, range=range_of_p), WITH_GAINS))
+    y, z = latents_of_plain_arithmetic()
+    z[0, 0, 0] = torch.tensor([6000.0, -6000.0])
+    held = kept(codec.drop.top, 12)
+    for levels, digest in digests.items():
+        stream = codec.encode_latents(y, z, 100, 200, levels)
+        decoder = codec.decoder()
+        decoder.feed(stream)
+        assert (decoder.y_hat - y)[:, :held].abs().max() <= 0.5
+        assert not decoder.y_hat[:, held:].any()
         assert hashlib.sha256(stream).hexdigest() == digest
 
 

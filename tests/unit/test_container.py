@@ -1,4 +1,5 @@
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -115,6 +116,17 @@ def test_a_forged_size_is_no_reason_to_wait() -> None:
         else:
             with pytest.raises(DamagedError, match="header"):
                 container.read_header(header)
+
+
+def test_no_side_and_no_parameters_are_larger_than_can_be() -> None:
+    most = container.Header(
+        container.MAX_SIDE, container.MAX_SIDE, b"abcdefgh", 3, 744, 1, bytes(0xFFFF)
+    )
+    assert container.MAX_SIDE == 2**20
+    assert container.read_header(bytes(most))[0] == most
+    for more in ({"width": 2**20 + 1}, {"height": 2**20 + 1}, {"parameters": bytes(0x10000)}):
+        with pytest.raises(DamagedError, match="header"):
+            container.read_header(bytes(replace(most, **more)))
 
 
 def test_cut_keeps_whole_levels() -> None:

@@ -220,6 +220,28 @@ def test_a_stream_ends_where_its_code_began_unless_it_was_cut(monkeypatch, level
     assert decoder.level == last - 1
 
 
+@pytest.mark.parametrize("codec", CODECS)
+def test_digits_that_cannot_be_are_refused(codec, monkeypatch) -> None:
+    """Whose probability is zero, though the code has room for them."""
+    picture, wrong = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), []
+    take = planes._Digits.take
+
+    def one_wrong(self, elements, states):
+        digits = take(self, elements, states)
+        impossible = np.argwhere(TABLES.odds[states] == 0)
+        if len(impossible) and not wrong:
+            wrong.append(impossible[0])
+            digits[impossible[0, 0]] = impossible[0, 1]
+        return digits
+
+    with monkeypatch.context() as changed:
+        changed.setattr(planes._Digits, "take", one_wrong)
+        stream = codec.encode(picture, "planes")
+    assert wrong
+    with pytest.raises(UndecodableError):
+        codec.decode(stream)
+
+
 def test_the_number_of_levels_follows_the_bytes() -> None:
     sizes = (1_000, 8_000, 20_000, 40_000, 100_000)
     assert [planes.levels_for(size) for size in sizes] == [16, 50, 66, 100, 128]
@@ -313,6 +335,19 @@ def test_urgency_is_what_the_best_way_on_brings(number) -> None:
     slope = max(fall / bits for fall, bits in ways(-(width // 2), width))
     urgency = TABLES.urgency[TABLES.roots[number]] / refinement.OCTAVE
     assert urgency == pytest.approx(np.log2(slope), abs=1 / refinement.OCTAVE)
+
+
+def test_no_digit_is_more_urgent_than_the_one_before_it() -> None:
+    """`Front` puts elements off to levels that have not ended."""
+    states, seen = TABLES.roots, 0
+    while len(states):
+        reached = TABLES.first[states][:, None] + np.arange(3)
+        live = (TABLES.odds[states] > 0) & (TABLES.width[states] > 0)[:, None]
+        before = np.broadcast_to(TABLES.urgency[states][:, None], live.shape)
+        assert (TABLES.urgency[reached[live]] <= before[live]).all()
+        seen += len(states)
+        states = reached[live]
+    assert seen > 10_000
 
 
 def test_tables_are_the_same_on_every_machine() -> None:

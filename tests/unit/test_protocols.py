@@ -1,17 +1,25 @@
+import time
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from conftest import lively
 from PIL import Image
 from pytorch_msssim import ms_ssim, ssim
 
 from progdtd import Codec, data, protocols
 from progdtd.checkpoint import Loaded
 from progdtd.codec import container
+from progdtd.codec.channels import ChannelDecoder
 from progdtd.codec.counts import default_plan
+from progdtd.codec.planes import PlaneDecoder
 from progdtd.metrics import Quality, psnr, to_db
+from progdtd.models import ProgressiveHyperprior
 from progdtd.tail_drop import P_LEVELS, TailDrop, fraction, kept
 
 DTD = TailDrop(latent=True, hyper=True)
+PAUSE = 0.05
 
 
 def codec(model) -> Codec:
@@ -37,6 +45,29 @@ def test_native_measures_what_decodes(model, photograph) -> None:
         decoded = data.to_tensor(np.asarray(codec(model).decode(stream[: row["bytes"]])))
         assert row["psnr"] == pytest.approx(psnr(x, decoded), rel=1e-9)
         assert row["decode_s"] > 0
+
+
+@pytest.mark.parametrize("kind", ["channels", "planes"])
+def test_native_counts_all_the_time_that_it_takes(photograph, monkeypatch, kind) -> None:
+    model = lively(ProgressiveHyperprior(8, 12))
+    codec = Codec(Loaded(model, DTD, {"model": {}, "gains": [0] * 12}))
+    for owner, name in (
+        (Codec, "analyse"), (Codec, "encode_latents"), (Codec, "synthesise"),
+        (ChannelDecoder, "feed"), (PlaneDecoder, "feed"),
+    ):  # fmt: skip
+        monkeypatch.setattr(owner, name, slowed(getattr(owner, name)))
+    first, last = protocols.native(codec, photograph[:64, :64], [0.1, 1.0], [kind])
+    assert first["encode_s"] == last["encode_s"] > 2 * PAUSE
+    assert first["decode_s"] > 2 * PAUSE
+    assert last["decode_s"] > 3 * PAUSE
+
+
+def slowed(function: Callable[..., object]) -> Callable[..., object]:
+    def slow(*arguments: object) -> object:
+        time.sleep(PAUSE)
+        return function(*arguments)
+
+    return slow
 
 
 def test_where_a_stream_has_one_level_all_its_rows_are_of_that(model, photograph) -> None:
