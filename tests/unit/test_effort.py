@@ -115,6 +115,18 @@ def test_a_latent_of_which_the_whole_is_worse_is_not_taken(model, photograph, mo
     assert torch.equal(codec.analyse(picture, 2)[0], codec.analyse(picture)[0])
 
 
+def test_the_whole_is_all_that_the_model_was_trained_for(model, photograph, monkeypatch) -> None:
+    compared, loss = [], effort.Tile.loss
+
+    def noted(tile, latent, p, *steepness):
+        compared.append((p, *steepness))
+        return loss(tile, latent, p, *steepness)
+
+    monkeypatch.setattr(effort.Tile, "loss", noted)
+    codec_of(model, TailDrop(True, True, (0.3, 0.6))).analyse(photograph[:64, :64], 1)
+    assert compared[1:] == [(0.6,), (0.6,)]
+
+
 def test_images_of_a_batch_are_fitted_each_by_itself(model, photograph) -> None:
     x = torch.cat([tensors(photograph[:64, a : a + 64]) for a in (0, 100)])
     with torch.no_grad():
