@@ -153,14 +153,14 @@ class Codec:
                 model's range of p; or "planes", many levels, each of which refines what pays most.
             max_bytes: keep as many levels as fit into this many bytes.
             target_psnr: keep as few levels as reach this PSNR, in dB (all, if none does).
-            effort: fit the latent to the image in so many steps (`effort.py`); 10 bring most of
-                the gain.
+            effort: fit the latent to the image in so many steps (`effort.py`); 2 bring half of
+                the gain, 10 nearly all.
             progress: show progress bars.
 
         Raises:
             UserError: not an image, too large, no such levels or target, or not even the first
-                level fits; or the model has no gains, which planes need, or no lambda, which
-                effort needs.
+                level fits; or the model has no gains, which planes and effort need, or no lambda,
+                which effort needs.
         """
         levels = self._checked(levels)
         if target_psnr is not None and not number(target_psnr):
