@@ -47,8 +47,7 @@ def check_run_name(cfg: DictConfig) -> None:
 
 def check_options(cfg: DictConfig, command: str) -> None:
     """Refuse options that nothing reads, as `+lamda=0.5` and presets may add them. What a model, a
-    drop and a launcher take is for these to say, and of a dataset, which may be one's own, what is
-    nearly the name of a known option is refused alone.
+    drop, a launcher and a dataset of which there is no YAML here take is for these to say.
 
     Args:
         cfg: the configuration.
@@ -61,14 +60,15 @@ def check_options(cfg: DictConfig, command: str) -> None:
     if command == "train":
         recipe, optimizer = names_in("trainer/default.yaml"), names_in(f"{OPTIMIZERS}/adam.yaml")
         groups |= {"trainer": recipe | optimizer, "logger": names_in("logger/wandb.yaml")}
-        dataset = f"dataset/{cfg.dataset.get('name')}.yaml"
-        if Path(CONF, dataset).is_file():
-            groups["dataset"] = names_in("dataset/photos.yaml") | names_in(dataset)
+        every = [f"dataset/{path.name}" for path in sorted(Path(CONF, "dataset").glob("*.yaml"))]
+        alike = [names_in(file) for file in every if called(file) == cfg.dataset.get("name")]
+        if alike:
+            groups["dataset"] = names_in("dataset/photos.yaml").union(*alike)
     for group, known in groups.items():
         for name in map(str, cfg[group] if group else cfg):
-            meant = closest(name, known)
-            if name not in known and (meant or group != "dataset"):
+            if name not in known:
                 dot = f"{group}." if group else ""
+                meant = closest(name, known)
                 ask = f" Did you mean {dot}{meant}?" if meant else ""
                 raise UserError(f"{dot}{name} is no option of progdtd.{command}.{ask}")
 
@@ -82,14 +82,27 @@ def closest(name: object, known: Iterable[str]) -> str | None:
 def names_in(file: str) -> frozenset[str]:
     """The options that one of the project's configs sets, by itself or by one beside it that it
     begins with, and the groups that it chooses from."""
+    config, beside = loaded(file)
+    groups = [group for choice in config.get("defaults", []) if OmegaConf.is_dict(choice)
+              for group in choice]  # fmt: skip
+    own = frozenset(map(str, [*config, *groups])) - {"defaults", "hydra"}
+    return own.union(*map(names_in, beside))
+
+
+@functools.cache
+def called(file: str) -> str | None:
+    """The name that one of the project's configs sets, by itself or by one that it begins with."""
+    config, beside = loaded(file)
+    return config.get("name") or next(filter(None, map(called, beside)), None)
+
+
+def loaded(file: str) -> tuple[DictConfig, list[str]]:
+    """One of the project's configs, and those beside it that it begins with."""
     config = OmegaConf.load(Path(CONF, file))
     assert isinstance(config, DictConfig)
-    choices = config.get("defaults", [])
-    groups = [group for choice in choices if OmegaConf.is_dict(choice) for group in choice]
-    beside = [Path(file).with_name(f"{choice}.yaml") for choice in choices
+    beside = [str(Path(file).with_name(f"{choice}.yaml")) for choice in config.get("defaults", [])
               if isinstance(choice, str) and choice != "_self_"]  # fmt: skip
-    own = frozenset(map(str, [*config, *groups])) - {"defaults", "hydra"}
-    return own.union(*(names_in(str(other)) for other in beside if Path(CONF, other).is_file()))
+    return config, [other for other in beside if Path(CONF, other).is_file()]
 
 
 def warnings(cfg: DictConfig) -> list[str]:
