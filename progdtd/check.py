@@ -80,29 +80,30 @@ def closest(name: object, known: Iterable[str]) -> str | None:
 
 @functools.cache
 def names_in(file: str) -> frozenset[str]:
-    """The options that one of the project's configs sets, by itself or by one beside it that it
-    begins with, and the groups that it chooses from."""
-    config, beside = loaded(file)
+    """The options that one of the project's configs sets, by itself or by one that it begins with,
+    and the groups that it chooses from."""
+    config, others = loaded(file)
     groups = [group for choice in config.get("defaults", []) if OmegaConf.is_dict(choice)
               for group in choice]  # fmt: skip
     own = frozenset(map(str, [*config, *groups])) - {"defaults", "hydra"}
-    return own.union(*map(names_in, beside))
+    return own.union(*map(names_in, others))
 
 
 @functools.cache
 def called(file: str) -> str | None:
     """The name that one of the project's configs sets, by itself or by one that it begins with."""
-    config, beside = loaded(file)
-    return config.get("name") or next(filter(None, map(called, beside)), None)
+    config, others = loaded(file)
+    return config.get("name") or next(filter(None, map(called, others)), None)
 
 
 def loaded(file: str) -> tuple[DictConfig, list[str]]:
-    """One of the project's configs, and those beside it that it begins with."""
+    """One of the project's configs, and those that it begins with."""
     config = OmegaConf.load(Path(CONF, file))
     assert isinstance(config, DictConfig)
-    beside = [str(Path(file).with_name(f"{choice}.yaml")) for choice in config.get("defaults", [])
-              if isinstance(choice, str) and choice != "_self_"]  # fmt: skip
-    return config, [other for other in beside if Path(CONF, other).is_file()]
+    folder = Path("/", file).parent
+    others = [str(folder / f"{choice.partition('@')[0]}.yaml").lstrip("/")
+              for choice in config.get("defaults", []) if isinstance(choice, str)]  # fmt: skip
+    return config, [other for other in others if Path(CONF, other).is_file()]
 
 
 def warnings(cfg: DictConfig) -> list[str]:

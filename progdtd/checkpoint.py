@@ -203,7 +203,8 @@ def warm_start(
         if isinstance(there or here, bool) and bool(there) != bool(here):
             raise UserError(f"{path} was trained with model.{option}={str(bool(there)).lower()}: "
                             "the weights mean something else without it.")  # fmt: skip
-        if alike and there != here and option not in ("N", "M", "name"):
+        known = option in meta["model"] and not isinstance(there or here, bool)
+        if alike and known and there != here and option not in ("N", "M", "name"):
             log.warning("%s was trained with model.%s=%s, not %s.", path, option, there, here)
     state, taken = parameters(weights), ""
     if not alike and differing(model, state):

@@ -67,7 +67,8 @@ def evaluate(
         once = list(dict.fromkeys(kinds))
         ways.append(partial(protocols.native, coder(loaded, device), kinds=once, effort=effort))
     if "reference" in names:
-        chosen = effort_of(effort, loaded.lmbda, recorded_gains(loaded))
+        gains = recorded_gains(loaded) if effort else None
+        chosen = effort_of(effort, loaded.lmbda, gains)
         ways.append(partial(protocols.reference, loaded.model, loaded.drop, device=device,
                             effort=chosen))  # fmt: skip
     if device.startswith("cuda"):

@@ -141,7 +141,7 @@ def gather(cfg: DictConfig, chosen: set[str]) -> tuple[pd.DataFrame, pd.DataFram
     tables = [*find(patterns, cfg.images)]
     measured = results.read(tables)
     say_what_is_stale(tables)
-    say_what_is_of_other_images(tables)
+    say_what_is_of_other_images(tables, cfg.images)
     measured = measured[measured.dataset == cfg.images]
     if len(measured):
         ours = results.aggregate(measured)
@@ -227,12 +227,14 @@ def say_what_is_stale(tables: Iterable[Path]) -> None:
                             table)  # fmt: skip
 
 
-def say_what_is_of_other_images(tables: Iterable[Path]) -> None:
-    """Warn of tables of images that have the names of others, and are not the same."""
+def say_what_is_of_other_images(tables: Iterable[Path], dataset: str) -> None:
+    """Warn of tables of one dataset that are of images of other names or sizes in bytes."""
     first: dict[str, Path] = {}
     for table in tables:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            first.setdefault(json.loads(table.with_suffix(".json").read_text())["images"], table)
+            images = json.loads(table.with_suffix(".json").read_text())["images"]
+            if {dataset} == {*pd.read_csv(table, usecols=["dataset"], dtype=str).dataset}:
+                first.setdefault(images, table)
     if len(first) > 1:
         log.warning("Not of the same images, so not to be compared: %s.",
                     ", ".join(map(str, first.values())))  # fmt: skip

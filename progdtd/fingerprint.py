@@ -13,7 +13,7 @@ OPTIONS = ("stride", "padding", "output_padding", "dilation", "groups", "negativ
 """What, beside weights, decides what a layer computes."""
 
 PLAIN = (nn.Conv2d, nn.ConvTranspose2d, nn.ReLU, nn.LeakyReLU, GDN)
-"""Of whose options all that matter are among these; of others count all that they print."""
+"""Of whose options all that matter are among these; of others, all that torch calls constants."""
 
 
 def build_tables(model: Progressive) -> None:
@@ -58,5 +58,7 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
 
 def _describe(layer: nn.Module) -> str:
     options = [f" {name}={getattr(layer, name)}" for name in OPTIONS if hasattr(layer, name)]
-    others = "" if isinstance(layer, PLAIN) else layer.extra_repr()
-    return f"{type(layer).__name__}{''.join(options)}{others}\n"
+    if not isinstance(layer, PLAIN):
+        names = {*getattr(layer, "__constants__", ())} - {*OPTIONS, "inplace"}
+        options += [f" {name}={getattr(layer, name, None)}" for name in sorted(names)]
+    return f"{type(layer).__name__}{''.join(options)}\n"

@@ -87,7 +87,7 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
     tables: list[pd.DataFrame] = []
     origin: dict[tuple, Path] = {}
     homes: dict[str, Path] = {}
-    for path in dict.fromkeys(paths):
+    for path in {path.resolve(): path for path in paths}.values():
         try:
             table = _read(path)
         except (OSError, ValueError) as error:
@@ -98,8 +98,8 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
                 f"{path} is not a results table: it lacks {', '.join(missing)}. One of an earlier "
                 "version has to be measured again: delete it first."
             )
-        home = path.absolute().parent.parent
-        if path.parent.name == "evaluation":  # of a run, whose directory may have been renamed
+        folder, home = path.resolve().parents[:2]
+        if folder.name == "evaluation":  # of a run, whose directory may have been renamed
             table["run"] = table["run"].where(table["run"].isna(), home.name)
         taken = {n for n in table["run"].dropna().unique() if homes.setdefault(n, home) != home}
         table["run"] = table["run"].replace({n: f"{home.parent.name}/{n}" for n in taken})
@@ -111,7 +111,7 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
             if origin.setdefault(key, path) is not path:
                 raise UserError(
                     f"{origin[key]} and {path} are results of runs of the same name: choose one of "
-                    "them (runs=...), or rename a run's directory and evaluate it again."
+                    "them (runs=...), or rename a run's directory."
                 )
         tables.append(table[COLUMNS])
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)

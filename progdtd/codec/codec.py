@@ -103,8 +103,7 @@ class Codec:
                     codec.check(header)
                     return codec
             except UserError as error:
-                if is_it:
-                    reason = error
+                reason = error if is_it else find.not_here(header.fingerprint, f"{path}: {error}")
         raise reason
 
     def check(self, header: container.Header) -> None:

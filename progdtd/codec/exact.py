@@ -3,7 +3,7 @@
 The scales decide the symbols' probabilities, so encoder and decoder must agree on them to the last
 bit, whatever the number of threads, the instruction set or the device. Weights and activations are
 rounded to grids and carried as integers in float64. No sum, in whatever order it is taken, can
-exceed 2^52: every addition is exact, so every order gives the same result.
+reach 2^53: every addition is exact, so every order gives the same result.
 
 The hyper-latent comes in integers of 1/4096 and is clamped to +-2^24, as activations are. Of a
 layer's weights w, let S be the largest sum of ceil(|w| 2^24) over those of one output, and b the
@@ -13,9 +13,10 @@ products and bias becomes floor(sum 2^-s + 1/2), clamped to +-2^24. Where an act
 negative values x then become floor(x round(slope 2^16) 2^-16 + 1/2), with the slope of ReLU 0.
 """
 
+import contextlib
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import torch
@@ -33,9 +34,8 @@ LIMIT = 1 << 24
 TILE = 32
 """Side of a tile of the activations after the first layer, in samples."""
 
-WITHOUT_CUDNN = threading.Lock()
-"""Held while convolutions are kept from cuDNN, which may take transforms that round: whether it is
-used is a setting of the whole process."""
+CUDNN = threading.Lock()
+"""Held by whoever changes whether it is used, which is a setting of the whole process."""
 
 
 class Layer:
@@ -89,7 +89,7 @@ class Layer:
         weight = self.weight[outputs, first : first + x.shape[1]]
         if not x.is_cuda:
             return self._convolved(x, weight)
-        with WITHOUT_CUDNN, torch.backends.cudnn.flags(enabled=False):
+        with without_cudnn():
             return self._convolved(x, weight)
 
     def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -107,6 +107,18 @@ class Layer:
         if self.slope == 1 << 16:
             return x
         return torch.where(x < 0, torch.floor(x * self.slope * 2.0**-16 + 0.5), x)
+
+
+@contextlib.contextmanager
+def without_cudnn() -> Iterator[None]:
+    """Keep convolutions from cuDNN, which may take transforms that round."""
+    with CUDNN:
+        before = torch.backends.cudnn.enabled
+        torch.backends.cudnn.enabled = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.enabled = before
 
 
 class ExactSynthesis:

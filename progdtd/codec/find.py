@@ -86,12 +86,12 @@ def by_fingerprint(fingerprint: bytes) -> Iterator[Path]:
             yield path
 
 
-def not_here(fingerprint: bytes) -> OtherModelError:
-    """What to say when no model has this fingerprint."""
+def not_here(fingerprint: bytes, where_it_was: str = "") -> OtherModelError:
+    """What to say when no model has this fingerprint, and none can be read where one was."""
     return OtherModelError(
         f"The stream was made by the model {fingerprint.hex()}, which is not under "
         f"{', '.join(map(str, roots()))}. Give it (--model, Codec.load), or name its folder in "
-        "PROGDTD_MODELS."
+        f"PROGDTD_MODELS.{f' Where it was before: {where_it_was}' if where_it_was else ''}"
     )
 
 

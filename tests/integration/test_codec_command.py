@@ -215,15 +215,16 @@ def test_a_model_that_has_gone_from_where_it_was_is_not_here(model_file, photo, 
     moved = model_file.parent.rename("elsewhere/tiny")
     assert command("codec.__main__", "encode", photo, "a.pdtd", "--model", str(moved))[0] == 0
     (note,) = Path("cache/progdtd/models").iterdir()
-    for damage in (
-        lambda: (moved / "weights.safetensors").unlink(),
-        lambda: (moved / "weights.safetensors").touch(),
-        lambda: note.write_bytes(b"\xff\xfe"),
-        lambda: shutil.rmtree(moved),
+    for damage, said in (
+        (lambda: (moved / "weights.safetensors").unlink(), True),
+        (lambda: (moved / "weights.safetensors").touch(), True),
+        (lambda: shutil.rmtree(moved), False),
+        (lambda: note.write_bytes(b"\xff\xfe"), False),
     ):
         damage()
         code, output = command("codec.__main__", "decode", "a.pdtd", "a.png")
         assert (code, "PROGDTD_MODELS" in output) == (5, True), output
+        assert (f"Where it was before: {moved.absolute()}: " in output) == said, output
 
 
 def test_planes_need_gains(model_file, photo, command) -> None:

@@ -197,10 +197,13 @@ def test_warm_start_begins_from_the_given_weights(command, trained) -> None:
 def test_weights_of_other_options_are_said_to_be(trained, caplog) -> None:
     config = composed("experiment=smoke").model
     model = build_model(config)
-    warm_start(model, config, RUN)
+    torch.save(model.state_dict(), "bare.pt")  # which says nothing of its options
+    for weights in (RUN, "bare.pt"):
+        warm_start(model, {**config, "slope": 0.5}, weights)
     assert not caplog.records
+    checkpoint.add_meta(trained / run.WEIGHTS, {"model": {**config, "slope": 0.1}})
     warm_start(model, {**config, "slope": 0.5}, RUN)
-    assert "was trained with model.slope=None, not 0.5" in caplog.text
+    assert "was trained with model.slope=0.1, not 0.5" in caplog.text
 
 
 def test_warm_start_of_another_prior_takes_the_transforms_of_pictures(command, trained) -> None:

@@ -55,12 +55,15 @@ def test_range_names_the_run() -> None:
 def test_a_dataset_of_one_s_own_begins_with_another(tmp_path, monkeypatch) -> None:
     """It has the options of that one, and more of its own, whichever of the two names it has."""
     shutil.copytree(CONF, tmp_path / "conf")
-    for choice, name in (("textures", "name: textures\n"), ("more", "name: folder\n"), ("as", "")):
-        own = f"defaults: [folder]\n{name}{choice}: all.txt\nvalidation: 2\n"
+    for choice, base, name in (
+        ("textures", "folder", "name: textures\n"), ("more", "folder@_here_", "name: folder\n"),
+        ("as", "folder", ""), ("absolute", "/dataset/folder@_here_", "name: absolute\n"),
+    ):  # fmt: skip
+        own = f"defaults: ['{base}']\n{name}{choice}: all.txt\nvalidation: 2\n"
         (tmp_path / f"conf/dataset/{choice}.yaml").write_text(own)
     monkeypatch.setattr("progdtd.check.CONF", str(tmp_path / "conf"))
     with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
-        for choice in ("textures", "more", "as"):
+        for choice in ("textures", "more", "as", "absolute"):
             check(compose("train", [f"dataset={choice}", "dataset.root=images"]))
             with pytest.raises(UserError, match=r"roots is no option .* mean dataset\.root"):
                 check(compose("train", [f"dataset={choice}", "+dataset.roots=images"]))

@@ -204,10 +204,22 @@ def test_two_steps_bring_most(trained, photograph) -> None:
     assert without - few > 0.6 * (without - many)
 
 
-def test_the_curvature_is_that_of_the_loss() -> None:
-    """Of the rate where it is largest, for scales so wide that bins do not matter."""
-    scales = torch.full((1, 12, 1, 1), 8.0)
-    free = effort.Effort(1, 1e-9, EFFORT.gains).curvature(scales)
-    step = torch.ones_like(scales)
-    rates = [effort.bits(symbols, scales) for symbols in (-step, 0 * step, step)]
-    torch.testing.assert_close(free, rates[0] - 2 * rates[1] + rates[2], rtol=1e-2, atol=1e-4)
+def test_the_curvature_is_that_of_the_loss(model, photograph) -> None:
+    """Where the synthesis is linear, and scales are so wide that bins do not matter."""
+    model.double()
+    model.g_s = torch.nn.ConvTranspose2d(12, 3, 16, 16, bias=False).double()
+    with torch.no_grad():
+        gains = 255**2 * model.g_s.weight.square().sum((1, 2, 3))
+        known = effort.Effort(1, LAMBDA, (OCTAVE * gains.log2()).numpy())
+        y, z = torch.zeros(1, 12, 4, 4).double(), torch.zeros(1, 8, 1, 1).double()
+        x = tensors(photograph[:64, :64]).double() / 255
+        tile = effort.Tile(model, DTD, known, x, y, z, next(tiles(4, 4, 40)))
+        scales = torch.full_like(y, 8.0)
+        tile.prior = lambda p: (scales, torch.zeros_like(y))
+        for channel in (0, 7):
+            step = torch.zeros_like(y)
+            step[0, channel, 1, 2] = 1
+            losses = [tile.loss(latent, 1.0) for latent in (-step, 0 * step, step)]
+            expected = known.curvature(scales)[0, channel, 1, 2]
+            second = (losses[0] - 2 * losses[1] + losses[2])[0]
+            torch.testing.assert_close(second, expected, rtol=1e-2, atol=0)
