@@ -543,7 +543,7 @@ def _coding(command: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=0,
-        help="optimise the latent for its image in N steps, on a CPU some seconds each for a "
+        help="optimise the latent for its image in N steps, on a CPU a second or two each for a "
         "megapixel: the whole stream gets better or smaller, short prefixes barely change, "
         "decoding takes no longer; 2 bring half of the gain, 10 nearly all (default: 0)",
     )
