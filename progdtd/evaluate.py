@@ -40,7 +40,9 @@ def main(cfg: DictConfig) -> None:
         try:
             evaluate(path, images, protocols, levels, device, kinds, cfg.effort)
         except KeyboardInterrupt:
-            raise SystemExit(f"Interrupted: of {path}, nothing new was written.") from None
+            raise SystemExit(
+                f"Interrupted: the same command goes on with {path} at the image where it was."
+            ) from None
         except UserError as error:
             if len(runs) == 1:
                 raise

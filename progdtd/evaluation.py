@@ -1,5 +1,7 @@
 """Rows of results for a model over a folder of images."""
 
+import contextlib
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -75,16 +77,55 @@ def evaluate(
         torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
         for way in ways:  # the first picture waits for CUDA's libraries, which is no part of coding
             list(way(np.zeros((512, 768, 3), np.uint8), levels))
-    rows = list(measure(ways, paths, levels, str(path)))
+    of = {"fingerprint": fingerprint(loaded.model).hex(), "images": data.digest(paths)}
+    directory = directory_of(path)
+    what = [of, [*names], [*levels], device, [*kinds], effort, run.provenance()]
+    unfinished = Unfinished(directory / f"{dataset}_unfinished.jsonl", what)
+    rows = list(measure(ways, paths, levels, str(path), unfinished))
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
-    directory = directory_of(path)
     name = directory.resolve().parent.name
     made = identity(loaded) | {"dataset": dataset, "run": name, "effort": effort}
     table = pd.DataFrame(row | made for row in rows)
     say_what_is_missing(table, len(paths))
-    of = {"fingerprint": fingerprint(loaded.model).hex(), "images": data.digest(paths)}
-    return write_tables(table, directory, of)
+    written = write_tables(table, directory, of)
+    unfinished.remove()
+    return written
+
+
+class Unfinished:
+    """The rows of the images measured so far, should an evaluation end before its last one: the
+    same evaluation goes on where it was.
+
+    Args:
+        path: of a file that has a line of JSON for each image: a digest of `what`, the image's
+            name, its rows.
+        what: all that the rows depend on; what another evaluation keeps there is none of its.
+
+    `rows` are those of earlier starts, by the image's name.
+    """
+
+    def __init__(self, path: Path, what: list[Any]) -> None:
+        self.path, self.rows = path, dict[str, list[dict[str, Any]]]()
+        self._of = sha256(json.dumps(what).encode()).hexdigest()
+        with contextlib.suppress(OSError):
+            for line in path.read_text(errors="replace").splitlines():
+                with contextlib.suppress(ValueError):  # of a line that was cut
+                    of, name, rows = json.loads(line)
+                    if of == self._of:
+                        self.rows[name] = rows
+
+    def add(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Keep the rows of one more image, if there is room for them."""
+        line = json.dumps([self._of, name, rows], default=lambda number: number.item())
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(f"\n{line}")  # whatever was cut before
+
+    def remove(self) -> None:
+        """Forget them: the tables have them."""
+        self.path.unlink(missing_ok=True)
 
 
 def write_tables(table: pd.DataFrame, directory: Path, of: dict[str, str]) -> list[Path]:
@@ -186,15 +227,23 @@ def measure(
     paths: Sequence[Path],
     levels: Sequence[float],
     title: str,
+    unfinished: Unfinished | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of every image, way to measure and level; images that cannot be read are named and
-    skipped."""
-    bar = tqdm(paths, title, unit="image", disable=None, dynamic_ncols=True)
+    """Rows of every image, way to measure and level, those that an unfinished evaluation has first;
+    images that cannot be read are named and skipped."""
     called = dict(zip(paths, data.names(paths), strict=True))
+    known = unfinished.rows if unfinished else {}
+    left = [path for path in paths if called[path] not in known]
+    if done := len(paths) - len(left):
+        log.info("%s: %d of %d images were measured before.", title, done, len(paths))
+    yield from itertools.chain.from_iterable(known.values())
+    bar = tqdm(left, title, len(paths), unit="image", disable=None, dynamic_ncols=True,
+               initial=done)  # fmt: skip
     for path, picture in data.pictures(bar):
-        for way in ways:
-            for row in way(picture, levels):
-                yield row | {"image": called[path]}
+        rows = [row | {"image": called[path]} for way in ways for row in way(picture, levels)]
+        if unfinished:
+            unfinished.add(called[path], rows)
+        yield from rows
 
 
 def identity(loaded: checkpoint.Loaded) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from progdtd import bd, checkpoint
+from progdtd import bd, checkpoint, protocols
 from progdtd.evaluation import say_what_is_no_level
 from progdtd.results import COLUMNS
 from progdtd.tail_drop import TailDrop
@@ -192,6 +192,45 @@ def test_results_of_other_images_of_the_same_names_are_named(command, trained, i
         assert command("evaluate", "run=other", f"images={images}", *arguments)[0] == 0
         code, output = command("figures", f"runs=[{trained},other]", "images=images")
         assert (code, "Not of the same images" in output) == (0, said), output
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was(
+    command, trained, images, monkeypatch
+) -> None:
+    shutil.copytree(trained, "undisturbed")
+    arguments = (f"images={images}", "levels=[0.5,1.0]", "effort=1")
+    assert command("evaluate", "run=undisturbed", *arguments)[0] == 0
+    native, seen = protocols.native, []
+
+    def interrupted(codec, picture, *rest, **options):
+        seen.append(picture)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return native(codec, picture, *rest, **options)
+
+    monkeypatch.setattr(protocols, "native", interrupted)
+    code, output = command("evaluate", f"run={trained}", *arguments)
+    assert (code, "Interrupted: the same command goes on" in output) == (1, True), output
+    (unfinished,) = trained.glob("evaluation/*")
+    kept = unfinished.read_text()
+    another = kept.replace(json.loads(kept.splitlines()[-1])[0], "another").replace("0.5", "0.6")
+    unfinished.write_text(kept + another + another[:-9])  # the last line cut, as by a full disk
+    code, output = command("evaluate", f"run={trained}", *arguments)
+    assert (code, "2 of 5 images were measured before" in output) == (0, True), output
+    assert len(seen) == 3 + 3
+    assert not unfinished.exists()
+    for path in sorted(Path("undisturbed/evaluation").glob("*.csv")):
+        expected, table = (
+            pd.read_csv(one).drop(columns=["run", "encode_s", "decode_s"])
+            for one in (path, trained / "evaluation" / path.name)
+        )
+        pd.testing.assert_frame_equal(table, expected, check_exact=True)
+    seen.clear()
+    for other in ("effort=2", "effort=1"):  # rows of another effort are measured anew
+        seen[:] = [None] if other == "effort=2" else [None] * 9
+        code, output = command("evaluate", f"run={trained}", *arguments[:2], other)
+        assert code == (other == "effort=2"), output
+        assert "were measured before" not in output
 
 
 def test_a_glob_finds_the_runs_among_what_else_is_there(command, trained, images) -> None:
