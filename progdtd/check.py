@@ -89,13 +89,13 @@ def names_in(file: str) -> frozenset[str]:
     return own.union(*map(names_in, others))
 
 
-@functools.cache
 def called(file: str) -> str | None:
     """The name that one of the project's configs sets, by itself or by one that it begins with."""
     config, others = loaded(file)
     return config.get("name") or next(filter(None, map(called, others)), None)
 
 
+@functools.cache
 def loaded(file: str) -> tuple[DictConfig, list[str]]:
     """One of the project's configs, and those that it begins with."""
     config = OmegaConf.load(Path(CONF, file))

@@ -77,7 +77,10 @@ def evaluate(
         torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
         for way in ways:  # the first picture waits for CUDA's libraries, which is no part of coding
             list(way(np.zeros((512, 768, 3), np.uint8), levels))
-    of = {"fingerprint": fingerprint(loaded.model).hex(), "images": data.digest(paths)}
+    of = {
+        "fingerprint": fingerprint(loaded.model).hex(),
+        "dataset": dataset, "images": data.digest(paths),
+    }  # fmt: skip
     directory = directory_of(path)
     what = [of, [*names], [*levels], device, [*kinds], effort, run.provenance()]
     unfinished = Unfinished(directory / f"{dataset}_unfinished.jsonl", what)

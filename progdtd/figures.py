@@ -140,8 +140,7 @@ def gather(cfg: DictConfig, chosen: set[str]) -> tuple[pd.DataFrame, pd.DataFram
     patterns = [*map(str, listed(cfg.runs))]
     tables = [*find(patterns, cfg.images)]
     measured = results.read(tables)
-    say_what_is_stale(tables)
-    say_what_is_of_other_images(tables, cfg.images)
+    say_what_is_stale(tables, cfg.images)
     measured = measured[measured.dataset == cfg.images]
     if len(measured):
         ours = results.aggregate(measured)
@@ -214,27 +213,21 @@ def find(patterns: list[str], dataset: str) -> Iterator[Path]:
             yield from sorted(Path(directory, "evaluation").glob(f"{dataset}_*.csv"))
 
 
-def say_what_is_stale(tables: Iterable[Path]) -> None:
-    """Warn of tables of other weights than those that lie beside them now, or of a checkpoint."""
+def say_what_is_stale(tables: Iterable[Path], dataset: str) -> None:
+    """Warn of tables of other weights than those that lie beside them now, or of a checkpoint, and
+    of those of one dataset that are of images of other names or sizes in bytes."""
+    first: dict[str, Path] = {}
     for table in tables:
         directory = table.parent.parent
         if run.weights_in(directory) not in (None, directory / run.WEIGHTS):
             log.warning("%s is of a run that is not finished: evaluate it again when it is.", table)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            measured = json.loads(table.with_suffix(".json").read_text())["fingerprint"]
-            if find_model.recorded(directory) not in (None, measured):
+            measured = json.loads(table.with_suffix(".json").read_text())
+            if find_model.recorded(directory) not in (None, measured["fingerprint"]):
                 log.warning("%s is of other weights than those of its run now: evaluate it again.",
                             table)  # fmt: skip
-
-
-def say_what_is_of_other_images(tables: Iterable[Path], dataset: str) -> None:
-    """Warn of tables of one dataset that are of images of other names or sizes in bytes."""
-    first: dict[str, Path] = {}
-    for table in tables:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            images = json.loads(table.with_suffix(".json").read_text())["images"]
-            if {dataset} == {*pd.read_csv(table, usecols=["dataset"], dtype=str).dataset}:
-                first.setdefault(images, table)
+            if measured["dataset"] == dataset:
+                first.setdefault(measured["images"], table)
     if len(first) > 1:
         log.warning("Not of the same images, so not to be compared: %s.",
                     ", ".join(map(str, first.values())))  # fmt: skip

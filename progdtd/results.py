@@ -87,7 +87,7 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
     tables: list[pd.DataFrame] = []
     origin: dict[tuple, Path] = {}
     homes: dict[str, Path] = {}
-    for path in {path.resolve(): path for path in paths}.values():
+    for real, path in {path.resolve(): path for path in paths}.items():
         try:
             table = _read(path)
         except (OSError, ValueError) as error:
@@ -98,8 +98,8 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
                 f"{path} is not a results table: it lacks {', '.join(missing)}. One of an earlier "
                 "version has to be measured again: delete it first."
             )
-        folder, home = path.resolve().parents[:2]
-        if folder.name == "evaluation":  # of a run, whose directory may have been renamed
+        home = real.parent.parent
+        if real.parent.name == "evaluation":  # of a run, whose directory may have been renamed
             table["run"] = table["run"].where(table["run"].isna(), home.name)
         taken = {n for n in table["run"].dropna().unique() if homes.setdefault(n, home) != home}
         table["run"] = table["run"].replace({n: f"{home.parent.name}/{n}" for n in taken})

@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--readme", action="store_true", help="put the tables into the READMEs")
     options = parser.parse_args()
     try:
-        report = tables(options)
+        report = sections(options)
     except (UserError, OSError) as error:
         sys.exit(str(error))
     for section, parts in report.items():
@@ -45,8 +45,8 @@ def main() -> None:
             readme.put(section, "\n\n".join(parts))
 
 
-def tables(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
-    """The tables of each section.
+def sections(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+    """The tables of each section of the READMEs.
 
     Raises:
         UserError, OSError: the folders do not have what they are made of.

@@ -223,11 +223,8 @@ class Codec:
             raise UserError(
                 f'levels={levels!r}: give "channels", "planes", or fractions of the channels.'
             )
-        if levels == PLANES and self._gains is None:
-            raise UserError(
-                "Planes need the gains of the model's channels, and none were measured: run "
-                "python scripts/measure_gains.py with the run or the weights file."
-            )
+        if levels == PLANES:
+            planes.require_gains(self._gains, "Planes need")
         return levels
 
     def decode(

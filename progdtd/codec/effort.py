@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from progdtd.codec.planes import require_gains
 from progdtd.codec.refinement import OCTAVE
 from progdtd.codec.tiles import Box, tiles
 from progdtd.errors import UserError
@@ -82,12 +83,7 @@ def effort_of(steps: int, lmbda: float | None, gains: np.ndarray | None) -> Effo
             "effort weighs rate against distortion by the lambda that the model was trained with, "
             "and these weights record none above 0."
         )
-    if gains is None:
-        raise UserError(
-            "effort needs the gains of the model's channels, and none were measured: run "
-            "python scripts/measure_gains.py with the run or the weights file."
-        )
-    return Effort(steps, lmbda, gains)
+    return Effort(steps, lmbda, require_gains(gains, "effort needs"))
 
 
 def fit(

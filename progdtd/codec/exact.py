@@ -87,18 +87,13 @@ class Layer:
             outputs: which output channels to compute.
         """
         weight = self.weight[outputs, first : first + x.shape[1]]
-        if not x.is_cuda:
-            return self._convolved(x, weight)
-        with without_cudnn():
-            return self._convolved(x, weight)
-
-    def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
-        if not self.transposed:
-            return functional.conv2d(x, weight, stride=self.stride, padding=self.padding)
-        return functional.conv_transpose2d(
-            x, weight.transpose(0, 1), stride=self.stride, padding=self.padding,
-            output_padding=self.output_padding,
-        )  # fmt: skip
+        with without_cudnn() if x.is_cuda else contextlib.nullcontext():
+            if not self.transposed:
+                return functional.conv2d(x, weight, stride=self.stride, padding=self.padding)
+            return functional.conv_transpose2d(
+                x, weight.transpose(0, 1), stride=self.stride, padding=self.padding,
+                output_padding=self.output_padding,
+            )  # fmt: skip
 
     def finish(self, sums: Tensor, outputs: Tensor | slice = slice(None)) -> Tensor:
         """Add the bias, go back to the grid of activations, activate and clamp."""

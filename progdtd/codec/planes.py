@@ -44,6 +44,7 @@ from progdtd.codec.counts import Level
 from progdtd.codec.entropy import Decoder, Encoder, MismatchError
 from progdtd.codec.errors import DamagedError, UndecodableError
 from progdtd.codec.refinement import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinement, shares
+from progdtd.errors import UserError
 from progdtd.strides import HYPER_STRIDE
 
 LEVEL_BYTES, FEWEST_LEVELS, MOST_LEVELS = 400, 16, 128
@@ -98,6 +99,20 @@ def unpack(parameters: bytes, channels: Level) -> tuple[int, bytes, Level]:
 def digest(gains: np.ndarray) -> bytes:
     """4 bytes that name the gains."""
     return hashlib.blake2b(gains.astype("<i2").tobytes(), digest_size=DIGEST_SIZE).digest()
+
+
+def require_gains(gains: np.ndarray | None, who: str) -> np.ndarray:
+    """The gains, which `who` needs, as "Planes need".
+
+    Raises:
+        UserError: none were measured.
+    """
+    if gains is None:
+        raise UserError(
+            f"{who} the gains of the model's channels, and none were measured: run "
+            "python scripts/measure_gains.py with the run or the weights file."
+        )
+    return gains
 
 
 def expected_bits(classes: np.ndarray, gains: np.ndarray) -> np.ndarray:
