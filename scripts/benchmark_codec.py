@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from progdtd import Codec, data, markdown, protocols
 from progdtd.codec import counts
-from progdtd.codec.codec import PLANES, Levels
+from progdtd.codec.codec import CHANNELS, PLANES, Levels
 from progdtd.machine import keep_freed_memory
 from progdtd.metrics import psnr
 from progdtd.strides import STRIDE
@@ -70,7 +70,7 @@ def main() -> None:
 
 def kinds(codec: Codec, paths: list[Path]) -> str:
     """Levels of channels beside those of planes, as Markdown; every level is decoded and shown."""
-    columns = {"channels": P_LEVELS, "planes": PLANES}
+    columns = {CHANNELS: P_LEVELS, PLANES: PLANES}
     rows = [
         {"kind": kind} | measure_levels(codec, picture, levels)
         for _, picture in data.pictures(tqdm(paths, "kinds", unit="image", disable=None))
@@ -200,7 +200,7 @@ class Ours:
         self.codec, self.picture = Codec.load(model), data.read_image(path)
 
     def encode(self) -> bytes:
-        return self.codec.encode(self.picture)
+        return self.codec.encode(self.picture, CHANNELS)
 
     def decode(self, stream: bytes) -> Any:
         return self.codec.decode(stream)

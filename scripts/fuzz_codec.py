@@ -38,7 +38,7 @@ def main() -> None:
     codec = small_codec()
     pictures = np.random.default_rng(options.seed).integers(0, 256, (4, 20, 30, 3), dtype=np.uint8)
     streams = [codec.encode(picture, [0.3, 0.7, 1.0]) for picture in pictures]
-    streams.append(codec.encode(pictures[0]))
+    streams.append(codec.encode(pictures[0], "channels"))
     streams += [codec.encode(picture, "planes") for picture in pictures]
     known = [{codec.decode(s, levels=k).tobytes() for k in range(1, 20)} for s in streams]
     outcomes: Counter[str] = Counter()

@@ -130,7 +130,7 @@ def card(directory: Path, config: DictConfig, drop: TailDrop, weights: str) -> s
 def quality(codec: Codec, picture: np.ndarray) -> np.ndarray:
     """PSNR in dB of the picture at each level."""
     decoder, x = codec.decoder(), data.to_tensor(picture)
-    levels = decoder.levels_of(codec.encode(picture))
+    levels = decoder.levels_of(codec.encode(picture, "channels"))
     return np.array([psnr(x, data.to_tensor(decoder.picture())) for _ in levels])
 
 

@@ -18,7 +18,7 @@ EXAMPLES = """
 examples:
   python -m progdtd.codec encode photo.png photo.pdtd --model outputs/train/RUN
   python -m progdtd.codec encode photos/ coded/ --max-bpp 0.3
-  python -m progdtd.codec encode photo.png photo.pdtd --levels planes --effort 10
+  python -m progdtd.codec encode photo.png photo.pdtd --effort 10
   python -m progdtd.codec decode photo.pdtd out.png
   head -c 4000 photo.pdtd | python -m progdtd.codec decode - out.png
   python -m progdtd.codec info photo.pdtd
@@ -533,10 +533,10 @@ def _coding(command: argparse.ArgumentParser) -> None:
         "--levels",
         metavar="KIND",
         type=_levels,
-        default="channels",
-        help="channels (default: the paper's 16 fractions of them, from the least that the model "
-        "was trained for); others, as 0.1,0.5, one level each and a last one with all that is "
-        "left; or planes, many levels that each refine what pays most",
+        help="planes, many levels that each refine what pays most (default, where the model's "
+        "gains are known); channels, the paper's 16 fractions of them, from the least that the "
+        "model was trained for; or other fractions, as 0.1,0.5, one level each and a last one with "
+        "all that is left",
     )
     command.add_argument(
         "--effort",

@@ -135,7 +135,7 @@ class Codec:
     def encode(
         self,
         image: Picture,
-        levels: Levels = CHANNELS,
+        levels: Levels | None = None,
         max_bytes: int | None = None,
         target_psnr: float | None = None,
         effort: int = 0,
@@ -147,9 +147,10 @@ class Codec:
             image: a PIL image of any mode, an array (H, W), (H, W, 3 or 4) of uint8 or uint16, or a
                 tensor (3, H, W) or (1, 3, H, W) in [0, 1]. The stream keeps 8-bit RGB: alpha is
                 shown on white, EXIF orientation is applied, colour profiles are not kept.
-            levels: fractions p of the channels, one level for each, and a last one with all that
-                is left; "channels", which are the paper's 16 as far as they are not below the
-                model's range of p; or "planes", many levels, each of which refines what pays most.
+            levels: "planes", many levels, each of which refines what pays most; "channels", which
+                are the paper's 16 fractions p of the channels as far as they are not below the
+                model's range of p; or other fractions, one level for each, and a last one with all
+                that is left. None: planes, of a model without gains channels.
             max_bytes: keep as many levels as fit into this many bytes.
             target_psnr: keep as few levels as reach this PSNR, in dB (all, if none does).
             effort: fit the latent to the image in so many steps (`effort.py`); 2 bring half of
@@ -179,7 +180,7 @@ class Codec:
 
     @torch.inference_mode()
     def encode_latents(
-        self, y: Tensor, z: Tensor, width: int, height: int, levels: Levels = CHANNELS
+        self, y: Tensor, z: Tensor, width: int, height: int, levels: Levels | None = None
     ) -> bytes:
         """Code what `analyse` made of an image of this size.
 
@@ -208,7 +209,9 @@ class Codec:
             width, height, self.fingerprint, payloads, container.CHANNELS, parameters
         )
 
-    def _checked(self, levels: Levels) -> Levels:
+    def _checked(self, levels: Levels | None) -> Levels:
+        if levels is None:
+            return CHANNELS if self._gains is None else PLANES
         if not isinstance(levels, str):
             try:
                 fractions = [float(p) for p in levels]

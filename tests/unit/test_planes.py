@@ -247,6 +247,14 @@ def test_the_number_of_levels_follows_the_bytes() -> None:
     assert [planes.levels_for(size) for size in sizes] == [16, 50, 66, 100, 128]
 
 
+def test_planes_are_the_default_where_gains_are_known(model, photograph) -> None:
+    picture = photograph[:64, :64]
+    known, unknown = codec_of(model), codec_of(model, measured=None)
+    assert known.encode(picture) == known.encode(picture, "planes")
+    assert unknown.encode(picture) == unknown.encode(picture, "channels")
+    assert unknown.encode(picture) == known.encode(picture, "channels")
+
+
 def test_other_gains_are_another_model(model, photograph) -> None:
     codec, none = codec_of(model), codec_of(model, measured=None)
     stream = codec.encode(photograph[:64, :64], "planes")
@@ -256,7 +264,7 @@ def test_other_gains_are_another_model(model, photograph) -> None:
         assert other.fingerprint == codec.fingerprint
         with pytest.raises(OtherModelError, match="other gains"):
             other.decode(stream)
-        by_channels = codec.encode(photograph[:64, :64])
+        by_channels = codec.encode(photograph[:64, :64], "channels")
         assert other.decode(by_channels) == codec.decode(by_channels)
     changed = copy.deepcopy(model)
     changed.g_s[0].bias.data += 1
@@ -415,7 +423,7 @@ def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photogr
         assert not decoder.y_hat[:, held[0] :].any()
     assert codec.decode(stream, p=1).tobytes() == codec.decode(stream, p=0.5).tobytes()
     in_steps = codec.decoder()
-    in_steps.feed(codec.encode(photograph[:64, :64]))
+    in_steps.feed(codec.encode(photograph[:64, :64], "channels"))
     assert [latent for latent, _ in in_steps.plan] == [3, 4, 5, 7]
     packed = planes.pack(9, codec._gains, held, (12, 8))
     assert planes.unpack(packed, (12, 8)) == (9, planes.digest(codec._gains), held)
