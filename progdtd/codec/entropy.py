@@ -161,7 +161,8 @@ class Encoder:
         """
         seen = np.zeros(len(odds), bool)
         seen[rows] = True
-        seen_odds, number = odds[seen], np.cumsum(seen, dtype=np.int32) - 1
+        seen_odds = odds[seen]
+        number = (np.cumsum(seen) - 1).astype(np.min_scalar_type(len(seen_odds)))
         for start in range(0, len(digits), CHUNK):
             part = slice(start, start + CHUNK)
             self._push(digits[part].astype(np.uint8), _ANY, (seen_odds, number[rows[part]]))

@@ -185,7 +185,8 @@ class Front:
         self._level_of = np.searchsorted(falling, -steps).astype(np.int16)
         self.levels = len(thresholds)
         self._waiting: list[list[np.ndarray]] = [[] for _ in thresholds]
-        self._wait(np.arange(classes.size, dtype=np.int32))
+        for elements in np.arange(classes.size, dtype=np.int32).reshape(len(classes), -1):
+            self._wait(elements)
 
     def passes(self, level: int) -> Iterator[np.ndarray]:
         """The elements of each pass of a level; `advance` must be called for each."""
