@@ -43,7 +43,6 @@ class Processes(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         from progdtd import processes, status
-        from progdtd.errors import UserError
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         slots = processes.slots(*self.options)
@@ -59,7 +58,7 @@ class Processes(Launcher):
             failed = processes.run_jobs(jobs, slots, live.refresh)
         for job in [job for job in jobs if job in failed][1:]:  # the first is what Hydra says
             log.error("%s: %s", job.directory, failed[job])
-        return [returned(job, failed.get(job), UserError) for job in jobs]
+        return [outcome(job, failed.get(job)) for job in jobs]
 
 
 def where(hydra: DictConfig) -> tuple[str, ...]:
@@ -71,10 +70,10 @@ def where(hydra: DictConfig) -> tuple[str, ...]:
     return (*folders, "--config-name", hydra.job.config_name, *searched)
 
 
-def returned(job, why, error) -> JobReturn:
-    """What Hydra takes for the outcome of a job."""
-    if why is None:
-        return JobReturn(overrides=list(job.overrides), status=JobStatus.COMPLETED)
-    failure = JobReturn(overrides=list(job.overrides), status=JobStatus.FAILED)
-    failure.return_value = error(f"{job.directory}: {why}")
-    return failure
+def outcome(job, why: str | None) -> JobReturn:
+    """What Hydra is told of a job that failed for this reason, or did not."""
+    from progdtd.errors import UserError
+
+    status = JobStatus.FAILED if why else JobStatus.COMPLETED
+    error = UserError(f"{job.directory}: {why}") if why else None
+    return JobReturn(list(job.overrides), status=status, _return_value=error)

@@ -3,9 +3,9 @@
 All go through Pillow: JPEG (4:2:0, optimised), JPEG 2000 (irreversible, with its colour transform,
 one quality layer for each rate), WebP (method 6), AVIF (speed 6, 4:2:0) and JPEG XL (effort 7, by
 pillow-jxl-plugin; from quality 20 on, below which its encoder halves the image first, and is worse
-by 1 dB at the same rate). A progressive codec has to beat the prefixes of one stream: of a progressive
-JPEG of quality 75, and of a JPEG 2000 codestream with 13 quality layers cut at its packets. A
-truncated JPEG XL is left out, since the plugin decodes whole files only.
+by 1 dB at the same rate). A progressive codec has to beat the prefixes of one stream: of a
+progressive JPEG of quality 75, and of a JPEG 2000 codestream with 13 quality layers cut at its
+packets. A truncated JPEG XL is left out, since the plugin decodes whole files only.
 """
 
 import importlib
@@ -70,7 +70,7 @@ def save(image: Image.Image, form: str, **options) -> bytes:
 def by_quality(
     image: Image.Image, form: str, lowest: int = 0, **options
 ) -> Iterator[tuple[float, bytes]]:
-    """Files of a Pillow format at each of QUALITIES from the lowest, each with its quality / 100."""
+    """Files of a Pillow format at each of QUALITIES from `lowest` on, with its quality / 100."""
     for quality in QUALITIES:
         if quality >= lowest:
             yield quality / 100, save(image, form, quality=quality, **options)

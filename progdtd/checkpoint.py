@@ -17,6 +17,7 @@ from compressai.zoo.pretrained import load_pretrained
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from progdtd import published
 from progdtd.errors import UserError, first_line
 from progdtd.files import write_aside
 from progdtd.fingerprint import build_tables, fingerprint
@@ -266,8 +267,6 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    from progdtd import published
-
     if published.is_published(path):
         return published.read_weights(path)
     content = load_checkpoint(path)

@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from progdtd import checkpoint, data, protocols, results, run
-from progdtd.codec.codec import CHANNELS, PLANES, Codec, recorded_gains
+from progdtd.codec.codec import Codec, recorded_gains
+from progdtd.codec.container import CHANNELS, KINDS, PLANES
 from progdtd.codec.effort import effort_of
 from progdtd.errors import UserError
 from progdtd.files import write_aside
@@ -67,12 +68,11 @@ def evaluate(
     ways: list[Way] = []
     if "native" in names:
         once = list(dict.fromkeys(kinds))
-        ways.append(partial(protocols.native, coder(loaded, device), kinds=once, effort=effort))
+        ways.append(partial(protocols.native, coder(loaded), kinds=once, effort=effort))
     if "reference" in names:
         gains = recorded_gains(loaded) if effort else None
         chosen = effort_of(effort, loaded.lmbda, gains)
-        ways.append(partial(protocols.reference, loaded.model, loaded.drop, device=device,
-                            effort=chosen))  # fmt: skip
+        ways.append(partial(protocols.reference, loaded.model, loaded.drop, effort=chosen))
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
         for way in ways:  # the first picture waits for CUDA's libraries, which is no part of coding
@@ -174,7 +174,7 @@ def check_choices(names: Sequence[str], kinds: Sequence[str]) -> None:
         UserError: none, an unknown one, or planes without the protocol that measures them.
     """
     for what, given, known in (("protocol", names, ("native", "reference")),
-                               ("kind of level", kinds, (CHANNELS, PLANES))):  # fmt: skip
+                               ("kind of level", kinds, KINDS)):  # fmt: skip
         if unknown := set(given) - set(known):
             raise UserError(
                 f"No {what} {', '.join(sorted(unknown))}; there are {', '.join(known)}."
@@ -186,14 +186,14 @@ def check_choices(names: Sequence[str], kinds: Sequence[str]) -> None:
         raise UserError("kinds=planes are measured by protocols=native alone: add it.")
 
 
-def coder(loaded: checkpoint.Loaded, device: str) -> Codec:
+def coder(loaded: checkpoint.Loaded) -> Codec:
     """The codec of a model.
 
     Raises:
         UserError: it cannot code images; the message says what can be evaluated all the same.
     """
     try:
-        return Codec(loaded, device)
+        return Codec(loaded)
     except UserError as error:
         raise UserError(f"{error} protocols=reference estimates bits, and codes none.") from error
 

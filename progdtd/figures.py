@@ -116,7 +116,7 @@ def published_curves(cfg: DictConfig, ours: pd.DataFrame) -> tuple[pd.DataFrame,
     if unknown := set(wanted) - set(others.codec):
         raise UserError(f"codecs: no published curve of {', '.join(sorted(unknown))}; there are "
                         f"{', '.join(sorted(set(others.codec)))}.")  # fmt: skip
-    others = others[others.codec.isin(wanted) & (others.metric_optimised != "ms-ssim")]
+    others = others[others.codec.isin(wanted)]
     comparable = cfg.images == "kodak"
     if comparable and (some := ours.images[ours.images != curves.IMAGES].unique()).size:
         log.warning("Published curves are of all %d images of Kodak, and results here of %s: they "

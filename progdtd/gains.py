@@ -49,7 +49,8 @@ def record(
 
     Args:
         path: a file that `checkpoint.save_weights` wrote.
-        photographs, device: as `of` takes them.
+        photographs: as `of` takes them.
+        device: where the model runs.
         again: even if it has some; streams of planes made with them decode no more.
 
     Raises:
@@ -61,11 +62,11 @@ def record(
             f"{path} has gains, and streams of planes made with them would no longer decode: "
             "--again measures new ones all the same."
         )
-    gains = of(loaded, photographs, device)
+    gains = of(loaded, photographs)
     checkpoint.add_meta(path, {"gains": gains})
 
 
-def of(loaded: Loaded, photographs: Sequence[Path], device: str | torch.device) -> list[int]:
+def of(loaded: Loaded, photographs: Sequence[Path]) -> list[int]:
     """The gains of a model, as its weights record them, from PHOTOGRAPHS images, evenly spaced.
 
     Raises:
@@ -76,18 +77,15 @@ def of(loaded: Loaded, photographs: Sequence[Path], device: str | torch.device) 
     pictures = [picture for _, picture in data.pictures(used)]
     if not pictures:
         raise UserError(f"None of the {len(used)} photographs can be read.")
-    return measure(loaded, pictures, device)
+    return measure(loaded, pictures)
 
 
-def measure(
-    loaded: Loaded, pictures: Iterable[np.ndarray], device: str | torch.device
-) -> list[int]:
+def measure(loaded: Loaded, pictures: Iterable[np.ndarray]) -> list[int]:
     """The gain of each channel of a model's latent, as its weights record it under `gains`.
 
     Args:
         loaded: the model.
         pictures: photographs (H, W, 3) uint8, none of those that the model is judged by.
-        device: where the model runs.
 
     Returns:
         logarithms, to base 2^(1/32), of squared grey levels for a squared quantisation step.
@@ -97,7 +95,7 @@ def measure(
     """
     channels = loaded.model.M
     alike = Loaded(loaded.model, loaded.drop, loaded.meta | {"gains": [0] * channels})
-    codec = Codec(alike, device)
+    codec = Codec(alike)
     falls = torch.zeros(2, channels, dtype=torch.float64)
     for picture in pictures:
         falls += _falls(codec, _centre(picture))

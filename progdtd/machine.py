@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import subprocess
 import sys
 
 SHARE = "PROGDTD_CORES"
@@ -16,6 +17,19 @@ def cores() -> int:
     sweep on one machine, its share of them."""
     may = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(may, int(os.environ.get(SHARE, may)))
+
+
+def gpus() -> list[str]:
+    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        try:
+            visible = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.SubprocessError):
+            return []
+    names = visible.replace(",", " ").split()
+    return [name for name in names if name not in ("-1", "NoDevFiles")]
 
 
 def keep_freed_memory() -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from progdtd import run
 from progdtd.errors import UserError
-from progdtd.machine import SHARE, cores
+from progdtd.machine import SHARE, cores, gpus
 from progdtd.options import whole
-from progdtd.requeue import CODE, LAUNCHER, StopSignals
+from progdtd.requeue import LAUNCHER, StopSignals
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def end(processes: Sequence[subprocess.Popen]) -> None:
 def conclude(job: Job, process: subprocess.Popen) -> str:
     """Why a job's process failed; recorded in its directory if it could not do so itself, unless
     the record there is that of another process, which this one did not get to replace."""
-    if process.returncode == CODE:
+    if process.returncode == os.EX_TEMPFAIL:
         return "stopped by a signal, with a checkpoint"
     record = run.recorded(job.directory)
     began = run.holder(job.directory).get("pid") == process.pid
@@ -144,19 +144,6 @@ def conclude(job: Job, process: subprocess.Popen) -> str:
         with contextlib.suppress(UserError):
             run.record(job.directory, state="interrupted" if killed else "failed", error=why)
     return why
-
-
-def gpus() -> list[str]:
-    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-        try:
-            visible = subprocess.run(query, capture_output=True, text=True, check=True).stdout
-        except (OSError, subprocess.SubprocessError):
-            return []
-    names = visible.replace(",", " ").split()
-    return [name for name in names if name not in ("-1", "NoDevFiles")]
 
 
 def slots(workers: int | None, threads: int | None, per_gpu: bool) -> list[dict[str, str]]:

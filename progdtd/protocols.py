@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from progdtd import data
 from progdtd.codec import container, planes
-from progdtd.codec.codec import CHANNELS, PLANES, Codec, StreamDecoder
+from progdtd.codec.codec import Codec, StreamDecoder
+from progdtd.codec.container import CHANNELS, PLANES
 from progdtd.codec.effort import Effort, fit
 from progdtd.metrics import Quality, eight_bit
 from progdtd.models import Progressive
@@ -130,12 +131,11 @@ def estimate(
     drop: TailDrop,
     picture: np.ndarray,
     levels: Sequence[float],
-    device: str | torch.device = "cpu",
 ) -> Iterator[tuple[Row, Tensor]]:
     """Quality and estimated rate of a whole image, without a stream: what validation needs.
 
     Args:
-        model: in evaluation mode, on `device`.
+        model: in evaluation mode.
         drop: which tails a level cuts.
         picture: (H, W, 3) uint8, any size; padded to multiples of 64 by repeating the edge.
         levels: fractions p of the channels to keep.
@@ -144,7 +144,7 @@ def estimate(
         for each fraction a row of results (bits per pixel of the image without padding) and the
         reconstruction (3, H, W) in [0, 1], rounded to 8 bits, on the CPU.
     """
-    x = data.to_tensor(picture).to(device).contiguous()
+    x = data.to_tensor(picture).to(model.device).contiguous()
     height, width = x.shape[-2:]
     padded = functional.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
     y, z = model.analyse(padded.contiguous(memory_format=torch.channels_last))
@@ -163,7 +163,6 @@ def reference(
     drop: TailDrop,
     picture: np.ndarray,
     levels: Sequence[float],
-    device: str | torch.device = "cpu",
     effort: Effort | None = None,
 ) -> Iterator[Row]:
     """Evaluate as the published code does, flaws included (`val.py` of the published repository).
@@ -172,7 +171,7 @@ def reference(
     rounded to 8 bits; the published rate is that of the bottom-right patch alone.
 
     Args:
-        model, drop, picture, levels, device: as for `estimate`.
+        model, drop, picture, levels: as for `estimate`.
         effort: with which the latents are fitted to the patches.
 
     Yields:
@@ -180,7 +179,7 @@ def reference(
         last patch, and `reference-all-patches` with the rate of all four.
     """
     squashed = np.asarray(Image.fromarray(picture).resize((512, 512), Image.Resampling.BILINEAR))
-    x = data.to_tensor(squashed).to(device).contiguous()
+    x = data.to_tensor(squashed).to(model.device).contiguous()
     patches = _patches(x).contiguous(memory_format=torch.channels_last)
     y, z = model.analyse(patches)
     if effort:

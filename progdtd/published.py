@@ -23,6 +23,7 @@ from torch import Tensor
 
 from progdtd.errors import UserError, first_line
 from progdtd.models import ProgressiveHyperprior
+from progdtd.options import number
 
 BLOCKS = {
     "model.image_analysis.model.": "g_a.",
@@ -236,15 +237,11 @@ def _training(module: _Inert) -> dict[str, Any]:
     """The lambda and the range of p that the module remembers."""
     weight = module.state.get("distortion_lambda")
     bounds = module.state["_modules"]["model"].state.get("progressiveness_range")
-    plain = isinstance(bounds, (list, tuple)) and len(bounds) == 2 and all(map(_number, bounds))
+    plain = isinstance(bounds, (list, tuple)) and len(bounds) == 2 and all(map(number, bounds))
     return {
-        "lambda": float(weight) if _number(weight) else None,
+        "lambda": float(weight) if number(weight) else None,
         "range": [float(bound) for bound in bounds] if plain else None,
     }
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _root(archive: zipfile.ZipFile) -> str:

@@ -58,7 +58,7 @@ def ProgDTD(  # noqa: N802
     values = []
     for path in paths:
         rows = protocols.reference(
-            loaded.model, loaded.drop, data.require_image(path, str(path)), [p], device
+            loaded.model, loaded.drop, data.require_image(path, str(path)), [p]
         )
         row = next(row for row in rows if row["protocol"] == "reference")
         values.append((row["bpp"], row["psnr"], row["ms_ssim_db"], to_db(row["ssim"])))

@@ -14,10 +14,6 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-CODE = 75
-"""Exit code of a process that saved a checkpoint and is to be started again: EX_TEMPFAIL of
-sysexits.h, "temporary failure, try again"."""
-
 LAUNCHER = "PROGDTD_LAUNCHER"
 """Environment variable with the process id of the sweep that started this process."""
 
@@ -27,14 +23,8 @@ PR_SET_PDEATHSIG = 1
 
 
 class Requeue(SystemExit):
-    """The work was asked to end and can be taken up again; ends the process with `CODE`.
-
-    Args:
-        code: exit code.
-    """
-
-    def __init__(self, code: int = CODE) -> None:
-        super().__init__(code)
+    """The work was asked to end and can be taken up again: ends the process with `os.EX_TEMPFAIL`
+    (75, "temporary failure, try again"), or with 0 where another process of the run says so."""
 
     def __str__(self) -> str:
         return "asked to stop"
@@ -73,7 +63,7 @@ class StopSignals:
         """Whether a signal has come, or the sweep that started this process is gone."""
         return self.received is not None or is_orphan()
 
-    def obey(self, code: int = CODE) -> None:
+    def obey(self, code: int = os.EX_TEMPFAIL) -> None:
         """End: by the handler that the job manager had for the signal, or by `Requeue`. With code 0
         by the latter alone: other processes end one that ends otherwise before they are done."""
         if not code:

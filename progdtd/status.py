@@ -6,12 +6,11 @@ import functools
 import glob
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -109,44 +108,24 @@ def _parsed(path: Path, changed: int) -> dict[str, Any]:
     return dict(yaml.safe_load(path.read_text()))
 
 
-@dataclass
-class _Read:
-    """How far a metrics.csv has been read: its inode, the bytes of whole lines, its columns, the
-    last row and the lowest loss (infinite: none)."""
-
-    inode: int
-    end: int = 0
-    columns: list[str] = field(default_factory=list)
-    row: dict[str, str] = field(default_factory=dict)
-    loss: float = math.inf
-
-
-_known: dict[Path, _Read] = {}
-
-
 def metrics(directory: Path) -> tuple[dict[str, str], float]:
-    """The last complete row of a run's metrics.csv, and the lowest loss in it (infinite: none);
-    looking again costs only what was written since."""
+    """The last complete row of a run's metrics.csv, and the lowest loss in it (infinite: none)."""
     path = directory.absolute() / "metrics.csv"
-    try:
-        with path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            known = _known.get(path)
-            if known is None or known.inode != stat.st_ino or known.end > stat.st_size:
-                known = _known[path] = _Read(stat.st_ino)
-            file.seek(known.end)
-            new = file.read()
-    except OSError:
-        return {}, math.inf
-    whole = new[: new.rfind(b"\n") + 1]
-    known.end += len(whole)
-    for cells in csv.reader(whole.decode(errors="replace").splitlines()):
-        if not known.columns:
-            known.columns = cells
-        elif len(cells) == len(known.columns):
-            known.row = dict(zip(known.columns, cells, strict=True))
-            known.loss = min(known.loss, float(known.row["loss"]))  # in this order: not a NaN
-    return known.row, known.loss
+    with suppress(OSError, ValueError):
+        stat = path.stat()
+        return _metrics(path, (stat.st_mtime_ns, stat.st_size))
+    return {}, math.inf
+
+
+@functools.lru_cache
+def _metrics(path: Path, changed: tuple[int, int]) -> tuple[dict[str, str], float]:
+    whole = path.read_text(errors="replace").rpartition("\n")[0]
+    columns, *rows = csv.reader(whole.splitlines())
+    rows = [row for row in rows if len(row) == len(columns)]
+    lowest = math.inf
+    for row in rows:
+        lowest = min(lowest, float(row[columns.index("loss")]))  # in this order: not a NaN
+    return dict(zip(columns, rows[-1], strict=True)) if rows else {}, lowest
 
 
 def runs(places: Iterable[Path]) -> list[Path]:

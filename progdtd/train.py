@@ -64,7 +64,9 @@ def lead(cfg: DictConfig, directory: Path) -> None:
         sweep.check_mode(cfg)
         for message in warnings(cfg):
             log.warning(message)
-        train(cfg, directory)
+        from progdtd import training  # which a run that is refused or skipped need not load
+
+        training.train(cfg, directory)
 
 
 def follow(cfg: DictConfig, directory: Path) -> None:
@@ -74,15 +76,10 @@ def follow(cfg: DictConfig, directory: Path) -> None:
     logging.getLogger().setLevel(logging.ERROR)
     run.compare(directory, cfg)
     if not (directory / run.WEIGHTS).exists():
+        from progdtd import training
+
         check(cfg)
-        train(cfg, directory)
-
-
-def train(cfg: DictConfig, directory: Path) -> None:
-    """Train, with all that a start or a skipped run need not import."""
-    from progdtd import training
-
-    training.train(cfg, directory)
+        training.train(cfg, directory)
 
 
 def follows() -> bool:

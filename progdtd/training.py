@@ -7,6 +7,7 @@ moment and started again computes what the uninterrupted run would have, bit for
 import copy
 import logging
 import math
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -27,10 +28,9 @@ from tqdm import tqdm
 from progdtd import checkpoint, data, gains, protocols, run
 from progdtd.errors import UserError, first_line
 from progdtd.losses import RateDistortion
-from progdtd.machine import keep_freed_memory
+from progdtd.machine import gpus, keep_freed_memory
 from progdtd.models import Progressive
-from progdtd.processes import gpus
-from progdtd.requeue import CODE, Requeue, StopSignals
+from progdtd.requeue import Requeue, StopSignals
 from progdtd.run import LAST, PREVIOUS, WEIGHTS
 from progdtd.tail_drop import build_drop
 from progdtd.tracking import Tracker
@@ -166,7 +166,7 @@ class Trainer:
                 if stopping:
                     self.fabric.barrier()
                     progress.say(f"Told to stop at step {done}: the same command resumes there.")
-                    stop.obey(CODE if self.leads else 0)
+                    stop.obey(os.EX_TEMPFAIL if self.leads else 0)
         if self.leads:
             self.finish()
 
@@ -270,8 +270,7 @@ class Trainer:
         rows, strip = [], []
         self.model.eval()
         for index, picture in enumerate(self.held):
-            device = self.fabric.device
-            for row, x_hat in protocols.estimate(self.model, self.drop, picture, levels, device):
+            for row, x_hat in protocols.estimate(self.model, self.drop, picture, levels):
                 distortion = 255**2 * 10 ** (-row["psnr"] / 10)
                 rows.append(row | {"loss": row["bpp"] + self.cfg["lambda"] * distortion})
                 strip += [x_hat] if index == 0 else []
@@ -299,7 +298,7 @@ class Trainer:
         loaded = checkpoint.Loaded(self.model.eval(), self.drop, meta)
         try:
             with torch.compiler.set_stance("force_eager"):
-                meta["gains"] = gains.of(loaded, self.batches.paths, self.fabric.device)
+                meta["gains"] = gains.of(loaded, self.batches.paths)
         except Exception as error:  # a model without exact form, a GPU without memory left
             log.warning("%s has no gains, and so no levels of planes: %s", path, error)
         checkpoint.save_weights(path, self.model, meta)

@@ -234,7 +234,7 @@ def our_evaluation(paths: list[Path], device: str) -> Iterator[float]:
     model.to(memory_format=torch.channels_last)
     drop = TailDrop(latent=True, hyper=True)
     for path in itertools.cycle(paths):
-        list(protocols.reference(model, drop, data.read_image(path), P_LEVELS, device))
+        list(protocols.reference(model, drop, data.read_image(path), P_LEVELS))
         yield 1
 
 

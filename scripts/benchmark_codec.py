@@ -32,7 +32,8 @@ from tqdm import tqdm
 
 from progdtd import Codec, data, markdown, protocols
 from progdtd.codec import counts
-from progdtd.codec.codec import CHANNELS, PLANES, Levels
+from progdtd.codec.codec import Levels
+from progdtd.codec.container import CHANNELS, PLANES
 from progdtd.machine import keep_freed_memory
 from progdtd.metrics import psnr
 from progdtd.strides import STRIDE

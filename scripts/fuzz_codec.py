@@ -11,6 +11,7 @@ import random
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -106,18 +107,18 @@ def forge(stream: bytes, rng: random.Random) -> bytes:
     """Wrong contents under right checksums."""
     header, _ = container.read_header(stream)
     payloads = list(container.Reader().feed(stream))
-    width, height, parameters = header.width, header.height, header.parameters
     change = rng.randrange(4)
     if change == 0:
         at = rng.randrange(len(payloads))
         payloads[at] = mutate(payloads[at], rng)
     elif change == 1:
-        width, height = rng.choice((1, 63, 64, 65, 200)), rng.choice((1, 64, 65, 129))
+        size = {"width": rng.choice((1, 63, 64, 65, 200)), "height": rng.choice((1, 64, 65, 129))}
+        header = replace(header, **size)
     elif change == 2:
-        parameters = rng.randbytes(rng.randrange(1, 12))
+        header = replace(header, parameters=rng.randbytes(rng.randrange(1, 12)))
     else:
         payloads = [rng.randbytes(rng.randrange(200)) for _ in range(rng.randrange(1, 30))]
-    return container.write(width, height, header.fingerprint, payloads, header.coding, parameters)
+    return container.write(header, payloads)
 
 
 if __name__ == "__main__":

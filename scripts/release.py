@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from every_level import prefixes
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from progdtd import Codec, checkpoint, data, markdown, run
+from progdtd.codec.container import CHANNELS
 from progdtd.errors import UserError
 from progdtd.files import write_aside
 from progdtd.fingerprint import build_tables
-from progdtd.metrics import psnr
 from progdtd.tail_drop import TailDrop
 
 TOLERANCE_DB = 0.01
@@ -65,7 +66,7 @@ def release(directory: Path, out: Path, images: Path | None) -> None:
     before, after = Codec(exact), Codec(rounded)
     paths = data.folder(images) if images else data.photos()
     losses = [
-        quality(before, picture) - quality(after, picture)
+        np.subtract(psnrs(before, picture), psnrs(after, picture))
         for _, picture in data.pictures(tqdm(paths, "comparing", unit="image", disable=None))
     ]
     if not losses:
@@ -127,11 +128,9 @@ def card(directory: Path, config: DictConfig, drop: TailDrop, weights: str) -> s
     return "\n\n".join((f"# {directory.name}", *tables)) + "\n"
 
 
-def quality(codec: Codec, picture: np.ndarray) -> np.ndarray:
-    """PSNR in dB of the picture at each level."""
-    decoder, x = codec.decoder(), data.to_tensor(picture)
-    levels = decoder.levels_of(codec.encode(picture, "channels"))
-    return np.array([psnr(x, data.to_tensor(decoder.picture())) for _ in levels])
+def psnrs(codec: Codec, picture: np.ndarray) -> list[float]:
+    """PSNR in dB of the picture at each level of channels."""
+    return prefixes(codec, codec.encode(picture, CHANNELS), picture)[1]
 
 
 if __name__ == "__main__":

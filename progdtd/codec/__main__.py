@@ -11,6 +11,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from PIL import Image
+from tqdm import tqdm
+
+from progdtd.codec import container, counts, find
+from progdtd.codec.errors import CodecError, DamagedError
+from progdtd.errors import UserError
+from progdtd.files import printable, write_aside
+from progdtd.machine import keep_freed_memory
+from progdtd.tail_drop import P_LEVELS
+
 QUALITY = 95
 """Of pictures in formats that lose something."""
 
@@ -39,7 +49,6 @@ exit codes:
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, run the command and exit with a code that scripts can use."""
     options = parser().parse_args(arguments)
-    from progdtd.errors import UserError
 
     try:
         sys.exit(options.run(options))
@@ -154,16 +163,12 @@ def add_strip(commands: Commands) -> None:
 def run_encode(options: argparse.Namespace) -> int:
     """Encode every image."""
     from progdtd import data
-    from progdtd.codec import container, find
     from progdtd.codec.codec import Codec
-    from progdtd.errors import UserError
 
     model = find.by_name(options.model)
     codec = Codec.load(model, options.device)
 
     def code(content: bytes, name: str, output: str) -> None:
-        from PIL import Image
-
         suffix = Path(output).suffix.lower()
         if suffix != ".pdtd" and suffix in Image.registered_extensions():
             raise UserError(f"{output} is an image by its name: a stream does not go there.")
@@ -180,7 +185,7 @@ def run_encode(options: argparse.Namespace) -> int:
             most,
             options.target_psnr,
             options.effort,
-            progress=sys.stderr.isatty(),
+            progress=True,
         )
         put(output, stream)
         rate = 8 * len(stream) / pixels
@@ -191,11 +196,7 @@ def run_encode(options: argparse.Namespace) -> int:
 
 def run_decode(options: argparse.Namespace) -> int:
     """Decode every stream."""
-    from PIL import Image
-
     from progdtd.codec.codec import Codec, read_header
-    from progdtd.codec.errors import CodecError, DamagedError
-    from progdtd.errors import UserError
 
     codecs = [Codec.load(options.model, options.device)] if options.model else []
 
@@ -224,7 +225,7 @@ def run_decode(options: argparse.Namespace) -> int:
             say(f"{name}: {error.what}; the levels before it are shown.")
         if rest := max(0, len(stream) - len(bytes(header)) - header.total):
             say(f"{name}: {rest} bytes behind the end of the stream are left out.")
-        picture = decoder.picture(progress=sys.stderr.isatty())
+        picture = decoder.picture(progress=True)
         put(output, image_file(picture, suffix, output))
         rate = 8 * decoder.position / (header.width * header.height)
         say(
@@ -241,10 +242,6 @@ def image_file(pixels, suffix: str, name: str) -> bytes:
     Raises:
         UserError: Pillow writes none, or not these pixels.
     """
-    from PIL import Image
-
-    from progdtd.errors import UserError
-
     picture, file = Image.fromarray(pixels), io.BytesIO()
     try:
         kind = Image.registered_extensions()[suffix]
@@ -261,23 +258,19 @@ def image_file(pixels, suffix: str, name: str) -> bytes:
 
 def run_info(options: argparse.Namespace) -> int:
     """Say what streams hold, from their bytes alone; the model is named if it is here."""
-    from progdtd.codec.errors import DamagedError
-
-    code = 0
+    codes = []
     for name in options.input:
-        with guarded(name) as outcome:
+        try:
             facts = describe(get(name))
             print(json.dumps({"stream": name} | facts) if options.json else as_text(name, facts))
-            outcome.code = DamagedError.exit_code if facts["damage"] else 0
-        code = code or outcome.code
-    return code
+            codes.append(DamagedError.exit_code if facts["damage"] else 0)
+        except UserError as error:
+            codes.append(complain(error, [name]))
+    return next(filter(None, codes), 0)
 
 
 def describe(stream: bytes) -> dict:
     """What a stream, or a prefix of one, says of itself."""
-    from progdtd.codec import container, find
-    from progdtd.codec.errors import DamagedError
-
     reader = container.Reader()
     ends: list[int] = []
     damage = None
@@ -303,7 +296,7 @@ def describe(stream: bytes) -> dict:
         "bytes": len(stream),
         "bytes_whole": len(bytes(header)) + header.total,
         "levels_whole": header.levels,
-        "kind": {container.CHANNELS: "channels", container.PLANES: "planes"}.get(header.coding),
+        "kind": header.kind,
         "damage": damage,
         "levels": [
             {"level": level, "bytes": end, "bpp": 8 * end / pixels} | share
@@ -317,24 +310,18 @@ def describe(stream: bytes) -> dict:
 def _shares(header, count: int) -> list[dict]:
     """Channels of each level, as far as the stream alone tells: models with few channels merge
     some of the default levels."""
-    from progdtd.codec import container, counts
-    from progdtd.codec.errors import DamagedError
-    from progdtd.tail_drop import P_LEVELS
-
-    if header.coding == container.CHANNELS and header.parameters:
+    if header.kind == container.CHANNELS and header.parameters:
         steps = counts.unpack(header.parameters, 1 << 30, 1 << 30)
         if count > len(steps):
             raise DamagedError(f"the header has {header.levels} levels for {len(steps)} steps")
         return [{"latent_channels": y, "hyper_channels": z} for y, z in steps[:count]]
-    if header.coding == container.CHANNELS and header.levels == len(P_LEVELS):
+    if header.kind == container.CHANNELS and header.levels == len(P_LEVELS):
         return [{"p": p} for p in P_LEVELS[:count]]
     return [{}] * count
 
 
 def as_text(name: str, facts: dict) -> str:
     """`describe` for people."""
-    from progdtd.files import printable
-
     bpp = 8 * facts["bytes_whole"] / (facts["width"] * facts["height"])
     lines = [
         printable(name),
@@ -342,7 +329,7 @@ def as_text(name: str, facts: dict) -> str:
         f"  model    {facts['fingerprint']}  {facts['model'] or 'not on this machine'}",
         f"  bytes    {facts['bytes']} here, {facts['bytes_whole']} whole ({bpp:.4f} bpp)",
         f"  levels   {len(facts['levels'])} here, {facts['levels_whole']} whole, of "
-        f"{facts['kind'] or 'an unknown kind'}",
+        f"{facts['kind']}",
     ]
     for level in facts["levels"]:
         share = f"p = {level['p']:<6g}" if "p" in level else ""
@@ -361,7 +348,6 @@ def run_strip(options: argparse.Namespace) -> int:
     from matplotlib.figure import Figure
 
     from progdtd.codec.codec import Codec
-    from progdtd.errors import UserError
     from progdtd.figures import STYLE, contact_sheet
 
     if options.output != "-" and Path(options.output).resolve() == Path(options.input).resolve():
@@ -371,8 +357,7 @@ def run_strip(options: argparse.Namespace) -> int:
         raise UserError(f"{options.output}: strips are drawn as one of {', '.join(known)}.")
     codec = Codec.load(options.model, options.device)
     picture = read_picture(get(options.input), options.input)
-    progress = sys.stderr.isatty()
-    stream = codec.encode(picture, options.levels, effort=options.effort, progress=progress)
+    stream = codec.encode(picture, options.levels, effort=options.effort, progress=True)
     figure = contact_sheet(codec, stream, picture)
     drawn = io.BytesIO()
     figure.savefig(drawn, format=kind, dpi=STYLE["savefig.dpi"], bbox_inches="tight")
@@ -404,11 +389,6 @@ def each(
     work: Callable[[bytes, str, str], None],
 ) -> int:
     """Run `work(content, name, output)` over all inputs; one that fails does not stop the rest."""
-    from tqdm import tqdm
-
-    from progdtd.errors import UserError
-    from progdtd.machine import keep_freed_memory
-
     keep_freed_memory()
     jobs = list(pair(options.input, options.output, suffixes, suffix))
     outputs = Counter(output for _, output in jobs)
@@ -418,13 +398,13 @@ def each(
     read = {Path(name).resolve() for name, _ in jobs if name != "-"}
     if over := [output for output in outputs if output != "-" and Path(output).resolve() in read]:
         raise UserError(f"{over[0]} is an input and would be written over: give another output.")
-    code = 0
-    several = len(jobs) > 1
-    for name, output in tqdm(jobs, unit="file", disable=None if several else True):
-        with guarded(name, output) as outcome:
+    codes = []
+    for name, output in tqdm(jobs, unit="file", disable=None if len(jobs) > 1 else True):
+        try:
             work(get(name), name, output)
-        code = code or outcome.code
-    return code
+        except UserError as error:
+            codes.append(complain(error, [name, output]))
+    return next(iter(codes), 0)
 
 
 def pair(
@@ -432,7 +412,6 @@ def pair(
 ) -> Iterator[tuple[str, str]]:
     """Every input with its output; folders are searched and their tree is kept."""
     from progdtd import data
-    from progdtd.errors import UserError
 
     folders = Path(inputs[0]).is_dir() or Path(output).is_dir() or output.endswith(os.sep)
     into_folder = len(inputs) > 1 or folders
@@ -452,29 +431,9 @@ def pair(
             yield name, str(target.with_suffix(suffix)) if into_folder else output
 
 
-class guarded:  # noqa: N801
-    """Print the error of one file and note its exit code, so that the next file has its turn.
-
-    Args:
-        names: the file's, and its output's; an error that has neither is said with the first.
-    """
-
-    def __init__(self, *names: str) -> None:
-        self.names, self.code = names, 0
-
-    def __enter__(self) -> "guarded":
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        from progdtd.errors import UserError
-
-        if isinstance(error, UserError):
-            self.code = complain(error, self.names)
-        return isinstance(error, UserError)
-
-
 def complain(error: Exception, names: Sequence[str] = ()) -> int:
-    """Print an error, of a file of these names; returns its exit code."""
+    """Print an error, with the first of these names (a file's, its output's) if it says none of
+    them; returns its exit code."""
     said = any(name in str(error) for name in names if name != "-")
     of = f"{'stdin' if names[0] == '-' else names[0]}: " if names and not said else ""
     say(f"{of}{error}")
@@ -483,15 +442,11 @@ def complain(error: Exception, names: Sequence[str] = ()) -> int:
 
 def say(text: str) -> None:
     """A line to stderr, clear of any progress bar."""
-    from tqdm import tqdm
-
     tqdm.write(text, file=sys.stderr)
 
 
 def get(name: str) -> bytes:
     """The bytes of a file or, for -, of stdin."""
-    from progdtd.errors import UserError
-
     try:
         return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
@@ -500,9 +455,6 @@ def get(name: str) -> bytes:
 
 def put(name: str, content: bytes) -> None:
     """Write a file whole or not at all, where a link leads; - is stdout, a device is written to."""
-    from progdtd.errors import UserError
-    from progdtd.files import write_aside
-
     if name == "-":
         try:
             sys.stdout.buffer.write(content)
@@ -572,7 +524,7 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def _levels(text: str) -> list[float] | str:
-    if text in ("channels", "planes"):
+    if text in container.KINDS:
         return text
     try:
         values = [float(part) for part in text.split(",")]

@@ -12,9 +12,10 @@ has the upper, `exact.py` how the scales and means are computed. The hyper-laten
 of CompressAI's entropy bottleneck, of sum 2^16. A symbol stands for the difference to the mean (of
 the hyper-latent: to the channel's median, in 1/4096).
 
-The parameters of the coding, in the container's header, are those of `counts.py`.
+The parameters of the levels, in the container's header, are those of `counts.py`.
 """
 
+import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,11 +109,15 @@ def rows_of(model: Progressive, channels: int) -> tuple[list[int], list[int] | N
         raise TypeError("its split does more than choose channels of what h_s predicts") from None
 
 
+Predicted = tuple[np.ndarray, Tensor | float]
+"""Classes of scale (C, H, W), uint8, and means (C, H, W), float32 (0.0: none), of some channels."""
+
+
 class Predictor:
     """What is known of the latent from the hyper-latent's channels so far."""
 
     def __init__(self, prior: Prior, height: int, width: int) -> None:
-        self.prior = prior
+        self.prior, self.height, self.width = prior, height, width
         self._sums = prior.synthesis.begin(height, width)
 
     def extend(self, symbols: np.ndarray, first: int) -> None:
@@ -121,8 +126,8 @@ class Predictor:
         z_hat = torch.from_numpy(symbols * UNIT + medians).double()[None]
         self.prior.synthesis.extend(self._sums, z_hat, first)
 
-    def predict(self, first: int, last: int) -> tuple[np.ndarray, Tensor | float]:
-        """Classes of scale (C, H, W), uint8, and means (C, H, W), float32, of some channels."""
+    def predict(self, first: int, last: int) -> Predicted:
+        """What is known of some channels of the latent."""
         rows = self.prior.scale_rows[first:last]
         means = self.prior.mean_rows
         if means is not None:
@@ -131,6 +136,31 @@ class Predictor:
         scales = out[: last - first].contiguous()
         classes = torch.bucketize(scales, self.prior.thresholds, right=True).to(torch.uint8)
         return classes.numpy(), 0.0 if means is None else out[last - first :].float() / UNIT
+
+    def put(self, encoder: Encoder, symbols: np.ndarray, known: Level, level: Level) -> Predicted:
+        """Code the channels of the hyper-latent that a level adds to those known, of its symbols
+        (N, H, W), and a check of what they predict of the latent's new channels, which is returned.
+        """
+        (y_from, z_from), (y_to, z_to) = known, level
+        encoder.put(list(symbols[z_from:z_to]), self.prior.z_tables[z_from:z_to])
+        self.extend(symbols[z_from:z_to], z_from)
+        predicted = self.predict(y_from, y_to)
+        encoder.put_check(check_of(*predicted))
+        return predicted
+
+    def take(self, decoder: Decoder, known: Level, level: Level) -> Predicted:
+        """The inverse of `put`.
+
+        Raises:
+            MismatchError: the encoder predicted something else.
+        """
+        (y_from, z_from), (y_to, z_to) = known, level
+        size = self.height * self.width
+        groups = decoder.take([size] * (z_to - z_from), self.prior.z_tables[z_from:z_to])
+        self.extend(np.array(groups, np.int64).reshape(-1, self.height, self.width), z_from)
+        predicted = self.predict(y_from, y_to)
+        decoder.check(check_of(*predicted))
+        return predicted
 
 
 def encode(prior: Prior, y: Tensor, z: Tensor, levels: Sequence[Level]) -> list[bytes]:
@@ -145,17 +175,12 @@ def encode(prior: Prior, y: Tensor, z: Tensor, levels: Sequence[Level]) -> list[
     z_symbols = prior.hyper_symbols(z)
     predictor = Predictor(prior, *z.shape[-2:])
     encoders = []
-    y_from = z_from = 0
-    for y_to, z_to in levels:
+    for known, level in itertools.pairwise([(0, 0), *levels]):
         encoders.append(encoder := Encoder())
-        encoder.put(list(z_symbols[z_from:z_to]), prior.z_tables[z_from:z_to])
-        predictor.extend(z_symbols[z_from:z_to], z_from)
-        classes, means = predictor.predict(y_from, y_to)
-        encoder.put_check(check_of(classes, means))
+        classes, means = predictor.put(encoder, z_symbols, known, level)
         order, counts = _by_class(classes)
-        symbols = symbols_of(y[0, y_from:y_to] - means).ravel()[order]
+        symbols = symbols_of(y[0, known[0] : level[0]] - means).ravel()[order]
         encoder.put(np.split(symbols, np.cumsum(counts)[:-1]), prior.y_tables)
-        y_from, z_from = y_to, z_to
     return entropy.payloads(encoders)
 
 
@@ -185,18 +210,11 @@ class ChannelDecoder:
         Raises:
             UndecodableError: the payload is not one that this model's encoder makes.
         """
-        y_from, z_from = self.levels[self.level - 1] if self.level else (0, 0)
-        y_to, z_to = self.levels[self.level]
-        height, width = self.y_hat.shape[-2:]
-        shape = (z_to - z_from, height // HYPER_STRIDE, width // HYPER_STRIDE)
+        known = self.levels[self.level - 1] if self.level else (0, 0)
+        level = self.levels[self.level]
         try:
             self._decoder.begin(payload)
-            groups = self._decoder.take(
-                [shape[1] * shape[2]] * shape[0], self.prior.z_tables[z_from:z_to]
-            )
-            self._predictor.extend(np.array(groups, np.int64).reshape(shape), z_from)
-            classes, means = self._predictor.predict(y_from, y_to)
-            self._decoder.check(check_of(classes, means))
+            classes, means = self._predictor.take(self._decoder, known, level)
             order, counts = _by_class(classes)
             symbols = np.empty(classes.size, np.int64)
             fresh = self._decoder.take(counts.tolist(), self.prior.y_tables)
@@ -206,7 +224,7 @@ class ChannelDecoder:
             raise UndecodableError(self.level + 1) from error
         values = torch.from_numpy(symbols.reshape(classes.shape)).float() + means
         self.changed = self.level == 0 or bool(values.any())
-        self.y_hat[0, y_from:y_to] = values
+        self.y_hat[0, known[0] : level[0]] = values
         self.level += 1
 
 

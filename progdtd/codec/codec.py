@@ -13,11 +13,11 @@ from torch import Tensor
 
 from progdtd import checkpoint, data
 from progdtd.codec import channels, container, counts, find, planes
+from progdtd.codec.container import CHANNELS, KINDS, PLANES
 from progdtd.codec.effort import effort_of, fit
 from progdtd.codec.errors import (
     DamagedError,
     IncompleteError,
-    NewerVersionError,
     OtherModelError,
     UndecodableError,
 )
@@ -42,7 +42,6 @@ Bytes = bytes | bytearray | memoryview
 
 Picture = Image.Image | np.ndarray | Tensor
 
-CHANNELS, PLANES = "channels", "planes"
 Levels = Sequence[float] | str
 """A kind of level, "channels" or "planes", or the fractions p of the channels."""
 
@@ -51,16 +50,15 @@ class Codec:
     """Codes images with one model.
 
     Args:
-        loaded: a model and its tail drop.
-        device: where the networks run.
+        loaded: a model and its tail drop; the networks run where it is.
 
     Raises:
         UserError: weights that are not finite, or a hyper-synthesis without an exact form.
     """
 
-    def __init__(self, loaded: checkpoint.Loaded, device: str | torch.device = "cpu") -> None:
-        self.device = torch.device(device)
-        self.model = loaded.model.to(self.device).eval()
+    def __init__(self, loaded: checkpoint.Loaded) -> None:
+        self.model = loaded.model.eval()
+        self.device = self.model.device
         self.drop = loaded.drop
         self.fingerprint = fingerprint(self.model)
         """8 bytes that name the decoding half of the model; every stream carries them."""
@@ -82,7 +80,7 @@ class Codec:
             UserError: there is no such model.
         """
         path = find.by_name(path)
-        codec = cls(checkpoint.load_model(path, device), device)
+        codec = cls(checkpoint.load_model(path, device))
         find.remember(codec.fingerprint, path)
         return codec
 
@@ -111,20 +109,14 @@ class Codec:
 
         Raises:
             OtherModelError: it is another, or has other gains.
-            NewerVersionError: the levels are of an unknown kind.
             DamagedError: what the header says of planes cannot be.
         """
-        if header.coding not in (container.CHANNELS, container.PLANES):
-            raise NewerVersionError(
-                f"The stream's levels are of kind {header.coding}",
-                f"kinds {container.CHANNELS} and {container.PLANES}",
-            )
         if header.fingerprint != self.fingerprint:
             raise OtherModelError(
                 f"The stream was made by the model {header.fingerprint.hex()}; this one is "
                 f"{self.fingerprint.hex()}. Decode it with the model that made it."
             )
-        if header.coding == container.PLANES:
+        if header.kind == PLANES:
             made_with = planes.unpack(header.parameters, self._prior.channels)[1]
             if self._gains is None or made_with != planes.digest(self._gains):
                 raise OtherModelError(
@@ -194,20 +186,17 @@ class Codec:
             UserError: levels that cannot be, or planes of a model without gains.
         """
         levels = self._checked(levels)
-        if isinstance(levels, str) and levels == PLANES:
+        if levels == PLANES:
             assert self._gains is not None
-            held = counts.plan(self.drop, [], *self._prior.channels)[-1]
+            kind, held = PLANES, counts.plan(self.drop, [], *self._prior.channels)[-1]
             parameters, payloads = planes.encode(self._prior, self._gains, y, z, held)
-            return container.write(
-                width, height, self.fingerprint, payloads, container.PLANES, parameters
-            )
-        fractions = self.drop.within(P_LEVELS) if isinstance(levels, str) else levels
-        planned = counts.plan(self.drop, fractions, *self._prior.channels)
-        parameters = counts.pack(planned, *self._prior.channels)
-        payloads = channels.encode(self._prior, y, z, planned)
-        return container.write(
-            width, height, self.fingerprint, payloads, container.CHANNELS, parameters
-        )
+        else:
+            fractions = self.drop.within(P_LEVELS) if isinstance(levels, str) else levels
+            planned = counts.plan(self.drop, fractions, *self._prior.channels)
+            kind, parameters = CHANNELS, counts.pack(planned, *self._prior.channels)
+            payloads = channels.encode(self._prior, y, z, planned)
+        header = container.Header(width, height, self.fingerprint, kind, parameters)
+        return container.write(header, payloads)
 
     def _checked(self, levels: Levels | None) -> Levels:
         if levels is None:
@@ -222,7 +211,7 @@ class Codec:
                     f"levels={levels}: give a list of fractions of the channels, within [0, 1]."
                 )
             return fractions
-        if levels not in (CHANNELS, PLANES):
+        if levels not in KINDS:
             raise UserError(
                 f'levels={levels!r}: give "channels", "planes", or fractions of the channels.'
             )
@@ -431,7 +420,7 @@ class StreamDecoder:
         """How many levels of a stream hold no more than a fraction p, at least one."""
         header = read_header(stream)
         self.codec.check(header)
-        if header.coding == container.PLANES:
+        if header.kind == PLANES:
             whole = len(bytes(header)) + header.total
             return planes.level_at(container.ends(stream), p, whole)
         size = self.codec._prior.channels
@@ -455,7 +444,7 @@ class StreamDecoder:
         prior = self.codec._prior
         height = -(-header.height // STRIDE) * STRIDE // LATENT_STRIDE
         width = -(-header.width // STRIDE) * STRIDE // LATENT_STRIDE
-        if header.coding == container.PLANES:
+        if header.kind == PLANES:
             assert self.codec._gains is not None
             levels, _, held = planes.unpack(header.parameters, prior.channels)
             return planes.PlaneDecoder(prior, self.codec._gains, levels, held, height, width)

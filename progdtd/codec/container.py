@@ -1,21 +1,21 @@
 """The file: a header, then levels. A prefix that holds the header and k whole levels is a picture.
 
-The container knows bytes only; what is inside a level is the business of the `coding` that the
+The container knows bytes only; what is inside a level is the business of the kind that the
 header names. All integers are little-endian; `varint` is LEB128 (seven bits a byte, low first), at
 most 49 bits.
 
     bytes    field
     4        magic, 89 44 54 44 (\\x89 D T D)
     1        version of this format, 2
-    1        coding of the levels: 1 = channels, 2 = planes (see `channels.py`, `planes.py`)
+    1        kind of the levels: 1 = channels, 2 = planes (see `channels.py`, `planes.py`)
     varint   width in pixels, 1 to 2^20
     varint   height in pixels, 1 to 2^20
     8        fingerprint of the model (see `Codec.fingerprint`)
     varint   n, number of levels in this stream when it is whole, 1 to 65535
     varint   total bytes of the levels of the whole stream, with their framing, at most 16 for each
              pixel of the image padded to multiples of 64, and 64 for each level
-    varint   size of the parameters of the coding, at most 65535
-    ...      the parameters (none: the coding's defaults)
+    varint   size of the parameters of the levels, at most 65535
+    ...      the parameters (none: the kind's defaults)
     4        CRC-32 of everything above
 
 and n times
@@ -50,7 +50,9 @@ MAX_LEVELS = MAX_PARAMETERS = 0xFFFF
 FINGERPRINT_SIZE = 8
 CRC_SIZE = 4
 SHORT_CRC_SIZE = 2
-CHANNELS, PLANES = 1, 2
+CHANNELS, PLANES = "channels", "planes"
+KINDS = (CHANNELS, PLANES)
+"""Of levels; a header counts them from 1."""
 
 
 class NotYetError(Exception):
@@ -64,43 +66,37 @@ class Header:
     Args:
         width, height: of the image, in pixels.
         fingerprint: 8 bytes that name the decoding half of the model.
+        kind: of its levels, CHANNELS or PLANES.
+        parameters: of the levels; empty for the kind's defaults.
         levels: how many levels the whole stream has.
         total: bytes of all levels of the whole stream with their framing, without the header.
-        coding: what is inside a level.
-        parameters: of the coding; empty for its defaults.
     """
 
     width: int
     height: int
     fingerprint: bytes
-    levels: int
-    total: int
-    coding: int = CHANNELS
+    kind: str = CHANNELS
     parameters: bytes = b""
+    levels: int = 0
+    total: int = 0
 
     def __bytes__(self) -> bytes:
         fields = b"".join((
-            MAGIC, bytes((VERSION, self.coding)), varint(self.width), varint(self.height),
-            self.fingerprint, varint(self.levels), varint(self.total),
+            MAGIC, bytes((VERSION, 1 + KINDS.index(self.kind))),
+            varint(self.width), varint(self.height), self.fingerprint,
+            varint(self.levels), varint(self.total),
             varint(len(self.parameters)), self.parameters,
         ))  # fmt: skip
         return fields + struct.pack("<I", zlib.crc32(fields))
 
     def crc_size(self, level: int) -> int:
         """Bytes of the checksum of a level; levels count from 1."""
-        return SHORT_CRC_SIZE if self.coding == PLANES and level < self.levels else CRC_SIZE
+        return SHORT_CRC_SIZE if self.kind == PLANES and level < self.levels else CRC_SIZE
 
 
-def write(
-    width: int,
-    height: int,
-    fingerprint: bytes,
-    payloads: Sequence[bytes],
-    coding: int,
-    parameters: bytes,
-) -> bytes:
-    """The stream of these levels, each of whole words; the other arguments are `Header`'s."""
-    header = Header(width, height, fingerprint, len(payloads), 0, coding, parameters)
+def write(header: Header, payloads: Sequence[bytes]) -> bytes:
+    """The stream of these levels, each of whole words, with their number and size in its header."""
+    header = replace(header, levels=len(payloads))
     sizes = [header.crc_size(level) for level in range(1, len(payloads) + 1)]
     total = sum(map(framed_size, payloads, sizes))
     pieces = [bytes(replace(header, total=total))]
@@ -123,7 +119,7 @@ def cut(stream: bytes, levels: int) -> bytes:
         IncompleteError: the stream has no whole level.
     """
     header, payloads = _content(stream)
-    return _rewritten(header, payloads[:levels])
+    return write(header, payloads[:levels])
 
 
 def fit(stream: bytes, most: int) -> bytes:
@@ -135,7 +131,7 @@ def fit(stream: bytes, most: int) -> bytes:
     """
     header, payloads = _content(stream)
     for levels in range(len(payloads), 0, -1):
-        fitting = _rewritten(header, payloads[:levels])
+        fitting = write(header, payloads[:levels])
         if len(fitting) <= most:
             return fitting
     raise UserError(
@@ -151,12 +147,6 @@ def _content(stream: bytes) -> tuple[Header, list[bytes]]:
     if not payloads:
         raise IncompleteError(f"level 1 is not complete in {len(stream)} bytes")
     return header, payloads
-
-
-def _rewritten(header: Header, payloads: list[bytes]) -> bytes:
-    return write(
-        header.width, header.height, header.fingerprint, payloads, header.coding, header.parameters
-    )
 
 
 def ends(stream: bytes) -> list[int]:
@@ -266,7 +256,7 @@ def read_header(data: bytes | bytearray) -> tuple[Header, int]:
         raise NotAStreamError
     if len(data) < len(MAGIC) + 2:
         raise NotYetError
-    version, coding = data[len(MAGIC)], data[len(MAGIC) + 1]
+    version, number = data[len(MAGIC)], data[len(MAGIC) + 1]
     if version > VERSION:
         raise NewerVersionError(f"The stream has format version {version}", f"up to {VERSION}")
     if 0 < version < VERSION:
@@ -291,8 +281,10 @@ def read_header(data: bytes | bytearray) -> tuple[Header, int]:
         or zlib.crc32(data[: end - CRC_SIZE]) != crc_of(data[:end])
     ):
         raise DamagedError("the header does not match its checksum")
-    parameters = bytes(data[at : at + size])
-    return Header(width, height, fingerprint, levels, total, coding, parameters), end
+    if not 0 < number <= len(KINDS):
+        raise NewerVersionError(f"The stream's levels are of kind {number}", f"up to {len(KINDS)}")
+    kind, parameters = KINDS[number - 1], bytes(data[at : at + size])
+    return Header(width, height, fingerprint, kind, parameters, levels, total), end
 
 
 def varint(value: int) -> bytes:

@@ -1,6 +1,6 @@
 """How many channels each level of channels knows, and how a stream's header says so.
 
-The parameters of the coding, in the container's header, are one pair of varints for each level:
+The parameters of the levels, in the container's header, are one pair of varints for each level:
 how many channels of the latent (at least one) and of the hyper-latent it adds. No parameters stand
 for the paper's 16 fractions with both tails dropped. What a stream holds is so told without torch,
 which `channels.py` needs to code.

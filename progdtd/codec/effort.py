@@ -147,7 +147,7 @@ class Tile:
         z: Tensor,
         box: Box,
     ) -> None:
-        device = next(model.parameters()).device
+        device = model.device
         reach = model.REACH["g_s"]
         halo = math.ceil(2 * reach / HYPER_STRIDE) * HYPER_STRIDE
         outer, seen = (box.grown(by, *y.shape[-2:]) for by in (halo, reach))

@@ -23,7 +23,7 @@ Probabilities learn. Before each level, those of every state whose digits were s
 of its three masses m_d 2^20 / sum(m), rounded as `refinement.shares` does, and the counts c_d of
 its digits in all levels before, the new ones are the shares of the masses m_d + 2^11 c_d.
 
-The parameters of the coding, in the container's header, are the number of levels as a varint, then
+The parameters of the levels, in the container's header, are the number of levels as a varint, then
 4 bytes of the BLAKE2b hash of the gains, each 2 bytes, little-endian, and, of a model that was not
 trained for all of its channels, as varints how many channels of the latent and of the hyper-latent
 the stream holds; the rest are zero. A gain is the logarithm, to base 2^(1/32), of the image's
@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from progdtd.codec import container, entropy
-from progdtd.codec.channels import Predictor, Prior, check_of, symbols_of
+from progdtd.codec.channels import Predictor, Prior, symbols_of
 from progdtd.codec.counts import Level
 from progdtd.codec.entropy import Decoder, Encoder, MismatchError
 from progdtd.codec.errors import DamagedError, UndecodableError
@@ -241,21 +241,16 @@ def encode(
         z: hyper-latent (1, N, H/4, W/4), not quantised, on the CPU.
         held: leading channels of `y` and of `z` that the stream holds.
     """
-    latent, hyper = held
-    z_symbols = prior.hyper_symbols(z)[:hyper]
+    latent, _ = held
+    encoders = [Encoder()]
     predictor = Predictor(prior, *z.shape[-2:])
-    predictor.extend(z_symbols, 0)
-    classes, means = predictor.predict(0, latent)
+    classes, means = predictor.put(encoders[0], prior.hyper_symbols(z), (0, 0), held)
     bits = expected_bits(classes, gains[:latent])
     levels = levels_for(bits.sum() / 8)
     front = Front(classes, gains[:latent], thresholds(bits, levels))
     digits_of = _Digits(symbols_of(y[0, :latent] - means), classes)
-    encoders = []
-    for level in range(front.levels):
-        encoders.append(encoder := Encoder())
-        if level == 0:
-            encoder.put(list(z_symbols), prior.z_tables[:hyper])
-            encoder.put_check(check_of(classes, means))
+    encoders += [Encoder() for _ in range(front.levels - 1)]
+    for level, encoder in enumerate(encoders):
         for elements in front.passes(level):
             states = front.state[elements]
             digits = digits_of.take(elements, states)
@@ -339,14 +334,10 @@ class PlaneDecoder:
     def _begin(self) -> Front:
         """Decode the hyper-latent, and know all elements as their prior does."""
         height, width = (side // HYPER_STRIDE for side in self.y_hat.shape[-2:])
-        latent, hyper = self.held
-        groups = self._decoder.take([height * width] * hyper, self.prior.z_tables[:hyper])
         predictor = Predictor(self.prior, height, width)
-        predictor.extend(np.array(groups, np.int64).reshape(hyper, height, width), 0)
-        classes, means = predictor.predict(0, latent)
-        self._decoder.check(check_of(classes, means))
+        classes, means = predictor.take(self._decoder, (0, 0), self.held)
         if isinstance(means, Tensor):
-            self.y_hat[0, :latent] = means
+            self.y_hat[0, : self.held[0]] = means
             self._means = means.ravel().numpy()
         bits = expected_bits(classes, self.gains)
         return Front(classes, self.gains, thresholds(bits, self._levels))

@@ -38,6 +38,11 @@ class Progressive(nn.Module):
     aux_loss: Callable[[], Tensor]
     update: Callable[..., bool]
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, and its inputs have to be."""
+        return next(self.parameters()).device
+
     @abstractmethod
     def hyper_analyse(self, y: Tensor) -> Tensor:
         """The hyper-latent `z` (B, N, H/64, W/64) of a latent (B, M, H/16, W/16)."""

@@ -17,7 +17,8 @@ from progdtd.codec.errors import (
 from progdtd.errors import UserError
 
 PAYLOADS = [b"firstone", b"", b"third level." * 60]
-STREAM = container.write(640, 480, b"abcdefgh", PAYLOADS, 1, b"\x01\x02")
+HEADER = container.Header(640, 480, b"abcdefgh", container.CHANNELS, b"\x01\x02")
+STREAM = container.write(HEADER, PAYLOADS)
 
 
 def test_the_format_is_what_its_description_says() -> None:
@@ -41,7 +42,7 @@ def test_bytes_may_arrive_in_any_pieces(sizes: list[int]) -> None:
         at += size
     assert read == PAYLOADS
     assert reader.position == reader.received == len(STREAM)
-    assert reader.header == container.Header(640, 480, b"abcdefgh", 3, 744, 1, b"\x01\x02")
+    assert reader.header == replace(HEADER, levels=3, total=744)
 
 
 def test_a_prefix_reads_to_its_last_whole_level() -> None:
@@ -96,6 +97,14 @@ def test_errors_are_told_apart(change, error) -> None:
             list(container.Reader().feed(change(STREAM)))
 
 
+def test_levels_of_an_unknown_kind_are_of_a_newer_version(monkeypatch) -> None:
+    with monkeypatch.context() as later:
+        later.setattr(container, "KINDS", ("later", "latest", *container.KINDS))
+        stream = container.write(HEADER, PAYLOADS)
+    with pytest.raises(NewerVersionError, match="of kind 3"):
+        list(container.Reader().feed(stream))
+
+
 def test_damage_names_its_level() -> None:
     with pytest.raises(DamagedError, match="level 3 does not match its checksum") as caught:
         list(container.Reader().feed(STREAM[:-1] + b"?"))
@@ -110,7 +119,7 @@ def test_a_forged_size_is_no_reason_to_wait() -> None:
             list(container.Reader().feed(forged))
     most = 16 * 640 * 512 + 64 * 3  # of 640x480, padded
     for total in (most, most + 1):
-        header = bytes(container.Header(640, 480, b"abcdefgh", 3, total))
+        header = bytes(replace(HEADER, levels=3, total=total))
         if total == most:
             assert container.read_header(header)[0].total == most
         else:
@@ -119,9 +128,8 @@ def test_a_forged_size_is_no_reason_to_wait() -> None:
 
 
 def test_no_side_and_no_parameters_are_larger_than_can_be() -> None:
-    most = container.Header(
-        container.MAX_SIDE, container.MAX_SIDE, b"abcdefgh", 3, 744, 1, bytes(0xFFFF)
-    )
+    side = container.MAX_SIDE
+    most = replace(HEADER, width=side, height=side, parameters=bytes(0xFFFF), levels=3, total=744)
     assert container.MAX_SIDE == 2**20
     assert container.read_header(bytes(most))[0] == most
     for more in ({"width": 2**20 + 1}, {"height": 2**20 + 1}, {"parameters": bytes(0x10000)}):
@@ -144,8 +152,9 @@ def test_cut_keeps_whole_levels() -> None:
 
 def test_checksums_of_planes_are_short_but_for_the_last() -> None:
     payloads = [bytes(range(size)) for size in (32, 0, 8)]
-    channels = container.write(64, 64, bytes(8), payloads, container.CHANNELS, b"")
-    planes = container.write(64, 64, bytes(8), payloads, container.PLANES, b"")
+    channels, planes = (
+        container.write(replace(HEADER, kind=kind), payloads) for kind in container.KINDS
+    )
     assert len(channels) - len(planes) == 2 * 2
     assert list(container.Reader().feed(planes)) == payloads
     assert container.ends(planes)[-1] == len(planes)
