@@ -199,13 +199,14 @@ def warm_start(
     """
     weights, meta = read_weights(path)
     alike = meta["model"]["_target_"] == config["_target_"]
-    for option in sorted(set(meta["model"]) | set(config)):
+    for option in sorted({*meta["model"], *config}):
         there, here = meta["model"].get(option), config.get(option)
-        if isinstance(there or here, bool) and bool(there) != bool(here):
+        switch = isinstance(there, bool) or isinstance(here, bool)
+        if switch and bool(there) != bool(here):
             raise UserError(f"{path} was trained with model.{option}={str(bool(there)).lower()}: "
                             "the weights mean something else without it.")  # fmt: skip
-        known = option in meta["model"] and not isinstance(there or here, bool)
-        if alike and known and there != here and option not in ("N", "M", "name"):
+        told = option in meta["model"] and option not in ("N", "M", "name")
+        if alike and told and not switch and there != here:
             log.warning("%s was trained with model.%s=%s, not %s.", path, option, there, here)
     state, taken = parameters(weights), ""
     if not alike and differing(model, state):

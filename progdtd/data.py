@@ -33,6 +33,7 @@ from progdtd.machine import cores
 
 log = logging.getLogger(__name__)
 
+TRIPLETS = "tri_trainlist.txt"
 EXTENSIONS = {".avif", ".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 PHOTOS = (
@@ -93,23 +94,23 @@ def files(root: Path) -> Iterator[Path]:
         yield from (Path(directory, name) for name in files)
 
 
-def vimeo90k(root: str | Path, split: str = "tri_trainlist.txt") -> list[Path]:
+def vimeo90k(root: str | Path) -> list[Path]:
     """The frames of Vimeo-90k triplets, as the paper used them.
 
     Args:
-        root: holds `sequences/00001/0001/im1.png` and so on, and the split.
-        split: a text file with one triplet, such as `00001/0001`, a line.
+        root: holds `sequences/00001/0001/im1.png` and so on, and TRIPLETS with one triplet, such as
+            `00001/0001`, a line.
 
     Raises:
         UserError: the layout is another one.
     """
     root = Path(root).expanduser()
-    if not (root / split).is_file() or not (root / "sequences").is_dir():
+    if not (root / TRIPLETS).is_file() or not (root / "sequences").is_dir():
         raise UserError(
-            f"{root} is not Vimeo-90k (no {split} or no sequences/ in it): "
+            f"{root} is not Vimeo-90k (no {TRIPLETS} or no sequences/ in it): "
             "run `python scripts/prepare_vimeo90k.py`, or set dataset.root=..."
         )
-    triplets = (root / split).read_text().split()
+    triplets = (root / TRIPLETS).read_text().split()
     return [root / "sequences" / name / f"im{i}.png" for name in triplets for i in (1, 2, 3)]
 
 

@@ -40,8 +40,8 @@ def evaluate(
     names: Sequence[str],
     levels: Sequence[float],
     device: str,
-    kinds: Sequence[str] = (CHANNELS,),
-    effort: int = 0,
+    kinds: Sequence[str],
+    effort: int,
 ) -> list[Path]:
     """Evaluate one model and write its tables beside it.
 
@@ -63,7 +63,7 @@ def evaluate(
     keep_freed_memory()
     loaded = checkpoint.load_model(path, device)
     if "native" in names and CHANNELS in kinds and tuple(levels) != P_LEVELS:
-        say_what_is_no_level(levels, loaded.drop)
+        warn_of_no_levels(levels, loaded.drop)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
     ways: list[Way] = []
     if "native" in names:
@@ -90,7 +90,7 @@ def evaluate(
     name = directory.resolve().parent.name
     made = identity(loaded) | {"dataset": dataset, "run": name, "effort": effort}
     table = pd.DataFrame(row | made for row in rows)
-    say_what_is_missing(table, len(paths))
+    warn_of_missing(table, len(paths))
     written = write_tables(table, directory, of)
     unfinished.remove()
     return written
@@ -198,7 +198,7 @@ def coder(loaded: checkpoint.Loaded) -> Codec:
         raise UserError(f"{error} protocols=reference estimates bits, and codes none.") from error
 
 
-def say_what_is_no_level(levels: Sequence[float], drop: TailDrop) -> None:
+def warn_of_no_levels(levels: Sequence[float], drop: TailDrop) -> None:
     """Warn of fractions p that were asked for and are no levels of this model's streams."""
     within = drop.within(levels)
     if not drop.progressive or not (others := [p for p in levels if p not in within]):
@@ -212,7 +212,7 @@ def say_what_is_no_level(levels: Sequence[float], drop: TailDrop) -> None:
     log.warning("levels=%s: not within the range of p, %s: %s.", named, list(drop.range), what)
 
 
-def say_what_is_missing(table: pd.DataFrame, images: int) -> None:
+def warn_of_missing(table: pd.DataFrame, images: int) -> None:
     """Warn of images that means are not over."""
     measured = table.image.nunique()
     if measured < images:
@@ -230,22 +230,20 @@ def measure(
     paths: Sequence[Path],
     levels: Sequence[float],
     title: str,
-    unfinished: Unfinished | None = None,
+    unfinished: Unfinished,
 ) -> Iterator[dict[str, Any]]:
     """Rows of every image, way to measure and level, those that an unfinished evaluation has first;
     images that cannot be read are named and skipped."""
     called = dict(zip(paths, data.names(paths), strict=True))
-    known = unfinished.rows if unfinished else {}
-    left = [path for path in paths if called[path] not in known]
+    left = [path for path in paths if called[path] not in unfinished.rows]
     if done := len(paths) - len(left):
         log.info("%s: %d of %d images were measured before.", title, done, len(paths))
-    yield from itertools.chain.from_iterable(known.values())
+    yield from itertools.chain.from_iterable(unfinished.rows.values())
     bar = tqdm(left, title, len(paths), unit="image", disable=None, dynamic_ncols=True,
                initial=done)  # fmt: skip
     for path, picture in data.pictures(bar):
         rows = [row | {"image": called[path]} for way in ways for row in way(picture, levels)]
-        if unfinished:
-            unfinished.add(called[path], rows)
+        unfinished.add(called[path], rows)
         yield from rows
 
 

@@ -40,8 +40,32 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d", "8")
 """One marker for each range of p, in the first place."""
 
+GREY, DARK = "#999999", "#222222"
+"""Of other codecs: measured, and published."""
+
+LINESTYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
+"""Of other codecs."""
+
+THIN: Any = {"linestyle": "--", "lw": 0.7, "ms": 2.2, "mfc": "white", "alpha": 0.8}
+HOLLOW: Any = {"linestyle": (0, (4, 1)), "mfc": "white"}
+"""Of the published ProgDTD, and of our levels of planes."""
+
+OURS, PUBLISHED = "λ", "ProgDTD as published (512×512, last patch)"
+TITLES = {
+    "native": "whole images",
+    "reference": "512×512, rate of the last patch (as published)",
+    "reference-all-patches": "512×512, rate of all patches",
+}
+
+MOST_COLUMNS = 4
+"""Lambdas get panels of their own up to this many."""
+
+APART = ("nth", "several", "range")
+"""Columns that `_numbered` adds."""
+
+STRIP_LEVELS = (0.05, 0.1, 0.2, 0.4, 1.0)
 SHEET = 16
-"""So many levels of a stream are drawn at most."""
+"""Most levels of a stream on one sheet."""
 
 STYLE: Any = {
     "font.size": 8,
@@ -140,7 +164,7 @@ def gather(cfg: DictConfig, chosen: set[str]) -> tuple[pd.DataFrame, pd.DataFram
     patterns = [*map(str, listed(cfg.runs))]
     tables = [*find(patterns, cfg.images)]
     measured = results.read(tables)
-    say_what_is_stale(tables, cfg.images)
+    warn_of_stale(tables, cfg.images)
     measured = measured[measured.dataset == cfg.images]
     if len(measured):
         ours = results.aggregate(measured)
@@ -199,13 +223,6 @@ def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
         yield "_drops", controls, False
 
 
-TITLES = {
-    "native": "whole images",
-    "reference": "512×512, rate of the last patch (as published)",
-    "reference-all-patches": "512×512, rate of all patches",
-}
-
-
 def find(patterns: list[str], dataset: str) -> Iterator[Path]:
     """The results tables of a dataset in the runs that globs name."""
     for pattern in patterns:
@@ -213,7 +230,7 @@ def find(patterns: list[str], dataset: str) -> Iterator[Path]:
             yield from sorted(Path(directory, "evaluation").glob(f"{dataset}_*.csv"))
 
 
-def say_what_is_stale(tables: Iterable[Path], dataset: str) -> None:
+def warn_of_stale(tables: Iterable[Path], dataset: str) -> None:
     """Warn of tables of other weights than those that lie beside them now, or of a checkpoint, and
     of those of one dataset that are of images of other names or sizes in bytes."""
     first: dict[str, Path] = {}
@@ -223,7 +240,7 @@ def say_what_is_stale(tables: Iterable[Path], dataset: str) -> None:
             log.warning("%s is of a run that is not finished: evaluate it again when it is.", table)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             measured = json.loads(table.with_suffix(".json").read_text())
-            if find_model.recorded(directory) not in (None, measured["fingerprint"]):
+            if find_model.fingerprint_in(directory) not in (None, measured["fingerprint"]):
                 log.warning("%s is of other weights than those of its run now: evaluate it again.",
                             table)  # fmt: skip
             if measured["dataset"] == dataset:
@@ -240,10 +257,14 @@ def rate_distortion(
     others: pd.DataFrame,
     title: str,
 ) -> Figure:
-    """MS-SSIM and PSNR over the rate, a curve for each model. Colour is lambda, or where all have
-    one, the drop, the model or the run; marker the range and what else tells models apart. With
-    planes, whose curves are close to each other, each lambda has panels of its own and colour is
-    the range.
+    """MS-SSIM and PSNR over the rate, a curve for each model.
+
+    Panels  one for each metric; with planes, whose curves are close to each other, and several
+            lambdas, one for each metric and lambda
+    colour  lambda, or what else differs first: the drop, the model, the run; where lambda has its
+            own panels, the drop, the model, the run or the range of p
+    marker  the range of p, and all that tells models apart beside lambda and colour
+    line    solid for channels, dashed with hollow markers for planes, thin for the published
 
     Args:
         ours: aggregated results of one protocol.
@@ -262,7 +283,7 @@ def rate_distortion(
     colours = _palette(ours[shade].dropna())
     if (alike := published["lambda"].isin(lambdas)).any():
         published = published[alike]
-    marker = _markers(ours, published, shade)
+    of_kin, of_range = _markers(ours, published, shade)
     with matplotlib.rc_context(STYLE):
         rows, columns = (2, len(parts)) if apart else (1, 2)
         figure = Figure(figsize=(7.0, 1.2 + 2.4 * rows), layout="constrained")
@@ -271,12 +292,12 @@ def rate_distortion(
             for codec, style, curve in _curves(baselines, others):
                 _line(axis, curve, metric, **style, lw=0.9, label=codec)
             for (lmbda, *bounds), curve in published.groupby(["lambda", "range_low", "range_high"]):
-                style = {"color": colours.get(lmbda, GREY), "marker": marker[tuple(bounds)]}
+                style = {"color": colours.get(lmbda, GREY), "marker": of_range[tuple(bounds)]}
                 _line(axis, curve[curve.p >= bounds[0]], metric, **style | THIN, label=PUBLISHED)
             for key, curve in part.groupby([*results.MODEL, *APART], dropna=False):
                 named = dict(zip([*results.MODEL, *APART], key, strict=True))
                 style = {"color": colours.get(named[shade], "black"),
-                         "marker": marker[_kin(named, shade)]}  # fmt: skip
+                         "marker": of_kin[_kin(named, shade)]}  # fmt: skip
                 style |= HOLLOW if named["kind"] == "planes" else {}
                 label = _label(named, ours, apart)
                 _line(axis, results.trained(curve), metric, **style, lw=1.3, ms=3.2, label=label)
@@ -352,26 +373,21 @@ def _kin(named: dict[str, Any], shade: str) -> tuple:
     return named["range_low"], named["range_high"], *others
 
 
-def _markers(ours: pd.DataFrame, published: pd.DataFrame, shade: str) -> dict[tuple, str]:
-    """A marker for each `_kin`; published models have that of the first of ours of their range."""
+def _markers(
+    ours: pd.DataFrame, published: pd.DataFrame, shade: str
+) -> tuple[dict[tuple, str], dict[tuple, str]]:
+    """A marker for each `_kin` of ours, and for each range of p of the published models: that of
+    the first of ours of that range."""
     models: Any = ours[[*results.MODEL, "nth"]].drop_duplicates().to_dict("records")
     kin = {_kin(named, shade) for named in models}
-    theirs = zip(published.range_low, published.range_high, strict=True)
-    free, marker = itertools.cycle(MARKERS), dict[tuple, str]()
-    for pair in sorted({key[:2] for key in kin} | set(theirs)):
-        alike = sorted(key for key in kin if key[:2] == pair)
-        marker |= {key: next(free) for key in alike or [pair]}
-        marker[pair] = marker[(alike or [pair])[0]]
-    return marker
-
-
-GREY, DARK, OURS = "#999999", "#222222", "λ"
-PUBLISHED = "ProgDTD as published (512×512, last patch)"
-THIN: Any = {"linestyle": "--", "lw": 0.7, "ms": 2.2, "mfc": "white", "alpha": 0.8}
-HOLLOW: Any = {"linestyle": (0, (4, 1)), "mfc": "white"}
-MOST_COLUMNS = 4
-APART = ("nth", "several", "range")
-LINESTYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
+    ranges = set(zip(published.range_low, published.range_high, strict=True))
+    free = itertools.cycle(MARKERS)
+    of_kin, of_range = dict[tuple, str](), dict[tuple, str]()
+    for bounds in sorted({key[:2] for key in kin} | ranges):
+        alike = sorted(key for key in kin if key[:2] == bounds)
+        of_kin |= {key: next(free) for key in alike}
+        of_range[bounds] = of_kin[alike[0]] if alike else next(free)
+    return of_kin, of_range
 
 
 def _curves(
@@ -413,9 +429,6 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
         figure.savefig(stem.with_suffix(".png"))
     return [stem.with_suffix(".pdf"), stem.with_suffix(".png")]
-
-
-STRIP_LEVELS = (0.05, 0.1, 0.2, 0.4, 1.0)
 
 
 def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from progdtd.codec.refinement import OCTAVE
 from progdtd.errors import UserError
 
 SIDE = 256
-"""Of each photograph, so many central pixels a side are looked at."""
+"""Pixels a side of the centre of each photograph that is looked at."""
 
 STEPS, POINTS = 4, 2
 """Steps from the first level to the last, and points of each where the gradient is taken."""

@@ -37,7 +37,6 @@ def keep_freed_memory() -> None:
 
     By default every tensor above some megabytes is mapped anew and unmapped when freed, and
     its pages fault in one by one: on a CPU that takes up to half the time of a convolution.
-    `scripts/benchmark.py` measures what it brings.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_MAX, 0)

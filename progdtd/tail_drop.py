@@ -41,7 +41,7 @@ def kept(p: float, channels: int) -> int:
 
 
 def fraction(count: int, channels: int) -> float:
-    """A p that keeps `count` of so many channels: `kept` gives it back."""
+    """A p that keeps `count` of the channels: `kept` gives it back."""
     return (count - 0.5) / channels
 
 
@@ -117,8 +117,8 @@ class TailDrop:
         return self.range[1] if self.progressive else 1.0
 
     def within(self, levels: Iterable[float]) -> list[float]:
-        """Those of some fractions that are not below the range of p, with its top for those above.
-        Levels below it were not trained, and would only add bits to all later ones."""
+        """The fractions p from the range's lower end up, each once; those above its top become it.
+        Lower ones were never trained, and would only add bits to all later levels."""
         return list(dict.fromkeys(min(p, self.top) for p in levels if p >= self.range[0]))
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:

@@ -27,7 +27,7 @@ class Tracker:
         leads: whether this is the one of the run's processes that logs.
     """
 
-    def __init__(self, cfg: DictConfig, directory: Path, leads: bool = True) -> None:
+    def __init__(self, cfg: DictConfig, directory: Path, leads: bool) -> None:
         self.run: Any = None
         if not cfg.logger.wandb or not leads:
             return

@@ -8,7 +8,7 @@ Levels of channels and of planes, of the same model: how many, what the whole st
 coding at once, time, PSNR at a quarter and at half of the bytes of coding at once, and the most
 that PSNR falls from one level to the next.
 
-Effort: seconds to encode, bytes and PSNR of the whole stream after so many steps.
+Effort: seconds to encode, bytes and PSNR of the whole stream after each number of steps.
 
 Time, in turn and in one run, each codec in a process of its own: ours codes all levels,
 CompressAI's own class codes the same weights at one rate. Quote the ratios of the medians.

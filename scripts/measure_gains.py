@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from progdtd import checkpoint, data, gains
+from progdtd import data, gains, run
 from progdtd.errors import UserError
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     try:
         photographs = data.folder(options.images) if options.images else data.photos()
         for path in options.model:
-            weights = path / checkpoint.WEIGHTS if path.is_dir() else path
+            weights = path / run.WEIGHTS if path.is_dir() else path
             gains.record(weights, photographs, options.device, options.again)
             print(f"{weights}: gains recorded")
     except UserError as error:

@@ -284,7 +284,7 @@ def describe(stream: bytes) -> dict:
     header = reader.require_header()
     code = header.fingerprint.hex()
     here = (path for path in find.by_fingerprint(header.fingerprint)
-            if find.recorded(path) in (None, code))  # fmt: skip
+            if find.fingerprint_in(path) in (None, code))  # fmt: skip
     model = next(map(find.name_of, here), None)
     pixels = header.width * header.height
     return {
@@ -311,10 +311,8 @@ def _shares(header, count: int) -> list[dict]:
     """Channels of each level, as far as the stream alone tells: models with few channels merge
     some of the default levels."""
     if header.kind == container.CHANNELS and header.parameters:
-        steps = counts.unpack(header.parameters, 1 << 30, 1 << 30)
-        if count > len(steps):
-            raise DamagedError(f"the header has {header.levels} levels for {len(steps)} steps")
-        return [{"latent_channels": y, "hyper_channels": z} for y, z in steps[:count]]
+        plan = counts.unpack(header.parameters, header.levels, 1 << 30, 1 << 30)
+        return [{"latent_channels": y, "hyper_channels": z} for y, z in plan[:count]]
     if header.kind == container.CHANNELS and header.levels == len(P_LEVELS):
         return [{"p": p} for p in P_LEVELS[:count]]
     return [{}] * count
@@ -378,7 +376,7 @@ def read_picture(content: bytes, name: str):
 
 
 def bytes_for(bpp: float, pixels: int) -> int:
-    """The bytes of so many bits per pixel, at least one."""
+    """The bytes of a rate in bits per pixel, at least one."""
     return int(min(max(1, bpp * pixels / 8), sys.maxsize))
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from progdtd.codec import entropy
-from progdtd.codec.counts import Level
+from progdtd.codec.counts import Counts
 from progdtd.codec.entropy import (
     CLASSES,
     LARGEST,
@@ -44,7 +44,17 @@ from progdtd.strides import HYPER_STRIDE
 
 @dataclass(frozen=True)
 class Prior:
-    """What encoder and decoder must agree on, in integers."""
+    """What encoder and decoder must agree on, in integers.
+
+    Args:
+        synthesis: `h_s`.
+        z_tables: for each of the N channels of the hyper-latent.
+        y_tables: for each of the 64 classes of scale.
+        medians: (N,) of the hyper-latent's channels, in 1/4096.
+        scale_rows, mean_rows: which outputs of `h_s` are the scale and the mean (None: it is zero)
+            of each of the M channels of the latent.
+        thresholds: (63,) int64, scales in 1/4096 where one class gives way to the next.
+    """
 
     synthesis: ExactSynthesis
     z_tables: list[Table]
@@ -81,7 +91,7 @@ class Prior:
         )
 
     @property
-    def channels(self) -> Level:
+    def channels(self) -> Counts:
         """Channels of the latent and of the hyper-latent."""
         return len(self.scale_rows), len(self.z_tables)
 
@@ -137,7 +147,7 @@ class Predictor:
         classes = torch.bucketize(scales, self.prior.thresholds, right=True).to(torch.uint8)
         return classes.numpy(), 0.0 if means is None else out[last - first :].float() / UNIT
 
-    def put(self, encoder: Encoder, symbols: np.ndarray, known: Level, level: Level) -> Predicted:
+    def put(self, encoder: Encoder, symbols: np.ndarray, known: Counts, level: Counts) -> Predicted:
         """Code the channels of the hyper-latent that a level adds to those known, of its symbols
         (N, H, W), and a check of what they predict of the latent's new channels, which is returned.
         """
@@ -148,7 +158,7 @@ class Predictor:
         encoder.put_check(check_of(*predicted))
         return predicted
 
-    def take(self, decoder: Decoder, known: Level, level: Level) -> Predicted:
+    def take(self, decoder: Decoder, known: Counts, level: Counts) -> Predicted:
         """The inverse of `put`.
 
         Raises:
@@ -163,7 +173,7 @@ class Predictor:
         return predicted
 
 
-def encode(prior: Prior, y: Tensor, z: Tensor, levels: Sequence[Level]) -> list[bytes]:
+def encode(prior: Prior, y: Tensor, z: Tensor, levels: Sequence[Counts]) -> list[bytes]:
     """The payload of each level.
 
     Args:
@@ -189,15 +199,15 @@ class ChannelDecoder:
 
     Args:
         prior: of the model.
-        levels: what each level brings.
+        plan: the channels known at each level.
         height, width: of the latent.
 
     `y_hat` (1, M, H, W) is zero where nothing is known, as in training; `changed` says whether the
     last level brought anything but zeros.
     """
 
-    def __init__(self, prior: Prior, levels: Sequence[Level], height: int, width: int) -> None:
-        self.prior, self.levels = prior, levels
+    def __init__(self, prior: Prior, plan: Sequence[Counts], height: int, width: int) -> None:
+        self.prior, self.plan = prior, plan
         self.level = 0
         self.y_hat = torch.zeros(1, prior.channels[0], height, width)
         self.changed = True
@@ -210,8 +220,8 @@ class ChannelDecoder:
         Raises:
             UndecodableError: the payload is not one that this model's encoder makes.
         """
-        known = self.levels[self.level - 1] if self.level else (0, 0)
-        level = self.levels[self.level]
+        known = self.plan[self.level - 1] if self.level else (0, 0)
+        level = self.plan[self.level]
         try:
             self._decoder.begin(payload)
             classes, means = self._predictor.take(self._decoder, known, level)
@@ -219,7 +229,7 @@ class ChannelDecoder:
             symbols = np.empty(classes.size, np.int64)
             fresh = self._decoder.take(counts.tolist(), self.prior.y_tables)
             symbols[order] = np.concatenate(fresh)
-            self._decoder.finish(self.level + 1 == len(self.levels))
+            self._decoder.finish(self.level + 1 == len(self.plan))
         except MismatchError as error:
             raise UndecodableError(self.level + 1) from error
         values = torch.from_numpy(symbols.reshape(classes.shape)).float() + means

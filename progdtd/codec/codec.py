@@ -86,7 +86,8 @@ class Codec:
 
     @classmethod
     def load_for(cls, stream: bytes, device: str | torch.device = "cpu") -> "Codec":
-        """Load the model that made a stream.
+        """Load the model that made a stream. What is wrong with that model itself is raised as it
+        is; what is wrong at a place where it was once seen becomes the reason why it is not here.
 
         Raises:
             CodecError: this is no stream, or its model is not here.
@@ -94,14 +95,15 @@ class Codec:
         header = read_header(stream)
         reason: UserError = find.not_here(header.fingerprint)
         for path in find.by_fingerprint(header.fingerprint):
-            is_it = find.recorded(path) == header.fingerprint.hex()
+            right = find.fingerprint_in(path) == header.fingerprint.hex()
             try:
                 codec = cls.load(path, device)
-                if is_it := codec.fingerprint == header.fingerprint:
+                right = codec.fingerprint == header.fingerprint
+                if right:
                     codec.check(header)
                     return codec
             except UserError as error:
-                reason = error if is_it else find.not_here(header.fingerprint, f"{path}: {error}")
+                reason = error if right else find.not_here(header.fingerprint, f"{path}: {error}")
         raise reason
 
     def check(self, header: container.Header) -> None:
@@ -145,7 +147,7 @@ class Codec:
                 that is left. None: planes, of a model without gains channels.
             max_bytes: keep as many levels as fit into this many bytes.
             target_psnr: keep as few levels as reach this PSNR, in dB (all, if none does).
-            effort: fit the latent to the image in so many steps (`effort.py`); 2 bring half of
+            effort: steps in which the latent is fitted to the image (`effort.py`); 2 bring half of
                 the gain, 10 nearly all.
             progress: show progress bars.
 
@@ -231,7 +233,7 @@ class Codec:
 
         Args:
             stream: bytes.
-            levels: at most so many levels.
+            levels: decode at most this many.
             p: at most this fraction of the channels, or of a stream of planes this fraction of its
                 bytes (at least the first level).
             salvage: of a damaged stream, show the levels before the damage.
@@ -274,7 +276,8 @@ class Codec:
     def analyse(
         self, picture: np.ndarray, effort: int = 0, progress: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The latent and hyper-latent of (H, W, 3) uint8, padded by repeating its edge.
+        """The latent (1, M, H/16, W/16) and the hyper-latent (1, N, H/64, W/64), float32, on the
+        CPU, of (H, W, 3) uint8, which is padded to multiples of 64 by repeating its edge.
 
         Raises:
             UserError: effort is no number of steps, or needs what the weights do not say.
@@ -302,7 +305,7 @@ class Codec:
     def synthesise(
         self, y_hat: Tensor, height: int, width: int, progress: bool = False
     ) -> np.ndarray:
-        """The picture (H, W, 3) uint8 of a latent."""
+        """The picture (height, width, 3) uint8 of a latent (1, M, H/16, W/16)."""
 
         def g_s(part: Tensor) -> Tensor:
             x = part.to(self.device).contiguous(memory_format=torch.channels_last)
@@ -341,19 +344,19 @@ class StreamDecoder:
         self.reader = container.Reader()
         self.position = 0
         self._error: UndecodableError | None = None
-        self._latent: channels.ChannelDecoder | planes.PlaneDecoder | None = None
+        self._levels: channels.ChannelDecoder | planes.PlaneDecoder | None = None
         self._picture: np.ndarray | None = None
 
     @property
     def level(self) -> int:
         """How many levels are decoded."""
-        return self._latent.level if self._latent else 0
+        return self._levels.level if self._levels else 0
 
     @property
     def y_hat(self) -> Tensor:
         """The latent (1, M, H, W) as it is known, once there is a level."""
-        assert self._latent
-        return self._latent.y_hat
+        assert self._levels
+        return self._levels.y_hat
 
     @property
     def changed(self) -> bool:
@@ -361,12 +364,12 @@ class StreamDecoder:
         return self._picture is None
 
     @property
-    def plan(self) -> list[counts.Level]:
+    def plan(self) -> list[counts.Counts]:
         """Channels of the latent and of the hyper-latent known at each level, once there is one;
         with planes, all that the stream holds."""
-        if isinstance(self._latent, channels.ChannelDecoder):
-            return list(self._latent.levels)
-        return [self._latent.held] * self.reader.require_header().levels if self._latent else []
+        if isinstance(self._levels, channels.ChannelDecoder):
+            return list(self._levels.plan)
+        return [self._levels.held] * self.reader.require_header().levels if self._levels else []
 
     def levels_of(self, chunk: bytes) -> Iterator[int]:
         """Take bytes; yields the number of each level that they complete.
@@ -379,14 +382,14 @@ class StreamDecoder:
         if self._error:
             raise self._error
         for payload in self.reader.feed(chunk):
-            latent = self._begun(self.reader.require_header())
+            levels = self._begun(self.reader.require_header())
             try:
-                latent.feed(payload)
+                levels.feed(payload)
             except UndecodableError as error:  # what comes after it would be taken for it
                 self._error = error
                 raise
             self.position = self.reader.position
-            if latent.changed:
+            if levels.changed:
                 self._picture = None
             yield self.level
         if self.reader.header:  # whose stream is not waited for if it cannot be decoded
@@ -423,8 +426,9 @@ class StreamDecoder:
         if header.kind == PLANES:
             whole = len(bytes(header)) + header.total
             return planes.level_at(container.ends(stream), p, whole)
-        size = self.codec._prior.channels
-        return counts.level_at(counts.unpack(header.parameters, *size), p, size[0])
+        latent, hyper = self.codec._prior.channels
+        plan = counts.unpack(header.parameters, header.levels, latent, hyper)
+        return counts.level_at(plan, p, latent)
 
     def picture(self, progress: bool = False) -> np.ndarray:
         """The picture (H, W, 3) uint8 of the levels known; synthesised when first asked for."""
@@ -434,24 +438,23 @@ class StreamDecoder:
         return self._picture
 
     def _begun(self, header: container.Header) -> channels.ChannelDecoder | planes.PlaneDecoder:
-        self._latent = self._latent or self._begin(header)
-        return self._latent
+        self._levels = self._levels or self._begin(header)
+        return self._levels
 
     def _begin(self, header: container.Header) -> channels.ChannelDecoder | planes.PlaneDecoder:
         self.codec.check(header)
         if header.width * header.height > MAX_PIXELS:
             raise DamagedError(f"{header.width}x{header.height} pixels are more than can be")
         prior = self.codec._prior
-        height = -(-header.height // STRIDE) * STRIDE // LATENT_STRIDE
-        width = -(-header.width // STRIDE) * STRIDE // LATENT_STRIDE
+        height, width = (
+            -(-side // STRIDE) * HYPER_STRIDE for side in (header.height, header.width)
+        )
         if header.kind == PLANES:
             assert self.codec._gains is not None
             levels, _, held = planes.unpack(header.parameters, prior.channels)
             return planes.PlaneDecoder(prior, self.codec._gains, levels, held, height, width)
-        steps = counts.unpack(header.parameters, *prior.channels)
-        if header.levels > len(steps):
-            raise DamagedError(f"the header has {header.levels} levels for {len(steps)} steps")
-        return channels.ChannelDecoder(prior, steps, height, width)
+        plan = counts.unpack(header.parameters, header.levels, *prior.channels)
+        return channels.ChannelDecoder(prior, plan, height, width)
 
 
 def read_header(stream: bytes) -> container.Header:

@@ -123,7 +123,7 @@ def cut(stream: bytes, levels: int) -> bytes:
 
 
 def fit(stream: bytes, most: int) -> bytes:
-    """The levels of a stream that fit into so many bytes, as a whole stream of its own.
+    """The levels of a stream that fit into `most` bytes, as a whole stream of its own.
 
     Raises:
         IncompleteError: the stream has no whole level.

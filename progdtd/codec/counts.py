@@ -14,11 +14,11 @@ from progdtd.codec import container
 from progdtd.codec.errors import DamagedError
 from progdtd.tail_drop import P_LEVELS, TailDrop, kept
 
-Level = tuple[int, int]
+Counts = tuple[int, int]
 """Channels of the latent and of the hyper-latent known at a level."""
 
 
-def plan(drop: TailDrop, p_levels: Sequence[float], latent: int, hyper: int) -> list[Level]:
+def plan(drop: TailDrop, p_levels: Sequence[float], latent: int, hyper: int) -> list[Counts]:
     """The levels for these fractions p: strictly more channels of the latent at each.
 
     Fractions that keep as many latent channels are one level; the last brings all that `drop` has
@@ -31,17 +31,17 @@ def plan(drop: TailDrop, p_levels: Sequence[float], latent: int, hyper: int) -> 
     return list(known.items())
 
 
-def level_at(levels: Sequence[Level], p: float, latent: int) -> int:
+def level_at(levels: Sequence[Counts], p: float, latent: int) -> int:
     """How many levels hold no more than the fraction p of the latent's channels, at least one."""
     return max(1, sum(y <= kept(p, latent) for y, _ in levels))
 
 
-def default_plan(latent: int, hyper: int) -> list[Level]:
+def default_plan(latent: int, hyper: int) -> list[Counts]:
     """The paper's 16 fractions, both tails dropped."""
     return plan(TailDrop(latent=True, hyper=True), P_LEVELS, latent, hyper)
 
 
-def pack(levels: Sequence[Level], latent: int, hyper: int) -> bytes:
+def pack(levels: Sequence[Counts], latent: int, hyper: int) -> bytes:
     """Levels as the container's parameters."""
     if list(levels) == default_plan(latent, hyper):
         return b""
@@ -52,14 +52,19 @@ def pack(levels: Sequence[Level], latent: int, hyper: int) -> bytes:
     )
 
 
-def unpack(parameters: bytes, latent: int, hyper: int) -> list[Level]:
-    """The inverse of `pack`.
+def unpack(parameters: bytes, levels: int, latent: int, hyper: int) -> list[Counts]:
+    """The inverse of `pack`: all that was planned, of which a stream has the first `levels`.
 
     Raises:
-        DamagedError: these are no levels of such a model.
+        DamagedError: these are no levels of such a model, or are fewer.
     """
-    if not parameters:
-        return default_plan(latent, hyper)
+    known = _sums(parameters, latent, hyper) if parameters else default_plan(latent, hyper)
+    if levels > len(known):
+        raise DamagedError(f"the header has {levels} levels for {len(known)} steps")
+    return known
+
+
+def _sums(parameters: bytes, latent: int, hyper: int) -> list[Counts]:
     numbers, at = [], 0
     try:
         while at < len(parameters):

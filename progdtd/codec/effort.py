@@ -69,7 +69,7 @@ class Effort:
 
 
 def effort_of(steps: int, lmbda: float | None, gains: np.ndarray | None) -> Effort | None:
-    """The effort of so many steps, None of none.
+    """The effort of `steps` steps, or None for 0.
 
     Raises:
         UserError: that is no number of steps, or the model's lambda or gains are not known.
@@ -217,7 +217,8 @@ def bits(symbols: Tensor, scales: Tensor) -> Tensor:
 
 
 def soft_round(values: Tensor, steepness: float) -> Tensor:
-    """Rounding whose steps have slopes, the steeper the closer to it; with infinity it is it."""
+    """Soft rounding: floor(x) + 1/2 + tanh(a r) / (2 tanh(a / 2)), where r = x - floor(x) - 1/2
+    and a is the steepness (Agustsson and Theis 2020, section 4.1); with a = inf, rounding."""
     if math.isinf(steepness):
         return values.round()
     below = values.detach().floor()

@@ -56,6 +56,10 @@ _BEGIN = np.array([0, 1], np.uint32)
 """The coder's first state, 2^32, in words."""
 
 
+Rows = tuple[np.ndarray, np.ndarray]
+"""A table and, for each symbol, the row of it that has the symbol's probabilities."""
+
+
 class MismatchError(Exception):
     """The decoder knows another check, or did not end a level where the encoder did."""
 
@@ -122,7 +126,7 @@ class Encoder:
     """Collects the symbols of one level in the order in which they will be decoded."""
 
     def __init__(self) -> None:
-        self.steps: list[tuple[np.ndarray, object, Rows]] = []
+        self.steps: list[tuple[np.ndarray, object, Rows | None]] = []
 
     def put(self, groups: Sequence[np.ndarray], tables: Sequence[Table]) -> None:
         """Append groups of symbols (int64, any shape), each with its table."""
@@ -167,7 +171,7 @@ class Encoder:
             part = slice(start, start + CHUNK)
             self._push(digits[part].astype(np.uint8), _ANY, (seen_odds, number[rows[part]]))
 
-    def _push(self, values: np.ndarray, model: object, rows: "Rows" = None) -> None:
+    def _push(self, values: np.ndarray, model: object, rows: Rows | None = None) -> None:
         if len(values):
             self.steps.append((values, model, rows))
 
@@ -262,10 +266,6 @@ class Decoder:
         left = self._coder.get_compressed()
         if len(left) != len(_BEGIN) or (last and not np.array_equal(left, _BEGIN)):
             raise MismatchError
-
-
-Rows = tuple[np.ndarray, np.ndarray] | None
-"""A table and, for each symbol, the row of it that has the symbol's probabilities."""
 
 
 def _fold(index: np.ndarray, escape: int) -> np.ndarray:

@@ -82,7 +82,7 @@ def by_fingerprint(fingerprint: bytes) -> Iterator[Path]:
         if remembered.exists():
             yield remembered
     for path in itertools.chain.from_iterable(map(models, roots())):
-        if recorded(path) == fingerprint.hex():
+        if fingerprint_in(path) == fingerprint.hex():
             yield path
 
 
@@ -95,7 +95,7 @@ def not_here(fingerprint: bytes, where_it_was: str = "") -> OtherModelError:
     )
 
 
-def recorded(path: Path) -> str | None:
+def fingerprint_in(path: Path) -> str | None:
     """The fingerprint in the header of a weights file, or of the one in a run's directory."""
     weights = path / WEIGHTS if path.is_dir() else path
     try:

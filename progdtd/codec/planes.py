@@ -40,7 +40,7 @@ from torch import Tensor
 
 from progdtd.codec import container, entropy
 from progdtd.codec.channels import Predictor, Prior, symbols_of
-from progdtd.codec.counts import Level
+from progdtd.codec.counts import Counts
 from progdtd.codec.entropy import Decoder, Encoder, MismatchError
 from progdtd.codec.errors import DamagedError, UndecodableError
 from progdtd.codec.refinement import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinement, shares
@@ -48,10 +48,10 @@ from progdtd.errors import UserError
 from progdtd.strides import HYPER_STRIDE
 
 LEVEL_BYTES, FEWEST_LEVELS, MOST_LEVELS = 400, 16, 128
-"""A level for so many expected bytes, within bounds: a level's framing costs 3 or 4."""
+"""One level for each LEVEL_BYTES expected, within bounds: a level's framing costs 3 or 4."""
 
 USUAL_LEVEL_BYTES, USUAL_LEVELS = 160, 66
-"""Up to so many levels may be smaller than that, so that photographs of low rate have many too."""
+"""Up to USUAL_LEVELS may be as small as that, so that photographs of low rate have many too."""
 
 TRUST = 9
 """The tables' probabilities count as much as 2^9 digits that were seen."""
@@ -62,7 +62,7 @@ LARGEST_GAIN = 32 * OCTAVE
 DIGEST_SIZE = 4
 
 
-def pack(levels: int, gains: np.ndarray, held: Level, channels: Level) -> bytes:
+def pack(levels: int, gains: np.ndarray, held: Counts, channels: Counts) -> bytes:
     """The container's parameters.
 
     Args:
@@ -75,7 +75,7 @@ def pack(levels: int, gains: np.ndarray, held: Level, channels: Level) -> bytes:
     return container.varint(levels) + digest(gains) + fewer
 
 
-def unpack(parameters: bytes, channels: Level) -> tuple[int, bytes, Level]:
+def unpack(parameters: bytes, channels: Counts) -> tuple[int, bytes, Counts]:
     """The inverse of `pack`: number of levels, the digest of the gains, and the channels held.
 
     Raises:
@@ -131,7 +131,7 @@ def expected_bits(classes: np.ndarray, gains: np.ndarray) -> np.ndarray:
 
 
 def levels_for(size: float) -> int:
-    """How many levels a latent of so many expected bytes gets."""
+    """How many levels a latent of `size` expected bytes gets."""
     many = min(size / LEVEL_BYTES, MOST_LEVELS)
     usual = min(size / USUAL_LEVEL_BYTES, USUAL_LEVELS)
     return int(max(many, usual, FEWEST_LEVELS))
@@ -230,7 +230,7 @@ class Front:
 
 
 def encode(
-    prior: Prior, gains: np.ndarray, y: Tensor, z: Tensor, held: Level
+    prior: Prior, gains: np.ndarray, y: Tensor, z: Tensor, held: Counts
 ) -> tuple[bytes, list[bytes]]:
     """The parameters, and the payload of each level.
 
@@ -294,7 +294,13 @@ class PlaneDecoder:
     """
 
     def __init__(
-        self, prior: Prior, gains: np.ndarray, levels: int, held: Level, height: int, width: int
+        self,
+        prior: Prior,
+        gains: np.ndarray,
+        levels: int,
+        held: Counts,
+        height: int,
+        width: int,
     ) -> None:
         self.prior, self.gains, self.held = prior, gains[: held[0]], held
         self.level = 0

@@ -8,7 +8,10 @@ together cost what the symbol costs.
 The order in which digits are sent follows from what is known alone. A digit's *urgency* is the fall
 of the expected squared error for each expected bit, of this digit and of those that follow it with
 at least the same urgency: the first digits of a narrow Gaussian bring nothing by themselves and
-take the urgency of what they lead to. (This is the Gittins index of the symbol's tree.)
+take the urgency of what they lead to. (This is the Gittins index of the symbol's tree.) It is found
+from the known symbols upwards: at a slope s, the best of all ways to go on from a state gains
+G(s) = max(0, fall - s * bits + the mean of G(s) over the three states that its digit leads to), and
+the digit's urgency is the largest u with G(2^(u / 32)) > 0.
 
 Everything is a table over the 64 classes of scale, made once, of integers and of float64 sums,
 products and comparisons in a fixed order, which are the same on every machine.
@@ -63,9 +66,10 @@ class Refinement:
 class _Plane:
     """The intervals of one width of one class, from the lowest to the highest.
 
-    `mass`, `mean` and `square` are the sums of weights, of weighted symbols and of weighted
-    squares, `error` the weighted squared error if the symbol stays as known as it is, and `gain`
-    what its further digits can bring less what they cost, at each slope.
+    Of each of n: `mass`, `mean` and `square` are the sums of weights, of weighted symbols and of
+    weighted squares, `error` the weighted squared error if the symbol stays as known as it is,
+    `gain` (n, HIGHEST - LOWEST) is G at each of `_slopes()`, and `odds` (n, 3), `urgency` and
+    `bits` (expected) are the next digit's.
     """
 
     mass: np.ndarray

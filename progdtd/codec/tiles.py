@@ -41,7 +41,7 @@ class Box(NamedTuple):
         return Box(top - outer.top, left - outer.left, bottom - outer.top, right - outer.left)
 
     def times(self, ratio: Fraction) -> "Box":
-        """The same place where there are so many times the samples a side."""
+        """The same place where there are `ratio` times the samples a side."""
         return Box(*(int(side * ratio) for side in self))
 
 

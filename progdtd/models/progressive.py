@@ -62,7 +62,8 @@ class Progressive(nn.Module):
         be computed on the way: the codec has an exact form of `h_s` alone."""
 
     def prior(self, z_hat: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scales and means (None: zero) of the latent's Gaussians, each of the shape of `y`."""
+        """Scales and means (None: zero) of the latent's Gaussians, each of the shape of `y`, for a
+        hyper-latent (B, N, H/64, W/64)."""
         return self.split(self.h_s(z_hat))
 
     def quantise(

@@ -397,8 +397,8 @@ def test_weights_of_this_project_are_found_by_the_streams_that_they_made() -> No
     paths = [*outputs.glob("reference/*/*.safetensors"), *outputs.glob("controls/*/*.safetensors")]
     assert len(paths) == 7
     for path in paths:
-        assert find.recorded(path) == fingerprint(checkpoint.load_model(path).model).hex()
-        assert find.recorded(path) in path.with_name("README.md").read_text()
+        assert find.fingerprint_in(path) == fingerprint(checkpoint.load_model(path).model).hex()
+        assert find.fingerprint_in(path) in path.with_name("README.md").read_text()
 
 
 def test_released_weights_are_half_as_large_and_code_alike(
@@ -430,7 +430,7 @@ def test_released_weights_are_half_as_large_and_code_alike(
     assert trained.stat().st_size == size
     assert f"{half}: " in output
     assert half.stat().st_size < 0.8 * trained.stat().st_size
-    assert find.recorded(half) == fingerprint(checkpoint.load_model(half).model).hex()
+    assert find.fingerprint_in(half) == fingerprint(checkpoint.load_model(half).model).hex()
     assert checkpoint.read_weights(half)[1]["init_from"] == "first"
     assert str(first) not in (released / "config.yaml").read_text(), "of no use to others"
     card = (released / "README.md").read_text()

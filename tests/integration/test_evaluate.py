@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from progdtd import bd, checkpoint, protocols
-from progdtd.evaluation import say_what_is_no_level
+from progdtd.evaluation import warn_of_no_levels
 from progdtd.results import COLUMNS
 from progdtd.tail_drop import TailDrop
 
@@ -125,7 +125,7 @@ def test_names_that_are_no_text_and_levels_given_twice(command, trained, images)
     ],
 )
 def test_levels_that_are_none_of_the_models_are_named(caplog, levels, bounds, said) -> None:
-    say_what_is_no_level(levels, TailDrop(latent=True, hyper=True, range=bounds))
+    warn_of_no_levels(levels, TailDrop(latent=True, hyper=True, range=bounds))
     assert bool(said) == bool(caplog.records)
     assert said in caplog.text
 

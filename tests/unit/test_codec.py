@@ -514,7 +514,7 @@ def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photogr
     save_weights(path, lively(ProgressiveHyperprior(8, 12)), meta)
     named, only = Codec.load("run-1"), Codec.load()
     assert Codec.load(Path("run-1")).fingerprint == named.fingerprint
-    assert named.fingerprint == only.fingerprint == bytes.fromhex(find.recorded(path))
+    assert named.fingerprint == only.fingerprint == bytes.fromhex(find.fingerprint_in(path))
     stream = named.encode(photograph[:64, :64])
     with Image.open(io.BytesIO(stream[: len(stream) // 2])) as opened:
         assert (opened.format, opened.size, opened.mode) == ("PDTD", (64, 64), "RGB")
