@@ -167,6 +167,12 @@ def to_tensor(picture: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
 
 
+def centre(picture: np.ndarray, side: int) -> np.ndarray:
+    """The central `side` rows and columns of (H, W, 3), all where there are fewer."""
+    top, left = (max(0, size - side) // 2 for size in picture.shape[:2])
+    return np.ascontiguousarray(picture[top : top + side, left : left + side])
+
+
 UNREADABLE = (
     OSError, ValueError, SyntaxError, TypeError, RuntimeError, LookupError, struct.error,
     Image.DecompressionBombError,

@@ -65,14 +65,7 @@ def evaluate(
     if "native" in names and CHANNELS in kinds and tuple(levels) != P_LEVELS:
         warn_of_no_levels(levels, loaded.drop)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
-    ways: list[Way] = []
-    if "native" in names:
-        once = list(dict.fromkeys(kinds))
-        ways.append(partial(protocols.native, coder(loaded), kinds=once, effort=effort))
-    if "reference" in names:
-        gains = recorded_gains(loaded) if effort else None
-        chosen = effort_of(effort, loaded.lmbda, gains)
-        ways.append(partial(protocols.reference, loaded.model, loaded.drop, effort=chosen))
+    ways = ways_of(loaded, names, kinds, effort)
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
         for way in ways:  # the first picture waits for CUDA's libraries, which is no part of coding
@@ -94,6 +87,29 @@ def evaluate(
     written = write_tables(table, directory, of)
     unfinished.remove()
     return written
+
+
+Way = Callable[[np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]
+"""Measures a picture (H, W, 3) at fractions p: rows of results."""
+
+
+def ways_of(
+    loaded: checkpoint.Loaded, names: Sequence[str], kinds: Sequence[str], effort: int
+) -> list[Way]:
+    """The protocols of these names, for one model.
+
+    Raises:
+        UserError: the model cannot code images, or takes no effort.
+    """
+    ways: list[Way] = []
+    if "native" in names:
+        once = list(dict.fromkeys(kinds))
+        ways.append(partial(protocols.native, coder(loaded), kinds=once, effort=effort))
+    if "reference" in names:
+        gains = recorded_gains(loaded) if effort else None
+        chosen = effort_of(effort, loaded.lmbda, gains)
+        ways.append(partial(protocols.reference, loaded.model, loaded.drop, effort=chosen))
+    return ways
 
 
 class Unfinished:
@@ -220,9 +236,6 @@ def warn_of_missing(table: pd.DataFrame, images: int) -> None:
     if small := table[table.ms_ssim.isna()].image.nunique():
         log.warning("%d of %d images have no MS-SSIM, and so there is no mean of it: it takes "
                     "sides of more than 160 pixels.", small, measured)  # fmt: skip
-
-
-Way = Callable[[np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]
 
 
 def measure(

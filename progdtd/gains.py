@@ -37,9 +37,8 @@ fall, the closer its gain is to the mean."""
 SMALLEST = 0.01
 """Gains are not less than this part of their mean."""
 
-
 PHOTOGRAPHS = 16
-"""So many tell the gains well enough."""
+"""As many as tell the gains well enough."""
 
 
 def record(
@@ -98,7 +97,7 @@ def measure(loaded: Loaded, pictures: Iterable[np.ndarray]) -> list[int]:
     codec = Codec(alike)
     falls = torch.zeros(2, channels, dtype=torch.float64)
     for picture in pictures:
-        falls += _falls(codec, _centre(picture))
+        falls += _falls(codec, data.centre(picture, SIDE))
     image, latent = falls.numpy()
     mean = image.sum() / max(latent.sum(), 1e-9)
     gains = (image + CERTAINTY * mean) / (latent + CERTAINTY)
@@ -131,8 +130,3 @@ def _way(codec: Codec, picture: np.ndarray) -> list[Tensor]:
     known = [decoder.y_hat.clone() for _ in decoder.levels_of(stream)]
     chosen = np.linspace(0, len(known) - 1, STEPS + 1).round().astype(int)
     return [known[level] for level in sorted(set(chosen.tolist()))]
-
-
-def _centre(picture: np.ndarray) -> np.ndarray:
-    top, left = (max(0, side - SIDE) // 2 for side in picture.shape[:2])
-    return np.ascontiguousarray(picture[top : top + SIDE, left : left + SIDE])

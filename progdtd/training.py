@@ -459,8 +459,7 @@ def held_out(paths: list[Path]) -> list[np.ndarray]:
             log.warning("%s is too small to validate on: that takes %d pixels a side.", path,
                         VALIDATION_SIDE)  # fmt: skip
             continue
-        top, left = ((side - VALIDATION_SIDE) // 2 for side in picture.shape[:2])
-        crops.append(picture[top:, left:][:VALIDATION_SIDE, :VALIDATION_SIDE])
+        crops.append(data.centre(picture, VALIDATION_SIDE))
     if paths and not crops:
         log.warning("No held-out image can be validated on: validation.csv stays empty.")
     return crops
