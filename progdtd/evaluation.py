@@ -75,8 +75,9 @@ def evaluate(
         "dataset": dataset, "images": data.digest(paths),
     }  # fmt: skip
     directory = directory_of(path)
-    what = [of, [*names], [*levels], device, [*kinds], effort, run.provenance()]
-    unfinished = Unfinished(directory / f"{dataset}_unfinished.jsonl", what)
+    code = run.provenance() | {"host": None}  # it may go on elsewhere
+    what = [of, [*names], [*levels], device, [*kinds], effort, code]
+    unfinished = Unfinished(directory, dataset, what)
     rows = list(measure(ways, paths, levels, str(path), unfinished))
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
@@ -117,26 +118,26 @@ class Unfinished:
     same evaluation goes on where it was.
 
     Args:
-        path: of a file that has a line of JSON for each image: a digest of `what`, the image's
-            name, its rows.
-        what: all that the rows depend on; what another evaluation keeps there is none of its.
+        directory, dataset: where the tables go, and what their names begin with.
+        what: all that the rows depend on; each such evaluation has a file of its own.
 
-    `rows` are those of earlier starts, by the image's name.
+    `rows` are those of earlier starts, by the image's name. The file has a line of JSON for each
+    image: its name and its rows.
     """
 
-    def __init__(self, path: Path, what: list[Any]) -> None:
-        self.path, self.rows = path, dict[str, list[dict[str, Any]]]()
-        self._of = sha256(json.dumps(what).encode()).hexdigest()
+    def __init__(self, directory: Path, dataset: str, what: list[Any]) -> None:
+        digest = sha256(json.dumps(what).encode()).hexdigest()[:12]
+        self.path = directory / f"{dataset}_unfinished-{digest}.jsonl"
+        self.rows: dict[str, list[dict[str, Any]]] = {}
         with contextlib.suppress(OSError):
-            for line in path.read_text(errors="replace").splitlines():
+            for line in self.path.read_text(errors="replace").splitlines():
                 with contextlib.suppress(ValueError):  # of a line that was cut
-                    of, name, rows = json.loads(line)
-                    if of == self._of:
-                        self.rows[name] = rows
+                    name, rows = json.loads(line)
+                    self.rows[name] = rows
 
     def add(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Keep the rows of one more image, if there is room for them."""
-        line = json.dumps([self._of, name, rows], default=lambda number: number.item())
+        line = json.dumps([name, rows], default=lambda number: number.item())
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as file:

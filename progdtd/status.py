@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 from rich.live import Live as RichLive
+from rich.markup import escape
 from rich.table import Table
 
 from progdtd import run
@@ -155,12 +156,12 @@ def table(directories: Sequence[Path]) -> Table:
     for directory, status in zip(directories, map(read, directories), strict=True):
         colour = COLOURS.get(status.state, "white")
         table.add_row(
-            status.name if len(groups) == 1 else f"{directory.parent.name}/{status.name}",
+            escape(status.name if len(groups) == 1 else f"{directory.parent.name}/{status.name}"),
             f"[{colour}]{status.state}[/]",
             f"{status.step}/{status.steps or '?'}" if status.step or status.steps else "",
             "" if math.isinf(status.loss) else f"{status.loss:.4g}",
             "" if status.eta is None else duration(status.eta),
-            status.error.replace("[", r"\["),
+            escape(status.error),
         )
     return table
 
@@ -211,7 +212,8 @@ class Live:
             status = read(directory)
             if status.state != self.states.get(directory, "waiting"):
                 self.states[directory] = status.state
-                self.console.print(f"{status.name}: {status.state} {status.error}".rstrip())
+                line = f"{status.name}: {status.state} {status.error}".rstrip()
+                self.console.print(line, markup=False)
 
 
 def main() -> None:

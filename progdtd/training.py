@@ -122,7 +122,8 @@ class Trainer:
             self.validation = run.Table(directory / "validation.csv", VALIDATION, self.first)
             facts = run.provenance() | {
                 "device": device_name(self.fabric.device), "precision": self.options.precision,
-                "processes": self.fabric.world_size, "held_out": [*map(str, held)],
+                "processes": self.fabric.world_size,
+                "held_out": [str(path.absolute()) for path in held],
             }  # fmt: skip
             run.record_start(directory, self.first, **facts)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from conftest import TINY, composed
 from PIL import Image
 
-from progdtd import bd, checkpoint, protocols
+from progdtd import bd, checkpoint, evaluation, protocols
 from progdtd.evaluation import warn_of_no_levels
 from progdtd.results import COLUMNS
 from progdtd.tail_drop import TailDrop
@@ -213,12 +214,14 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
     assert (code, "Interrupted: the same command goes on" in output) == (1, True), output
     (unfinished,) = trained.glob("evaluation/*")
     kept = unfinished.read_text()
-    another = kept.replace(json.loads(kept.splitlines()[-1])[0], "another").replace("0.5", "0.6")
-    unfinished.write_text(kept + another + another[:-9])  # the last line cut, as by a full disk
+    unfinished.write_text(f"{kept}{kept[:-9]}")  # the last line cut, as by a full disk
+    of_another = unfinished.with_name(unfinished.name.replace("-", "-0"))
+    of_another.write_text(kept)
     code, output = command("evaluate", f"run={trained}", *arguments)
     assert (code, "2 of 5 images were measured before" in output) == (0, True), output
     assert len(seen) == 3 + 3
     assert not unfinished.exists()
+    assert of_another.read_text() == kept
     for path in sorted(Path("undisturbed/evaluation").glob("*.csv")):
         expected, table = (
             pd.read_csv(one).drop(columns=["run", "encode_s", "decode_s"])
@@ -231,6 +234,31 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
         code, output = command("evaluate", f"run={trained}", *arguments[:2], other)
         assert code == (other == "effort=2"), output
         assert "were measured before" not in output
+
+
+def test_an_interrupted_evaluation_is_of_its_weights_and_levels(images, monkeypatch) -> None:
+    cfg, seen = composed("experiment=smoke", *TINY), []
+    meta = {"model": dict(cfg.model), "drop": {"latent": True, "hyper": True}, "lambda": 0.1}
+    weights = Path("run/weights.safetensors")
+
+    def interrupted(ways, paths, levels, title, unfinished):
+        seen.append(len(unfinished.rows))
+        unfinished.add("a", [{"p": 1.0}])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "measure", interrupted)
+    for seed, levels in ((0, [1.0]), (0, [1.0]), (1, [1.0]), (0, [0.5])):
+        torch.manual_seed(seed)
+        checkpoint.save_weights(weights, checkpoint.build_model(cfg.model), meta)
+        with pytest.raises(KeyboardInterrupt):
+            evaluation.evaluate(weights, str(images), ["reference"], levels, "cpu", [], 0)
+    assert seen == [0, 1, 0, 0]
+
+
+def test_a_single_rate_model_has_the_whole_range() -> None:
+    drop = TailDrop(latent=False, hyper=False, range=(0.3, 1.0))
+    made = evaluation.identity(checkpoint.Loaded(None, drop, {"model": {"name": "m"}}))
+    assert (made["codec"], made["range_low"], made["range_high"]) == ("single-rate", 1.0, 1.0)
 
 
 def test_a_glob_finds_the_runs_among_what_else_is_there(command, trained, images) -> None:

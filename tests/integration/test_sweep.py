@@ -586,6 +586,26 @@ def test_status_names_the_groups_of_several(command) -> None:
     assert "one/" not in command("status", "outputs/one")[1]
 
 
+def test_what_brackets_hold_is_shown(tmp_path, capsys) -> None:
+    directory = tmp_path / "lr[high]"
+    for error in ("drop.range=[a,b] is no range", "[/gloo/pair.cc:5] Connection closed"):
+        run.record(directory, state="failed", error=error)
+        status.Live([directory]).refresh()
+        status.show([directory])
+        for line in capsys.readouterr().out.splitlines()[::2]:
+            assert "lr[high]" in line
+            assert error in line
+
+
+def test_time_left(tmp_path, monkeypatch) -> None:
+    run.record(tmp_path, state="running", processes=2)
+    (tmp_path / run.CONFIG).write_text("trainer: {steps: 100, batch_size: 4}")
+    metrics = run.Table(tmp_path / "metrics.csv", ["step", "loss", "images_per_s"], 0)
+    metrics.append({"step": 50, "loss": 1.0, "images_per_s": 20.0})
+    monkeypatch.setattr(run, "is_held", lambda _: True)
+    assert status.read(tmp_path).eta == 50 * 4 * 2 / 20
+
+
 def test_status_reads_on_where_it_was(tmp_path) -> None:
     table = run.Table(tmp_path / "metrics.csv", ["step", "loss"], 0)
     for step, loss in ((1, 3.0), (2, 2.0), (3, math.nan), (4, 2.5)):

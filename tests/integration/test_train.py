@@ -430,3 +430,9 @@ def test_a_value_that_cannot_be_leaves_no_failed_run(command) -> None:
 def test_what_may_not_be_meant_is_said(command, arguments, said) -> None:
     code, output = command("train", "experiment=smoke", "trainer.steps=1", *arguments)
     assert (code, output.count(said)) == (0, 1), output
+
+
+def test_a_project_that_wandb_refuses_is_said(command) -> None:
+    code, output = command("train", "experiment=smoke", "logger=wandb", "logger.project=a/b")
+    assert (code, "W&B cannot be used: Invalid project name" in output) == (1, True), output
+    assert "Traceback" not in output

@@ -1,6 +1,7 @@
 import io
 import itertools
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,19 @@ def test_rate_and_quality_grow_with_the_setting(name, photograph) -> None:
 def test_bytes_are_those_of_a_file_that_pillow_opens(photograph) -> None:
     streams = dict(baselines.CODECS["JPEG"].streams(Image.fromarray(photograph)))
     assert np.asarray(Image.open(io.BytesIO(streams[0.9]))).shape == photograph.shape
+
+
+def test_each_setting_has_its_own_time(monkeypatch, photograph) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def streams(image):
+        for number in (1, 2, 3):
+            now[0] += number
+            yield number / 10, baselines.save(image, "JPEG")
+
+    rows = baselines.measure(baselines.Baseline("x", streams), photograph[:64, :64])
+    assert [row["encode_s"] for row in rows] == [1, 2, 3]
 
 
 def test_jpeg2000_is_at_its_best(photograph) -> None:

@@ -36,6 +36,12 @@ def test_model_configs_build(model: str) -> None:
     assert (net.N, net.M) == (8, 12)
 
 
+@pytest.mark.parametrize("word", ["trainer.aux_lr=-1", "trainer.resize=32"])
+def test_an_option_that_cannot_be_is_refused(word) -> None:
+    with pytest.raises(UserError, match=word):
+        check(composed("experiment=smoke", word))
+
+
 def test_lambda_is_a_scalar_and_never_a_group() -> None:
     """A config group named lambda would break `lambda=0.01`, even as an empty folder."""
     assert not Path(CONF, "lambda").exists()

@@ -1,5 +1,6 @@
 import logging
 import shutil
+import signal
 import struct
 import warnings
 
@@ -166,6 +167,47 @@ def test_split_holds_out_evenly(tmp_path) -> None:
     assert data.split(paths, 0) == (paths, [])
     with pytest.raises(UserError, match=r"dataset\.validation"):
         data.split(paths, 10)
+
+
+def test_scenes_of_held_out_images_are_not_trained_on(tmp_path) -> None:
+    for number in range(12):
+        (tmp_path / f"{number:02}.png").touch()
+    paths = {"_target_": "progdtd.data.folder", "root": str(tmp_path)}
+    config = OmegaConf.create({"name": "x", "paths": paths, "validation": 1, "scene": 3})
+    training, held = ([int(path.stem) for path in of] for of in data.split_dataset(config))
+    assert held == [6]
+    assert training == [0, 1, 2, 3, 4, 5, 9, 10, 11]
+
+
+def test_images_of_an_epoch_have_crops_of_their_own(tmp_path) -> None:
+    rows, columns = np.mgrid[:80, :96].astype(np.uint8)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.dstack([rows, columns, rows])).save(tmp_path / name)
+    batches = data.Batches(data.folder(tmp_path), 2, 64, flip=False)
+    corners = [batches[index][:, :2, 0, 0].tolist() for index in range(3)]
+    assert any(one != other for one, other in corners)
+
+
+def test_the_seed_decides_the_order(images) -> None:
+    orders = []
+    for seed in (0, 1):
+        batches = data.Batches(data.folder(images), 5, 64, seed=seed)
+        orders.append([int(batches[0][index].sum()) for index in range(5)])
+    assert orders[0] != orders[1]
+
+
+def test_what_all_images_take_is_estimated(images) -> None:
+    paths = data.folder(images)
+    taken = sum(data.read_image(path).nbytes for path in paths)
+    assert data._decoded_gib(paths, None) == pytest.approx(taken / 2**30)
+    assert data._decoded_gib(paths * 100, 64) == pytest.approx(100 * len(paths) * 3 * 64**2 / 2**30)
+
+
+def test_readers_leave_signals_to_the_main_process(monkeypatch) -> None:
+    handlers = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    data._leave_the_end_to_the_main_process(0)
+    assert handlers == {signal.SIGTERM: signal.SIG_IGN, signal.SIGINT: signal.SIG_IGN}
 
 
 def test_every_mode_becomes_upright_rgb(tmp_path, photograph) -> None:

@@ -104,6 +104,32 @@ def test_a_prior_that_does_not_fit_the_latent_is_refused(model) -> None:
 
 
 @pytest.mark.parametrize("rounded", [True, False])
+def test_the_loss_is_that_of_the_model_with_these_tails(model, rounded: bool) -> None:
+    with torch.no_grad():
+        model.g_s[-1].weight *= 30  # so that values leave [0, 1]
+    batch, p, p_hyper = images(), [0.2, 0.9], [0.7, 0.3]
+    torch.manual_seed(1)
+    out = RateDistortion(model.train(), 0.1, rounded)(batch, p, p_hyper)
+    torch.manual_seed(1)
+    x, fractions = batch / 255, (torch.tensor(of).double() for of in (p, p_hyper))
+    plain = model(x, *fractions, rounded)
+    assert not 0 <= plain["x_hat"].min() <= plain["x_hat"].max() <= 1
+    bits = -sum(values.log2().sum() for values in plain["likelihoods"].values())
+    assert out["bpp"].item() == pytest.approx(bits.item() / x[:, 0].numel(), rel=1e-4)
+    mse = (plain["x_hat"] - x).square().mean()
+    assert out["mse"].item() == pytest.approx(mse.item(), rel=1e-4)
+
+
+def test_rounding_lets_gradients_through(model) -> None:
+    out = model.train()(x(), rounded=True)
+    (of_picture,) = torch.autograd.grad(out["x_hat"].sum(), model.g_a[0].weight, retain_graph=True)
+    likelihoods = out["likelihoods"]["y"]
+    (of_scales,) = torch.autograd.grad(likelihoods.log().sum(), model.h_a[0].weight)
+    assert of_picture.any()
+    assert of_scales.any()
+
+
+@pytest.mark.parametrize("rounded", [True, False])
 def test_gradients_reach_every_parameter(model, rounded: bool) -> None:
     out = RateDistortion(model.train(), 0.1, rounded)(images(), [1.0, 1.0], [1.0, 1.0])
     (out["loss"] + out["aux"]).backward()

@@ -397,6 +397,20 @@ def test_gains_follow_the_synthesis(photograph) -> None:
     assert np.abs(np.delete(change, channel)).mean() < OCTAVE / 8
 
 
+def test_gains_add_up_to_what_the_image_gains(photograph) -> None:
+    loaded = checkpoint.load_model(find.DEFAULT)
+    codec = Codec(Loaded(loaded.model, loaded.drop, loaded.meta | {"gains": [0] * 192}))
+    picture = np.ascontiguousarray(photograph[:128, :128])
+    way, x = gains._way(codec, picture), to_tensor(picture)
+    with torch.no_grad():
+        first, last = (
+            (255 * (loaded.model.g_s(y_hat) - x)).square().sum().item()
+            for y_hat in (way[0], way[-1])
+        )
+    of_image, _ = gains._falls(codec, picture)
+    assert of_image.sum().item() == pytest.approx(first - last, rel=0.1)
+
+
 def test_a_target_of_psnr_is_reached_by_the_fewest_planes(photograph, caplog) -> None:
     codec, picture = Codec.load(find.DEFAULT), photograph[:128, :192]
     decoder = codec.decoder()

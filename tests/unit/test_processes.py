@@ -28,6 +28,26 @@ def test_jobs_take_gpus_in_turn_and_share_them_if_there_are_more(
     assert not any("CUDA_VISIBLE_DEVICES" in one for one in slots(workers, 1, per_gpu=False))
 
 
+def test_a_job_takes_the_slot_that_is_free(tmp_path, monkeypatch) -> None:
+    taken = []
+
+    class Ended:
+        returncode, pid = 0, 0
+
+        def __init__(self, job: processes.Job, slot: dict[str, str]) -> None:
+            taken.append(slot["n"])
+            self.first = job.directory.name == "a"
+
+        def poll(self) -> int | None:
+            return None if self.first and len(taken) < 3 else 0
+
+    monkeypatch.setattr(processes, "start", Ended)
+    monkeypatch.setattr(processes, "end", lambda _: None)
+    jobs = [processes.Job(tmp_path / name, ()) for name in "abc"]
+    assert processes.run_jobs(jobs, [{"n": "0"}, {"n": "1"}], lambda: None) == {}
+    assert taken == ["0", "1", "1"]
+
+
 def test_a_job_has_its_share_of_the_cores(monkeypatch) -> None:
     monkeypatch.setattr(processes, "cores", lambda: 16)
     (environment, *_) = slots(6, None, per_gpu=False)

@@ -7,6 +7,7 @@ import torch
 from conftest import lively
 from PIL import Image
 from pytorch_msssim import ms_ssim, ssim
+from torch.nn import functional
 
 from progdtd import Codec, data, protocols
 from progdtd.checkpoint import Loaded
@@ -119,6 +120,17 @@ def test_estimate_equals_a_full_forward_for_every_level(model, photograph) -> No
         assert (x_hat - decoded[0]).abs().max() <= 1 / 255 + 1e-6
 
 
+def test_estimate_pads_by_repeating_the_edge(model, photograph) -> None:
+    picture = photograph[:100, :130]
+    padded = functional.pad(data.to_tensor(picture), (0, 62, 0, 28), mode="replicate")
+    with torch.no_grad():
+        out = model(padded, 0.5)
+    bits = -sum(values.log2().sum().item() for values in out["likelihoods"].values())
+    ((row, x_hat),) = protocols.estimate(model, DTD, picture, [0.5])
+    assert row["bpp"] == pytest.approx(bits / (100 * 130), rel=1e-4)
+    assert (x_hat - out["x_hat"][0, :, :100, :130].clamp(0, 1)).abs().max() < 0.51 / 255
+
+
 def test_reference_equals_a_plain_restatement(model, photograph) -> None:
     """One patch after another, as published; the rate is that of the last, bottom-right one."""
     squashed = Image.fromarray(photograph).resize((512, 512), Image.Resampling.BILINEAR)
@@ -175,3 +187,9 @@ def test_similarities_are_those_of_pytorch_msssim(photograph, size) -> None:
             assert ours["ms_ssim"] == pytest.approx(expected, abs=2e-5)
         else:
             assert np.isnan(ours["ms_ssim"])
+
+
+def test_a_negative_has_a_similarity(photograph) -> None:
+    x = data.to_tensor(photograph).contiguous()
+    expected = ms_ssim(x, 1 - x, data_range=1.0).item()
+    assert Quality(x)(1 - x)["ms_ssim"] == pytest.approx(expected, abs=2e-5)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from progdtd.requeue import Requeue, StopSignals
+from progdtd.requeue import LAUNCHER, Requeue, StopSignals, requeue_in_slurm
 
 WAITING = "import time; from progdtd.requeue import end_with_parent; end_with_parent(); " \
           "print(flush=True); time.sleep(60)"  # fmt: skip
@@ -48,3 +48,32 @@ def test_ctrl_c_is_an_interrupt_but_where_another_process_leads(code, error) -> 
         with pytest.raises(error) as raised:
             stop.obey(code)
     assert getattr(raised.value, "code", 0) == 0
+
+
+def test_the_second_ctrl_c_ends_at_once() -> None:
+    with StopSignals():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_job_notices_that_its_sweep_is_gone(monkeypatch) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with StopSignals() as stop:
+        monkeypatch.setenv(LAUNCHER, str(os.getpid()))
+        assert not stop.asked
+        monkeypatch.setenv(LAUNCHER, str(gone.pid))
+        assert stop.asked
+
+
+def test_only_a_job_that_slurm_preempts_is_requeued(tmp_path, monkeypatch) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text('#!/bin/sh\necho "$@" >> calls\necho "JobId=7 PreemptTime=$WHEN Time=1"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    for when, calls in (("None", 1), ("2026-01-01T00:00:00", 3)):
+        monkeypatch.setenv("WHEN", when)
+        requeue_in_slurm()
+        assert len(Path("calls").read_text().splitlines()) == calls

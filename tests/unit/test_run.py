@@ -34,6 +34,27 @@ def test_another_configuration_is_refused_and_shown(tmp_path) -> None:
         run.compare(tmp_path, cfg)
 
 
+@pytest.mark.parametrize(
+    ("option", "before", "now"),
+    [
+        ("seed", 0, 1),
+        ("init_from", None, "a"),
+        ("trainer.rounded", True, False),
+        ("lambda", 0.1, 1),
+        ("drop.range", [0, 1], [0.3, 1]),
+    ],
+)
+def test_what_a_run_computes_may_not_change(tmp_path, option, before, now) -> None:
+    configs = []
+    for value in (before, now):
+        configs.append(OmegaConf.create({}))
+        OmegaConf.update(configs[-1], option, value, force_add=True)
+    run.claim(tmp_path, configs[0])
+    run.compare(tmp_path, configs[0])
+    with pytest.raises(UserError, match="another configuration"):
+        run.compare(tmp_path, configs[1])
+
+
 def test_a_table_is_cut_back_to_the_checkpoint(tmp_path) -> None:
     path = tmp_path / "metrics.csv"
     table = run.Table(path, ["step", "loss"], 0)

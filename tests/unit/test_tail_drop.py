@@ -56,6 +56,14 @@ def test_draw_is_uniform_and_full_keeps_all() -> None:
     assert (half == 1).double().mean() == pytest.approx(0.5, abs=0.02)
 
 
+def test_full_is_drawn_apart_from_p() -> None:
+    drop = TailDrop(latent=True, hyper=True, full=0.5)
+    p = drop.draw(20000, torch.Generator().manual_seed(0))
+    rest = p[p < 1]
+    assert rest.mean() == pytest.approx(0.5, abs=0.01)
+    assert rest.min() < 0.01
+
+
 def test_a_power_favours_short_prefixes_and_full_is_the_end_of_the_range() -> None:
     generator = torch.Generator().manual_seed(0)
     squared = TailDrop(latent=True, hyper=True, power=2.0).draw(20000, generator)

@@ -1,14 +1,20 @@
 """What the loop decides by itself, without training."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, composed, lively
 from PIL import Image
 
+from progdtd import protocols, run
 from progdtd.check import warnings
 from progdtd.errors import UserError
 from progdtd.requeue import Requeue
+from progdtd.tracking import Tracker
 from progdtd.training import (
+    Progress,
     Trainer,
     held_out,
     learning_rate,
@@ -68,6 +74,68 @@ def test_a_warm_up_without_an_end_is_said() -> None:
         assert ("never reaches trainer.lr" in found) == said
 
 
+def test_held_out_images_are_known_wherever_one_is(images, tmp_path) -> None:
+    folder = ("dataset=folder", f"dataset.root={images.relative_to(Path.cwd())}")
+    Trainer(composed(*SMOKE, *folder), tmp_path / "run")
+    held = run.recorded(tmp_path / "run")["held_out"]
+    assert held
+    assert all(Path(path).is_absolute() for path in held)
+
+
+def test_held_out_crops_are_central(tmp_path) -> None:
+    rows, columns = np.mgrid[:300, :456] // 2
+    Image.fromarray(np.dstack([rows, columns, rows]).astype(np.uint8)).save(tmp_path / "a.png")
+    (crop,) = held_out([tmp_path / "a.png"])
+    assert crop.shape == (256, 256, 3)
+    assert crop[0, 0].tolist() == [11, 50, 11]
+
+
+def test_validation_measures_as_in_use_and_goes_back_to_training(tmp_path) -> None:
+    trainer = Trainer(composed(*SMOKE), tmp_path)
+    lively(trainer.model).train()
+    tracker = Tracker(trainer.cfg, tmp_path, leads=False)
+    for done in (1, 2):
+        trainer.validate(done, tracker)
+        assert all(module.training for module in trainer.model.modules())
+    rows = [row | {"step": 0} for row in trainer.validation.rows()]
+    half = len(rows) // 2
+    assert rows[:half] == rows[half:]
+    trainer.model.eval()
+    for row in rows[:half]:
+        bpp = [
+            measured["bpp"]
+            for held in trainer.held
+            for measured, _ in protocols.estimate(trainer.model, trainer.drop, held, [row["p"]])
+        ]
+        assert row["bpp"] == pytest.approx(np.mean(bpp), rel=1e-5)
+    assert rows[half - 1]["bpp"] > 0.1
+
+
+def test_a_report_has_the_units_that_it_names(tmp_path) -> None:
+    trainer, progress = Trainer(composed(*SMOKE), tmp_path), Progress(0, 6, False)
+    tracker = Tracker(trainer.cfg, tmp_path, leads=False)
+    progress.advance()
+    trainer.report(1, [5.0, 0.25, 0.01, 7.0], 3.0, tracker, progress)
+    (row,) = trainer.metrics.rows()
+    assert (row["loss"], row["bpp"], row["psnr"], row["aux"]) == (5.0, 0.25, 20.0, 7.0)
+    assert row["images_per_s"] == 2 * trainer.options.batch_size / 2
+
+
+def test_a_checkpoint_brings_back_what_is_not_weights(tmp_path) -> None:
+    first = Trainer(composed(*SMOKE), tmp_path)
+    first.meta["ancestors"] = [{"name": "before"}]
+    first.lowest, first.seconds = 0.125, 42.0
+    first.save(0)
+    again = Trainer(composed(*SMOKE), tmp_path)
+    assert (again.lowest, again.seconds) == (0.125, 42.0)
+    assert again.meta["ancestors"] == [{"name": "before"}]
+
+
+def test_the_seed_decides_the_first_weights(tmp_path) -> None:
+    one, other = (Trainer(composed(*SMOKE, f"seed={s}"), tmp_path / str(s)).model for s in (0, 1))
+    assert not torch.equal(one.g_a[0].weight, other.g_a[0].weight)
+
+
 def test_no_image_to_validate_on_is_said(tmp_path, caplog) -> None:
     Image.new("RGB", (300, 200)).save(tmp_path / "flat.png")
     assert held_out([tmp_path / "flat.png"]) == []
@@ -85,6 +153,33 @@ def test_noise_and_draws_of_p_have_seeds_of_their_own(tmp_path) -> None:
     assert not torch.equal(noise, trainer.draw(3, 2))
     seed_step(0, 3, 1)
     assert not torch.equal(noise, torch.rand(2, dtype=torch.float64)), "each process has its own"
+
+
+def test_each_step_has_draws_and_noise_of_its_own(tmp_path) -> None:
+    trainer = Trainer(composed(*SMOKE), tmp_path)
+    assert not torch.equal(trainer.draw(3, 2), trainer.draw(4, 2))
+    noise = []
+    for step in (3, 4):
+        seed_step(0, step, 0)
+        noise.append(torch.rand(4))
+    assert not torch.equal(*noise)
+
+
+def test_a_step_takes_the_rates_that_are_configured(tmp_path, monkeypatch) -> None:
+    trainer = Trainer(composed(*SMOKE, "trainer.aux_lr=0.5"), tmp_path)
+    groups, rates, step = trainer.optimizer.param_groups, [], trainer.optimizer.step
+
+    def noted() -> None:
+        rates.append([group["lr"] for group in groups])
+        step()
+
+    monkeypatch.setattr(trainer.optimizer, "step", noted)
+    for index in range(2):
+        trainer.step(index, trainer.batches[index])
+    assert len(groups) == 2
+    assert {group["weight_decay"] for group in groups} == {0.0}
+    assert rates == [[learning_rate(index, trainer.options)] * 2 for index in range(2)]
+    assert [group["lr"] for group in trainer.aux_optimizer.param_groups] == [0.5]
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
