@@ -356,7 +356,9 @@ def test_plans_grow_and_bring_everything() -> None:
         assert levels[-1] == (192, 128)
         assert all(a[0] < b[0] and a[1] <= b[1] for a, b in itertools.pairwise(levels))
         packed = counts.pack(levels, 192, 128)
-        assert counts.unpack(packed, 192, 128) == levels
+        assert counts.unpack(packed, len(levels), 192, 128) == levels
+        with pytest.raises(DamagedError, match="steps"):
+            counts.unpack(packed, len(levels) + 1, 192, 128)
     assert counts.pack(counts.plan(DTD, P_LEVELS, 192, 128), 192, 128) == b""
     assert len(counts.default_plan(192, 128)) == 16
 

@@ -75,7 +75,7 @@ def test_a_warm_up_without_an_end_is_said() -> None:
 
 
 def test_held_out_images_are_known_wherever_one_is(images, tmp_path) -> None:
-    folder = ("dataset=folder", f"dataset.root={images.relative_to(Path.cwd())}")
+    folder = ("dataset=folder", f"dataset.root={images.relative_to(Path.cwd())}", "dataset.validation=1")
     Trainer(composed(*SMOKE, *folder), tmp_path / "run")
     held = run.recorded(tmp_path / "run")["held_out"]
     assert held
@@ -118,7 +118,7 @@ def test_a_report_has_the_units_that_it_names(tmp_path) -> None:
     trainer.report(1, [5.0, 0.25, 0.01, 7.0], 3.0, tracker, progress)
     (row,) = trainer.metrics.rows()
     assert (row["loss"], row["bpp"], row["psnr"], row["aux"]) == (5.0, 0.25, 20.0, 7.0)
-    assert row["images_per_s"] == 2 * trainer.options.batch_size / 2
+    assert row["images_per_s"] == 3 * trainer.options.batch_size
 
 
 def test_a_checkpoint_brings_back_what_is_not_weights(tmp_path) -> None:
