@@ -75,7 +75,8 @@ def test_a_warm_up_without_an_end_is_said() -> None:
 
 
 def test_held_out_images_are_known_wherever_one_is(images, tmp_path) -> None:
-    folder = ("dataset=folder", f"dataset.root={images.relative_to(Path.cwd())}", "dataset.validation=1")
+    root = images.relative_to(Path.cwd())
+    folder = ("dataset=folder", f"dataset.root={root}", "dataset.validation=1")
     Trainer(composed(*SMOKE, *folder), tmp_path / "run")
     held = run.recorded(tmp_path / "run")["held_out"]
     assert held
