@@ -43,7 +43,8 @@ def evaluate(
     kinds: Sequence[str],
     effort: int,
 ) -> list[Path]:
-    """Evaluate one model and write its tables beside it.
+    """Evaluate one model and write its tables beside it, unless they are there: of these weights,
+    images and options, by this code.
 
     Args:
         path: a run directory or anything else that `checkpoint.load_model` takes.
@@ -55,7 +56,7 @@ def evaluate(
         effort: steps in which each latent is fitted to its image; tables of another effort stay.
 
     Returns:
-        the CSV files written, one for each protocol and kind.
+        the CSV files, one for each protocol and kind.
 
     Raises:
         UserError: no model, no images, none readable, no such effort.
@@ -66,10 +67,6 @@ def evaluate(
         warn_of_no_levels(levels, loaded.drop)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
     ways = ways_of(loaded, names, kinds, effort)
-    if device.startswith("cuda"):
-        torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
-        for way in ways:  # the first picture waits for CUDA's libraries, which is no part of coding
-            list(way(np.zeros((512, 768, 3), np.uint8), levels))
     of = {
         "fingerprint": fingerprint(loaded.model).hex(),
         "dataset": dataset, "images": data.digest(paths),
@@ -77,7 +74,16 @@ def evaluate(
     directory = directory_of(path)
     code = run.provenance() | {"host": None}  # it may go on elsewhere
     what = [of, [*names], [*levels], device, [*kinds], effort, code]
-    unfinished = Unfinished(directory, dataset, what)
+    evaluation = sha256(json.dumps(what).encode()).hexdigest()[:12]
+    if written := finished(directory, dataset, evaluation):
+        log.info("%s was evaluated so before, and is not again; delete a table to measure anew: %s",
+                 path, ", ".join(map(str, written)))  # fmt: skip
+        return written
+    if device.startswith("cuda"):
+        torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
+        for way in ways:  # the first picture waits for CUDA's libraries, which is no part of coding
+            list(way(np.zeros((512, 768, 3), np.uint8), levels))
+    unfinished = Unfinished(directory / f"{dataset}_unfinished-{evaluation}.jsonl")
     rows = list(measure(ways, paths, levels, str(path), unfinished))
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
@@ -85,6 +91,8 @@ def evaluate(
     made = identity(loaded) | {"dataset": dataset, "run": name, "effort": effort}
     table = pd.DataFrame(row | made for row in rows)
     warn_of_missing(table, len(paths))
+    if table.image.nunique() == len(paths):
+        of["evaluation"] = evaluation
     written = write_tables(table, directory, of)
     unfinished.remove()
     return written
@@ -118,19 +126,15 @@ class Unfinished:
     same evaluation goes on where it was.
 
     Args:
-        directory, dataset: where the tables go, and what their names begin with.
-        what: all that the rows depend on; each such evaluation has a file of its own.
+        path: of a file of its own, with a line of JSON for each image: its name and its rows.
 
-    `rows` are those of earlier starts, by the image's name. The file has a line of JSON for each
-    image: its name and its rows.
+    `rows` are those of earlier starts, by the image's name.
     """
 
-    def __init__(self, directory: Path, dataset: str, what: list[Any]) -> None:
-        digest = sha256(json.dumps(what).encode()).hexdigest()[:12]
-        self.path = directory / f"{dataset}_unfinished-{digest}.jsonl"
-        self.rows: dict[str, list[dict[str, Any]]] = {}
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, dict[str, list[dict[str, Any]]]()
         with contextlib.suppress(OSError):
-            for line in self.path.read_text(errors="replace").splitlines():
+            for line in path.read_text(errors="replace").splitlines():
                 with contextlib.suppress(ValueError):  # of a line that was cut
                     name, rows = json.loads(line)
                     self.rows[name] = rows
@@ -148,14 +152,28 @@ class Unfinished:
         self.path.unlink(missing_ok=True)
 
 
-def write_tables(table: pd.DataFrame, directory: Path, of: dict[str, str]) -> list[Path]:
+def finished(directory: Path, dataset: str, evaluation: str) -> list[Path]:
+    """The tables that an evaluation has written, if they are all still its own."""
+    found, tables = [], 0
+    for record in sorted(directory.glob(f"{dataset}_*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            made = json.loads(record.read_text())
+            if made["evaluation"] == evaluation and record.with_suffix(".csv").exists():
+                found.append(record.with_suffix(".csv"))
+                tables = made["tables"]
+    return found if len(found) == tables else []
+
+
+def write_tables(table: pd.DataFrame, directory: Path, of: dict[str, Any]) -> list[Path]:
     """Write a CSV and a JSON for each protocol, kind and effort; say their means.
 
     Args:
-        of: what names the weights and the images.
+        of: what names the weights, the images and the evaluation.
     """
+    parts = table.groupby(["protocol", "kind", "effort"])
+    of = of | {"tables": len(parts)}
     written = []
-    for (protocol, kind, effort), part in table.groupby(["protocol", "kind", "effort"]):
+    for (protocol, kind, effort), part in parts:
         planes = "_planes" if kind == PLANES else ""
         fitted = f"_effort-{effort}" if effort else ""
         csv = directory / f"{part.dataset.iloc[0]}_{protocol}{planes}{fitted}.csv"
@@ -324,7 +342,7 @@ def summary(mean: pd.DataFrame) -> str:
     return str(mean.set_index("p")[columns].round(4).to_string())
 
 
-def write_json(mean: pd.DataFrame, path: Path, of: dict[str, str]) -> None:
+def write_json(mean: pd.DataFrame, path: Path, of: dict[str, Any]) -> None:
     """The curve in the form that `python -m compressai.utils.plot` reads, and what it is of."""
     row = mean.iloc[0]
     curve = {

@@ -236,6 +236,31 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
         assert "were measured before" not in output
 
 
+def test_what_was_evaluated_is_not_again(command, trained, images, monkeypatch) -> None:
+    native, seen = protocols.native, []
+    monkeypatch.setattr(protocols, "native", lambda *a, **o: seen.append(1) or native(*a, **o))
+    arguments = (f"run={trained}", f"images={images}", "levels=[1.0]")
+    table = trained / "evaluation/images_native.csv"
+    broken = images / "broken.png"
+    for change, measured in (
+        (lambda: None, 5),
+        (lambda: None, 0),
+        (lambda: (trained / "evaluation/images_reference.csv").unlink(), 5),
+        (lambda: (images / "a.png").unlink(), 4),
+        (lambda: broken.write_text("broken"), 4),
+        (lambda: None, 4),  # an image that could not be read may be there now
+    ):
+        change()
+        seen.clear()
+        code, output = command("evaluate", *arguments)
+        assert code == 0, output
+        assert len(seen) == measured
+        assert ("was evaluated so before" in output) == (not measured)
+        assert table.exists()
+    assert command("evaluate", *arguments[:2], "levels=[0.5]")[0] == 0
+    assert set(pd.read_csv(table).p) == {0.5}
+
+
 def test_an_interrupted_evaluation_is_of_its_weights_and_levels(images, monkeypatch) -> None:
     cfg, seen = composed("experiment=smoke", *TINY), []
     meta = {"model": dict(cfg.model), "drop": {"latent": True, "hyper": True}, "lambda": 0.1}
