@@ -64,6 +64,8 @@ APART = ("nth", "several", "range")
 """Columns that `_numbered` adds."""
 
 STRIP_LEVELS = (0.05, 0.1, 0.2, 0.4, 1.0)
+"""Fractions p of a stream on a strip."""
+
 SHEET = 16
 """Most levels of a stream on one sheet."""
 
@@ -440,29 +442,31 @@ def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     loaded = checkpoint.load_model(cfg.run)
     path = find_held_out(Path(cfg.run))[1][0] if cfg.image == HELD_OUT else Path(cfg.image)
     picture = data.require_image(path, f"strip.image={path}")
-    levels = loaded.drop.within(STRIP_LEVELS)
     codec = Codec(loaded)
+    stream = codec.encode(picture)
+    levels = {codec.decoder().level_at(p, stream) for p in STRIP_LEVELS}
     drawn = out / f"strip_{path.stem}.jpg"
-    figure = contact_sheet(codec, codec.encode(picture, levels), picture)
+    figure = contact_sheet(codec, stream, picture, levels)
     with matplotlib.rc_context(STYLE):
         figure.savefig(drawn, pil_kwargs={"quality": 90, "subsampling": 0})
     return [drawn]
 
 
-def contact_sheet(codec, stream: bytes, picture) -> Figure:
-    """Levels of a stream, all or SHEET of them evenly spaced, with rate and PSNR, and the original.
+def contact_sheet(codec, stream: bytes, picture, levels: Iterable[int] = ()) -> Figure:
+    """Levels of a stream, with rate and PSNR, and the original.
 
     Args:
         codec: a `Codec`.
         stream: of the picture.
         picture: (H, W, 3) uint8.
+        levels: which; if none is named all, or SHEET of them evenly spaced.
     """
     from progdtd import data, metrics
 
     height, width = picture.shape[:2]
     shown = []
     decoder, most = codec.decoder(), len(container.ends(stream))
-    chosen = set(np.linspace(1, most, min(most, SHEET)).round())
+    chosen = {*levels} or {*np.linspace(1, most, min(most, SHEET)).round()}
     for level in decoder.levels_of(stream):
         if level not in chosen:
             continue

@@ -409,7 +409,7 @@ class StreamDecoder:
             raise UserError(f"p={p!r} is not within [0, 1].")
         most = levels or container.MAX_LEVELS
         if p is not None:
-            most = min(most, self._level_at(p, stream))
+            most = min(most, self.level_at(p, stream))
         if self.level >= most:
             return
         for level in self.levels_of(stream):
@@ -419,8 +419,9 @@ class StreamDecoder:
             self.reader.require_header()
             raise IncompleteError(f"level 1 is not complete in {len(stream)} bytes")
 
-    def _level_at(self, p: float, stream: bytes) -> int:
-        """How many levels of a stream hold no more than a fraction p, at least one."""
+    def level_at(self, p: float, stream: bytes) -> int:
+        """How many levels of a stream hold no more than a fraction p of the channels, or if they
+        are of planes, of its bytes; at least one."""
         header = read_header(stream)
         self.codec.check(header)
         if header.kind == PLANES:

@@ -245,7 +245,7 @@ def test_planes_alone_are_drawn_with_a_picture_that_is_exact(command) -> None:
     assert not Path("outputs/figures/rate_distortion_native.png").exists()
 
 
-def test_strip_of_one_image_over_p(command, trained, images) -> None:
+def test_strip_of_one_image(command, trained, images) -> None:
     write_runs()
     code, output = command("figures", f"strip.run={trained}", f"strip.image={images}/b.jpg")
     assert code == 0, output

@@ -476,3 +476,10 @@ def test_a_contact_sheet_shows_levels_from_the_first_to_the_last(photograph, mon
         assert captions[0].startswith("level 1: ")
         assert captions[-2].startswith(f"level {len(container.ends(stream))}: {len(stream)} bytes")
         assert captions[-1] == "original"
+        sheet = figures.contact_sheet(CODECS[0], stream, picture, {2, 3})
+        captions = [axis.get_title() for axis in sheet.axes if axis.images]
+        assert [caption.partition(":")[0] for caption in captions] == [
+            "level 2",
+            "level 3",
+            "original",
+        ]
