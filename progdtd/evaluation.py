@@ -72,7 +72,7 @@ def evaluate(
         "dataset": dataset, "images": data.digest(paths),
     }  # fmt: skip
     directory = directory_of(path)
-    code = run.provenance() | {"host": None}  # it may go on elsewhere
+    code = run.provenance() | {"host": None, "cores": None}  # it may go on elsewhere
     what = [of, [*names], [*levels], device, [*kinds], effort, code]
     evaluation = sha256(json.dumps(what).encode()).hexdigest()[:12]
     if written := finished(directory, dataset, evaluation):
@@ -262,20 +262,22 @@ def measure(
     paths: Sequence[Path],
     levels: Sequence[float],
     title: str,
-    unfinished: Unfinished,
+    unfinished: Unfinished | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows of every image, way to measure and level, those that an unfinished evaluation has first;
     images that cannot be read are named and skipped."""
     called = dict(zip(paths, data.names(paths), strict=True))
-    left = [path for path in paths if called[path] not in unfinished.rows]
+    known = unfinished.rows if unfinished else {}
+    left = [path for path in paths if called[path] not in known]
     if done := len(paths) - len(left):
         log.info("%s: %d of %d images were measured before.", title, done, len(paths))
-    yield from itertools.chain.from_iterable(unfinished.rows.values())
+    yield from itertools.chain.from_iterable(known.values())
     bar = tqdm(left, title, len(paths), unit="image", disable=None, dynamic_ncols=True,
                initial=done)  # fmt: skip
     for path, picture in data.pictures(bar):
         rows = [row | {"image": called[path]} for way in ways for row in way(picture, levels)]
-        unfinished.add(called[path], rows)
+        if unfinished:
+            unfinished.add(called[path], rows)
         yield from rows
 
 

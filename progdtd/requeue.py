@@ -17,14 +17,13 @@ log = logging.getLogger(__name__)
 LAUNCHER = "PROGDTD_LAUNCHER"
 """Environment variable with the process id of the sweep that started this process."""
 
-
 PR_SET_PDEATHSIG = 1
 """Of Linux's `prctl`: the signal that a process gets when its parent ends."""
 
 
 class Requeue(SystemExit):
-    """The work was asked to end and can be taken up again: ends the process with `os.EX_TEMPFAIL`
-    (75, "temporary failure, try again"), or with 0 where another process of the run says so."""
+    """The work was asked to end and can be taken up again. Its code is that of the process:
+    `os.EX_TEMPFAIL` (75, "temporary failure, try again"), or 0 where another process says so."""
 
     def __str__(self) -> str:
         return "asked to stop"

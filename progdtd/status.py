@@ -6,11 +6,12 @@ import functools
 import glob
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,8 +19,8 @@ from typing import Any
 import yaml
 from rich.console import Console
 from rich.live import Live as RichLive
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from progdtd import run
 
@@ -109,24 +110,44 @@ def _parsed(path: Path, changed: int) -> dict[str, Any]:
     return dict(yaml.safe_load(path.read_text()))
 
 
+@dataclass
+class _Read:
+    """How far a metrics.csv has been read: its inode, the bytes of whole lines, its columns, the
+    last row and the lowest loss (infinite: none)."""
+
+    inode: int
+    end: int = 0
+    columns: list[str] = field(default_factory=list)
+    row: dict[str, str] = field(default_factory=dict)
+    loss: float = math.inf
+
+
+_known: dict[Path, _Read] = {}
+
+
 def metrics(directory: Path) -> tuple[dict[str, str], float]:
-    """The last complete row of a run's metrics.csv, and the lowest loss in it (infinite: none)."""
+    """The last complete row of a run's metrics.csv, and the lowest loss in it (infinite: none);
+    looking again costs only what was written since."""
     path = directory.absolute() / "metrics.csv"
-    with suppress(OSError, ValueError):
-        stat = path.stat()
-        return _metrics(path, (stat.st_mtime_ns, stat.st_size))
-    return {}, math.inf
-
-
-@functools.lru_cache
-def _metrics(path: Path, changed: tuple[int, int]) -> tuple[dict[str, str], float]:
-    whole = path.read_text(errors="replace").rpartition("\n")[0]
-    columns, *rows = csv.reader(whole.splitlines())
-    rows = [row for row in rows if len(row) == len(columns)]
-    lowest = math.inf
-    for row in rows:
-        lowest = min(lowest, float(row[columns.index("loss")]))  # in this order: not a NaN
-    return dict(zip(columns, rows[-1], strict=True)) if rows else {}, lowest
+    try:
+        with path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            known = _known.get(path)
+            if known is None or known.inode != stat.st_ino or known.end > stat.st_size:
+                known = _known[path] = _Read(stat.st_ino)
+            file.seek(known.end)
+            new = file.read()
+    except OSError:
+        return {}, math.inf
+    whole = new[: new.rfind(b"\n") + 1]
+    known.end += len(whole)
+    for cells in csv.reader(whole.decode(errors="replace").splitlines()):
+        if not known.columns:
+            known.columns = cells
+        elif len(cells) == len(known.columns):
+            known.row = dict(zip(known.columns, cells, strict=True))
+            known.loss = min(known.loss, float(known.row["loss"]))  # in this order: not a NaN
+    return known.row, known.loss
 
 
 def runs(places: Iterable[Path]) -> list[Path]:
@@ -156,12 +177,12 @@ def table(directories: Sequence[Path]) -> Table:
     for directory, status in zip(directories, map(read, directories), strict=True):
         colour = COLOURS.get(status.state, "white")
         table.add_row(
-            escape(status.name if len(groups) == 1 else f"{directory.parent.name}/{status.name}"),
-            f"[{colour}]{status.state}[/]",
+            Text(status.name if len(groups) == 1 else f"{directory.parent.name}/{status.name}"),
+            Text(status.state, colour),
             f"{status.step}/{status.steps or '?'}" if status.step or status.steps else "",
             "" if math.isinf(status.loss) else f"{status.loss:.4g}",
             "" if status.eta is None else duration(status.eta),
-            escape(status.error),
+            Text(status.error),
         )
     return table
 
@@ -213,7 +234,7 @@ class Live:
             if status.state != self.states.get(directory, "waiting"):
                 self.states[directory] = status.state
                 line = f"{status.name}: {status.state} {status.error}".rstrip()
-                self.console.print(line, markup=False)
+                self.console.print(Text(line))
 
 
 def main() -> None:

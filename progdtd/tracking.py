@@ -52,15 +52,13 @@ class Tracker:
             try:
                 self.run = wandb.init(mode=mode, **options)
             except wandb.errors.Error as error:
-                if cfg.logger.mode != "auto":
+                if cfg.logger.mode != "auto" or mode == "offline":
                     raise
-                log.warning("W&B cannot be reached (%s): logging offline.", error)
+                log.warning("W&B cannot be reached, or refuses (%s): logging offline.", error)
                 wandb.teardown()  # it would go on waiting, and keep the run's id
                 self.run = wandb.init(mode="offline", **options)
         except wandb.errors.Error as error:
-            raise UserError(
-                f"W&B cannot be used: {error} (logger.mode={cfg.logger.mode})"
-            ) from error
+            raise UserError(f"W&B cannot be used: {error} (logger.mode={mode})") from error
         run.record(directory, wandb_id=options["id"])
         self.run.define_metric("*", step_metric="step")
 

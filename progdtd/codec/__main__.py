@@ -49,7 +49,6 @@ exit codes:
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, run the command and exit with a code that scripts can use."""
     options = parser().parse_args(arguments)
-
     try:
         sys.exit(options.run(options))
     except UserError as error:

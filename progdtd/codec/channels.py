@@ -65,7 +65,7 @@ class Prior:
     thresholds: Tensor
 
     @classmethod
-    def of(cls, model: Progressive, device: torch.device) -> "Prior":
+    def of(cls, model: Progressive) -> "Prior":
         """The integer form of a model's prior.
 
         Raises:
@@ -75,7 +75,7 @@ class Prior:
         cdfs, lengths = bottleneck._quantized_cdf.cpu(), bottleneck._cdf_length.cpu()
         offsets = bottleneck._offset.tolist()
         medians = bottleneck.quantiles[:, 0, 1].detach().cpu().double()
-        synthesis = ExactSynthesis(model.h_s, device)
+        synthesis = ExactSynthesis(model.h_s, model.device)
         scale_rows, mean_rows = rows_of(model, len(synthesis.layers[-1].weight))
         return cls(
             synthesis,

@@ -67,7 +67,7 @@ class Codec:
         try:
             if not all(w.isfinite().all() for w in self.model.parameters()):
                 raise ValueError("some of its weights are not finite")
-            self._prior = channels.Prior.of(self.model, self.device)
+            self._prior = channels.Prior.of(self.model)
         except (TypeError, ValueError) as error:
             raise UserError(f"This model cannot code images: {error}.") from error
 
@@ -144,7 +144,7 @@ class Codec:
             levels: "planes", many levels, each of which refines what pays most; "channels", which
                 are the paper's 16 fractions p of the channels as far as they are not below the
                 model's range of p; or other fractions, one level for each, and a last one with all
-                that is left. None: planes, of a model without gains channels.
+                that is left. None: planes, or channels if the model has no gains.
             max_bytes: keep as many levels as fit into this many bytes.
             target_psnr: keep as few levels as reach this PSNR, in dB (all, if none does).
             effort: steps in which the latent is fitted to the image (`effort.py`); 2 bring half of

@@ -77,9 +77,11 @@ def test_the_commands_as_typed(model_file, photo, command) -> None:
     assert command(*codec, "strip", photo, "levels.png")[0] == 0
     assert pixels("levels.png").shape[1] > 1000
     gains.record(model_file, data.photos()[1:2], "cpu")
-    planes = ("--levels", "planes", "--effort", "1")
-    assert command(*codec, "strip", photo, "planes.png", *planes)[0] == 0
+    assert command(*codec, "strip", photo, "planes.png", "--effort", "1")[0] == 0
     assert pixels("planes.png").shape[1] > 1000
+    for name, kind in (("photo.pdtd", "of channels"), ("planes.pdtd", "of planes")):
+        assert Path(name).exists() or command(*codec, "encode", photo, name)[0] == 0
+        assert kind in command(*codec, "info", name)[1]
 
 
 @pytest.mark.parametrize(("lmbda", "better_by"), [(0.01, 0.035), (0.1, 0.055)])

@@ -2,6 +2,7 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import torch
 from conftest import TINY, composed
 from PIL import Image
 
-from progdtd import bd, checkpoint, evaluation, protocols
+from progdtd import bd, checkpoint, evaluation, protocols, run
 from progdtd.evaluation import warn_of_no_levels
 from progdtd.results import COLUMNS
 from progdtd.tail_drop import TailDrop
@@ -272,12 +273,17 @@ def test_an_interrupted_evaluation_is_of_its_weights_and_levels(images, monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluation, "measure", interrupted)
-    for seed, levels in ((0, [1.0]), (0, [1.0]), (1, [1.0]), (0, [0.5])):
-        torch.manual_seed(seed)
+    first = {"seed": 0, "names": ["reference"], "levels": [1.0], "kinds": ["channels"], "code": 1}
+    for change in ({}, {}, {"seed": 1}, {"names": ["native"]}, {"levels": [0.5]},
+                   {"kinds": ["planes"]}, {"code": 2}):  # fmt: skip
+        now = first | change
+        torch.manual_seed(now.pop("seed"))
         checkpoint.save_weights(weights, checkpoint.build_model(cfg.model), meta)
+        facts = {"code": now.pop("code"), "host": len(seen), "cores": len(seen)}
+        monkeypatch.setattr(run, "provenance", partial(dict, facts))
         with pytest.raises(KeyboardInterrupt):
-            evaluation.evaluate(weights, str(images), ["reference"], levels, "cpu", [], 0)
-    assert seen == [0, 1, 0, 0]
+            evaluation.evaluate(weights, str(images), device="cpu", effort=0, **now)
+    assert seen == [0, 1, 0, 0, 0, 0, 0]
 
 
 def test_a_single_rate_model_has_the_whole_range() -> None:

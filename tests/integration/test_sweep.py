@@ -588,7 +588,7 @@ def test_status_names_the_groups_of_several(command) -> None:
 
 def test_what_brackets_hold_is_shown(tmp_path, capsys) -> None:
     directory = tmp_path / "lr[high]"
-    for error in ("drop.range=[a,b] is no range", "[/gloo/pair.cc:5] Connection closed"):
+    for error in ("drop.range=[a,b] is no range", "[/gloo/pair.cc:5] closed :warning: there\\"):
         run.record(directory, state="failed", error=error)
         status.Live([directory]).refresh()
         status.show([directory])

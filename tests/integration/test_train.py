@@ -435,4 +435,5 @@ def test_what_may_not_be_meant_is_said(command, arguments, said) -> None:
 def test_a_project_that_wandb_refuses_is_said(command) -> None:
     code, output = command("train", "experiment=smoke", "logger=wandb", "logger.project=a/b")
     assert (code, "W&B cannot be used: Invalid project name" in output) == (1, True), output
+    assert "cannot be reached" not in output
     assert "Traceback" not in output
