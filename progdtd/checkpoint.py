@@ -259,6 +259,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         UserError: there is none, it cannot be read, or is of no hyperprior model.
     """
     path = Path(path).expanduser()
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file or directory.")
     if path.is_dir():
         path = weights_in(path) or path
     if not path.is_file():

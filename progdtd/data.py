@@ -69,6 +69,8 @@ def folder(root: str | Path) -> list[Path]:
     Raises:
         UserError: no such directory, or no image in it.
     """
+    if not str(root):
+        raise UserError("The folder of images has no name: dataset.root or images is empty.")
     root = Path(root).expanduser()
     if not root.is_dir():
         raise UserError(

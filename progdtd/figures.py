@@ -99,6 +99,8 @@ def main(cfg: DictConfig) -> None:
     published, others = published_curves(cfg, ours)
 
     named = f"{cfg.images[:1].upper()}{cfg.images[1:]}"
+    if {*(counts := ours.images.unique())} != {curves.IMAGES}:
+        named += f" ({' or '.join(map(str, sorted(counts)))} images)"
     out = Path(cfg.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -107,6 +109,8 @@ def main(cfg: DictConfig) -> None:
     means = pd.concat([table for table in (ours, baselines) if len(table)])
     write_aside(out / "results.csv", lambda aside: means.to_csv(aside, index=False))
     written = [out / "results.csv"]
+    if cfg.strip.run:
+        written += draw_strip(cfg.strip, out)
     for protocol, part in ours.groupby("protocol"):
         native = protocol == "native"
         whole_images = slice(None if native else 0)
@@ -122,8 +126,6 @@ def main(cfg: DictConfig) -> None:
             log.warning("In no figure of %s, but in the tables: %s", protocol, results.spelled(key))
     deltas = bd.compare(ours, published, baselines, others)
     written += bd.write(deltas, out)
-    if cfg.strip.run:
-        written += draw_strip(cfg.strip, out)
     for path in written:
         log.info("%s", os.path.relpath(path))
     if old := sorted({*out.glob("rate_distortion_*.*")} - {*written}):

@@ -126,7 +126,8 @@ def recording(directory: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         told = isinstance(error, KeyboardInterrupt | SystemExit)
-        text = str(error).strip() or type(error).__name__
+        stopped = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+        text = str(error).strip() or stopped
         with contextlib.suppress(UserError):  # a full disk, which is the error already
             record(directory, state="interrupted" if told else "failed", error=text)
         raise
@@ -161,15 +162,18 @@ def compare(directory: Path, cfg: DictConfig) -> None:
         ) from error
     here = _flat(OmegaConf.to_container(cfg, resolve=True))
     differing = [
-        f"  {key}: {there.get(key)} there, {here.get(key)} now"
+        key
         for key in sorted(set(there) | set(here))
         if there.get(key) != here.get(key) and not {key, key.split(".")[0]} & {*IRRELEVANT}
     ]
     if differing:
+        shown = (f"  {key}: {there.get(key)} there, {here.get(key)} now" for key in differing)
+        longer = differing == ["trainer.steps"] and (directory / WEIGHTS).exists()
         raise UserError(
             f"{directory} holds a run with another configuration:\n"
-            + "\n".join(differing)
+            + "\n".join(shown)
             + "\nGive the new run a name of its own (run_name=...), or delete that directory."
+            + f" To train that run further, add init_from={directory}." * longer
         )
 
 

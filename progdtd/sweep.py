@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from progdtd.check import check, closest, names_in, warnings
+from progdtd.check import OPTIMIZERS, check, closest, loaded, names_in, warnings
 from progdtd.errors import UserError, first_line
 from progdtd.files import write_aside
 from progdtd.options import minutes
@@ -30,6 +32,9 @@ from progdtd.requeue import LAUNCHER
 from progdtd.run import PLAN
 
 log = logging.getLogger(__name__)
+
+CHECKED = ("trainer.", "dataset.", "logger.")
+"""How options begin of groups whose options are all in their YAMLs."""
 
 PLUGINS = {"slurm": "submitit", "ray": "ray"}
 """The Hydra plugins behind launchers, where they are packages of their own."""
@@ -48,9 +53,13 @@ def check_words(arguments: Sequence[str]) -> None:
         group, given, choice = word.partition("=")
         first = re.split("[./@]", group)[0]
         if given and first not in known and first[:1] not in "-+~":
-            meant = closest(first, known)
+            meant = closest(first, known | {OPTIMIZERS})
             ask = f" Did you mean {meant}{group[len(first) :]}?" if meant else ""
             raise SystemExit(f"{first} is no option of progdtd.train.{ask}")
+        if given and group.startswith(CHECKED):
+            check_option(group, arguments)
+        if given and first[:1] != "-":
+            check_quotes(word)
         if given and Path(CONF, group).is_dir():
             check_choice(group, choice)
         plugin = PLUGINS.get(choice) if group == "launcher" else None
@@ -59,6 +68,46 @@ def check_words(arguments: Sequence[str]) -> None:
                 f"launcher={choice} needs a plugin that is not installed: "
                 f"pip install -e '.[{choice}]'"
             )
+
+
+def check_option(option: str, arguments: Sequence[str]) -> None:
+    """End with a sentence where the choice taken of a group, as far as it is one of the project's
+    and is named, does not have an option."""
+    group, _, rest = option.partition(".")
+    name = re.split("[.@]", rest)[0]
+    more = names_in(f"{OPTIMIZERS}/adam.yaml") if group == "trainer" else frozenset()
+    takers = {path.stem: more | names_in(f"{group}/{path.name}")
+              for path in sorted(Path(CONF, group).glob("*.yaml"))}  # fmt: skip
+    words = dict(word.partition("=")[::2] for word in arguments)
+    preset = "experiment" in words and group != "trainer"  # which may choose for itself
+    taken = words.get(group, "" if preset else default_of(group))
+    if name in takers.get(taken, {name}):
+        return
+    if those := [choice for choice, names in takers.items() if name in names]:
+        raise SystemExit(
+            f"{group}.{name} is of {group}={', '.join(those)}, not of {group}={taken}."
+        )
+    meant = closest(name, takers[taken])
+    ask = f" Did you mean {group}.{meant}?" if meant else ""
+    raise SystemExit(f"{group}.{name} is no option of progdtd.train.{ask}")
+
+
+def default_of(group: str) -> str:
+    """The choice of a group that a training has by default."""
+    choices = loaded("train.yaml")[0]["defaults"]
+    return next(entry[group] for entry in choices if OmegaConf.is_dict(entry) and group in entry)
+
+
+def check_quotes(word: str) -> None:
+    """End with a sentence where Hydra cannot read a value, as one with spaces."""
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        option, _, value = word.partition("=")
+        raise SystemExit(
+            f"{word}: a value with such signs needs quotes of its own within the shell's: "
+            f"\"{option}='{value}'\""
+        ) from None
 
 
 def check_choice(group: str, choice: str) -> None:

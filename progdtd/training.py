@@ -91,6 +91,7 @@ class Trainer:
             self.fabric.global_rank, self.fabric.world_size,
         )  # fmt: skip
         self.held = held_out(held) if self.leads else []
+        log.info("%s: %d images to train on, %d held out.", cfg.dataset.name, len(paths), len(held))
 
         torch.manual_seed(cfg.seed)
         self.model = checkpoint.build_model(cfg.model)

@@ -37,6 +37,7 @@ def main() -> None:
     header = ("p", *(f"{p:g}" for p in levels))
     cells = ((name, *(points.get(p, "") for p in levels)) for name, points in rows.items())
     print(markdown.table(header, cells))
+    print("\nBits per pixel: PSNR in dB, loss.")
 
 
 def what_is_measured(directory: Path) -> tuple[float, str]:

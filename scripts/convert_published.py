@@ -44,6 +44,8 @@ def convert(
     """
     if destination.suffix != ".safetensors":
         raise UserError(f"{destination} must end in .safetensors.")
+    if not source.is_file():
+        raise UserError(f"{source}: there is no such file.")
     state, meta = published.read_weights(source)
     if lmbda is not None:
         meta["lambda"] = lmbda

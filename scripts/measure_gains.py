@@ -2,7 +2,7 @@
 
 The codec's planes need them. A training measures those of its model when it finishes; for other
 weights this does it, and writes them into the weights file. The fingerprint stays as it is.
-Streams of planes decode with the gains that they were made with, so those there are stay.
+Gains that are there stay: streams of planes made with them would no longer decode.
 """
 
 import argparse

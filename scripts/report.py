@@ -133,7 +133,7 @@ def published(deltas: pd.DataFrame) -> str:
         ("BD-rate", "BD-PSNR", "over bpp"), rows,
         "Against the published curve of the same model, with the published protocol: the rate of "
         "the last patch, estimated. Negative rates and positive PSNR are better; PSNR is compared "
-        "over the rates that both curves have, and empty where they share none.",
+        "over the rates that both curves have, and empty where these do not overlap.",
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from progdtd.codec.errors import CodecError, DamagedError
 from progdtd.errors import UserError
 from progdtd.files import printable, write_aside
 from progdtd.machine import keep_freed_memory
+from progdtd.run import WEIGHTS
 from progdtd.tail_drop import P_LEVELS
 
 QUALITY = 95
@@ -85,7 +86,8 @@ def add_encode(commands: Commands) -> None:
         "encode",
         help="images to streams",
         description="Code images as streams. Several images, or all those in a folder (AVIF, BMP, "
-        "JPEG, PNG, PPM, TIFF, WebP), go to a folder. A stream "
+        "JPEG, PNG, PPM, TIFF, WebP), go to a folder; those of a folder keep their whole names, as "
+        "a.png.pdtd. A stream "
         "keeps 8-bit RGB pixels, upright; transparent ones are shown on white, colour profiles and "
         "other metadata are dropped.",
     )
@@ -100,7 +102,7 @@ def add_encode(commands: Commands) -> None:
         "--target-psnr",
         metavar="DB",
         type=_positive(float),
-        help="stop at the first level of this PSNR; keep all, and say so, if none has it",
+        help="cut at the first level that reaches this PSNR; if none does, keep all and say so",
     )
     encode.set_defaults(run=run_encode)
 
@@ -123,7 +125,7 @@ def add_decode(commands: Commands) -> None:
         "--p",
         metavar="P",
         type=float,
-        help="at most this fraction of the channels, or of the bytes of a stream of planes",
+        help="at most this fraction of the channels; of a stream of planes, of its bytes",
     )
     decode.add_argument(
         "--salvage",
@@ -166,6 +168,8 @@ def run_encode(options: argparse.Namespace) -> int:
 
     model = find.by_name(options.model)
     codec = Codec.load(model, options.device)
+    if model.is_dir() and not (model / WEIGHTS).exists():
+        say(f"{model} goes on, and then decodes nothing of what it codes now.")
 
     def code(content: bytes, name: str, output: str) -> None:
         suffix = Path(output).suffix.lower()
@@ -188,7 +192,11 @@ def run_encode(options: argparse.Namespace) -> int:
         )
         put(output, stream)
         rate = 8 * len(stream) / pixels
-        say(f"{output}: {len(stream)} bytes, {rate:.4f} bpp, by {find.name_of(model)}")
+        levels = container.read_header(stream)[0].levels
+        say(
+            f"{output}: {len(stream)} bytes, {rate:.4f} bpp, {levels} levels, "
+            f"by {find.name_of(model)}"
+        )
 
     return each(options, data.EXTENSIONS, ".pdtd", code)
 
@@ -352,8 +360,11 @@ def run_strip(options: argparse.Namespace) -> int:
     kind = Path(options.output).suffix[1:].lower() or "png"
     if kind not in (known := Figure().canvas.get_supported_filetypes()):
         raise UserError(f"{options.output}: strips are drawn as one of {', '.join(known)}.")
+    content = get(options.input)
+    if content.startswith(container.MAGIC):
+        raise UserError(f"{options.input} is a stream: give the image that it was made of.")
     codec = Codec.load(options.model, options.device)
-    picture = read_picture(get(options.input), options.input)
+    picture = read_picture(content, options.input)
     stream = codec.encode(picture, options.levels, effort=options.effort, progress=True)
     figure = contact_sheet(codec, stream, picture)
     drawn = io.BytesIO()
@@ -410,9 +421,11 @@ def pair(
     """Every input with its output; folders are searched and their tree is kept."""
     from progdtd import data
 
-    folders = Path(inputs[0]).is_dir() or Path(output).is_dir() or output.endswith(os.sep)
+    folder_there = Path(output).is_dir() or output.endswith(os.sep)
+    folders = Path(inputs[0]).is_dir() or folder_there
     into_folder = len(inputs) > 1 or folders
-    if into_folder and (output == "-" or Path(output).is_file()):
+    like_file = Path(output).suffix.lower() in {".pdtd", *data.EXTENSIONS} and not folder_there
+    if into_folder and (output == "-" or Path(output).is_file() or like_file):
         raise UserError(f"Several inputs go to a folder, and {output} is none.")
     for name in inputs:
         folder = Path(name)
@@ -422,7 +435,8 @@ def pair(
                 raise UserError(f"{name} holds no {', '.join(sorted(suffixes))} files.")
             for path in found:
                 target = Path(output, path.relative_to(folder))
-                yield str(path), str(target.with_name(target.name + suffix))
+                called = target.name.removesuffix(".pdtd").removesuffix(suffix)
+                yield str(path), str(target.with_name(called + suffix))
         else:
             target = Path(output, Path("stdin" if name == "-" else name).name)
             yield name, str(target.with_suffix(suffix)) if into_folder else output
@@ -482,10 +496,10 @@ def _coding(command: argparse.ArgumentParser) -> None:
         "--levels",
         metavar="KIND",
         type=_levels,
-        help="planes, many levels that each refine what pays most (default, where the model's "
-        "gains are known); channels, the paper's 16 fractions of them, from the least that the "
-        "model was trained for; or other fractions, as 0.1,0.5, one level each and a last one with "
-        "all that is left",
+        help="planes, about a hundred levels that each add the bits that lower the error most "
+        "(default, where the model's gains are known); channels, up to 16 levels at the paper's "
+        "fractions p of them, from the smallest p that the model was trained for; or fractions of "
+        "your own, as 0.1,0.5, and a last level with all that is left",
     )
     command.add_argument(
         "--effort",

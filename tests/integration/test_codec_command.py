@@ -263,9 +263,20 @@ def test_folders_and_their_failures(model_file, images, command) -> None:
     assert coded == ["a.png.pdtd", "b.jpg.pdtd", "c.webp.pdtd", "deeper/d.tiff.pdtd",
                      "deeper/e.JPEG.pdtd"]  # fmt: skip
     assert command(*codec, "decode", "coded", "decoded")[0] == 0
-    assert len(list(Path("decoded").rglob("*.png"))) == 5
+    decoded = sorted(str(p.relative_to("decoded")) for p in Path("decoded").rglob("*"))
+    assert decoded == ["a.png", "b.jpg.png", "c.webp.png", "deeper", "deeper/d.tiff.png",
+                       "deeper/e.JPEG.png"]  # fmt: skip
     assert command(*codec, "encode", str(images / "a.png"), str(images / "b.jpg"), "two")[0] == 0
     assert sorted(os.listdir("two")) == ["a.pdtd", "b.pdtd"]
+
+
+def test_streams_of_a_run_that_goes_on_are_warned_of(trained, photo, command) -> None:
+    encode = ("codec.__main__", "encode", photo, "photo.pdtd", "--model", str(trained))
+    for unfinished in (False, True):
+        if unfinished:
+            (trained / "weights.safetensors").unlink()
+        code, output = command(*encode)
+        assert (code, "then decodes nothing of what it codes now" in output) == (0, unfinished)
 
 
 @pytest.mark.parametrize(
@@ -276,6 +287,8 @@ def test_folders_and_their_failures(model_file, images, command) -> None:
         (("encode", "photo.png", "x.pdtd", "--max-bytes", "10"), "first level ends after", 1),
         (("encode", "photo.png", "photo.png", "-"), "go to a folder", 1),
         (("encode", "photo.png", "photo.png", "x"), "written to x/photo.pdtd", 1),
+        (("encode", "photo.png", "photo", "x.pdtd"), "go to a folder, and x.pdtd is none", 1),
+        (("strip", "whole.pdtd", "x.png"), "give the image that it was made of", 1),
         (("encode", "photo.png", "x.pdtd", "--max-bpp", "inf"), "not a number above 0", 2),
         (
             ("encode", "photo.png", "x.pdtd", "--levels", "0.1,,1"),

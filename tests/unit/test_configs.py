@@ -14,6 +14,7 @@ from progdtd.check import check
 from progdtd.errors import UserError
 from progdtd.options import minutes
 from progdtd.paths import CONF
+from progdtd.sweep import check_words
 
 GROUPS = (
     "model", "drop", "dataset", "trainer", "trainer/optimizer", "logger", "launcher", "quality",
@@ -40,6 +41,30 @@ def test_model_configs_build(model: str) -> None:
 def test_an_option_that_cannot_be_is_refused(word) -> None:
     with pytest.raises(UserError, match=word):
         check(composed("experiment=smoke", word))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("trainer.step=5", "Did you mean trainer.steps?"),
+        ("optimizer=adam", "Did you mean trainer/optimizer?"),
+        ("dataset.root=x", "of dataset=folder, vimeo90k, not of dataset=photos"),
+        ("logger.project=x", "of logger=wandb, not of logger=csv"),
+        ("dataset=folder dataset.rot=x", "Did you mean dataset.root?"),
+        ("dataset=folder dataset.root=~/x", "\"dataset.root='~/x'\""),
+        ("dataset=folder dataset.root=x", None),
+        ("dataset=of_mine dataset.mine=x", None),
+        ("experiment=paper dataset.root=x", None),
+        ("trainer=gpu trainer.steps=5,6 +trainer.new=1 trainer/optimizer=adam", None),
+    ],
+)
+def test_words_are_understood_before_hydra_is_asked(words, said) -> None:
+    if said is None:
+        check_words(words.split())
+    else:
+        with pytest.raises(SystemExit) as stop:
+            check_words(words.split())
+        assert said in str(stop.value)
 
 
 def test_lambda_is_a_scalar_and_never_a_group() -> None:
