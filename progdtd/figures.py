@@ -48,7 +48,8 @@ LINESTYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)),
 
 THIN: Any = {"linestyle": "--", "lw": 0.7, "ms": 2.2, "mfc": "white", "alpha": 0.8}
 HOLLOW: Any = {"linestyle": (0, (4, 1)), "mfc": "white"}
-"""Of the published ProgDTD, and of our levels of planes."""
+BARE: Any = {"lw": 0.7, "label": "ours without effort"}
+"""Of the published ProgDTD, of our levels of planes, and of ours without effort beside it."""
 
 OURS, PUBLISHED = "λ", "ProgDTD as published (512×512, last patch)"
 TITLES = {
@@ -211,7 +212,8 @@ def kept(cfg: DictConfig) -> pd.DataFrame:
 def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     """The figures of one protocol: a suffix of the name, what is drawn, and whether the published
     curves, which are of that protocol, are drawn beside it. Levels of planes, an effort in
-    encoding, and other tail drops (with both kinds of level) have figures of their own."""
+    encoding (beside none), and other tail drops (with both kinds of level) have figures of their
+    own."""
     planes, effort = ours.kind == "planes", ours.effort > 0
     double = ~ours["drop"].isin(results.CONTROLS)
     alike = (ours.protocol == "reference").all()
@@ -221,7 +223,10 @@ def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
     if (main & planes & ~effort).any():
         yield "_planes", ours[main & ~effort], False
     if (main & effort).any():
-        yield "_effort", ours[main & effort], alike
+        same = ["codec", *(name for name in results.MODEL if name != "effort")]
+        fitted = pd.MultiIndex.from_frame(ours.loc[effort, same])
+        both = effort | pd.MultiIndex.from_frame(ours[same]).isin(fitted)
+        yield "_effort", ours[main & both], alike
     controls = results.controls(ours[~effort])
     if controls["drop"].nunique() > 1:
         yield "_drops", controls, False
@@ -268,7 +273,8 @@ def rate_distortion(
     colour  lambda, or what else differs first: the drop, the model, the run; where lambda has its
             own panels, the drop, the model, the run or the range of p
     marker  the range of p, and all that tells models apart beside lambda and colour
-    line    solid for channels, dashed with hollow markers for planes, thin for the published
+    line    solid for channels, dashed with hollow markers for planes, thin for the published, and
+            beside those with an effort, for the same without
 
     Args:
         ours: aggregated results of one protocol.
@@ -278,7 +284,7 @@ def rate_distortion(
         others: published curves of other codecs.
     """
     ours = _numbered(ours)
-    lambdas = sorted(ours["lambda"].unique())
+    lambdas, effort = sorted(ours["lambda"].unique()), ours.effort > 0
     apart = (ours.kind == "planes").any() and 1 < len(lambdas) <= MOST_COLUMNS
     apart &= ours["lambda"].notna().all()
     parts = [ours[ours["lambda"] == lmbda] for lmbda in lambdas] if apart else [ours]
@@ -287,7 +293,7 @@ def rate_distortion(
     colours = _palette(ours[shade].dropna())
     if (alike := published["lambda"].isin(lambdas)).any():
         published = published[alike]
-    of_kin, of_range = _markers(ours, published, shade)
+    of_kin, of_range = _markers(ours[effort] if effort.any() else ours, published, shade)
     with matplotlib.rc_context(STYLE):
         rows, columns = (2, len(parts)) if apart else (1, 2)
         figure = Figure(figsize=(7.0, 1.2 + 2.4 * rows), layout="constrained")
@@ -301,10 +307,11 @@ def rate_distortion(
             for key, curve in part.groupby([*results.MODEL, *APART], dropna=False):
                 named = dict(zip([*results.MODEL, *APART], key, strict=True))
                 style = {"color": colours.get(named[shade], "black"),
-                         "marker": of_kin[_kin(named, shade)]}  # fmt: skip
+                         "marker": of_kin.get(_kin(named, shade), "")}  # fmt: skip
+                style |= {"lw": 1.3, "ms": 3.2, "label": _label(named, ours, apart)}
                 style |= HOLLOW if named["kind"] == "planes" else {}
-                label = _label(named, ours, apart)
-                _line(axis, results.trained(curve), metric, **style, lw=1.3, ms=3.2, label=label)
+                style |= BARE if effort.any() and not named["effort"] else {}
+                _line(axis, results.trained(curve), metric, **style)
             _frame(axis, 1.04 * pd.concat([part.bpp, published.bpp]).max())
         for axis in grid[-1]:
             axis.set_xlabel("Rate (bit per pixel)")
@@ -325,8 +332,9 @@ def _legend(figure: Figure) -> None:
         for line in axis.lines
         if len(_up_to(axis.get_xlim()[1], line))
     }
-    if PUBLISHED in lines:  # in no one's colour, for it stands for all of them
-        lines[PUBLISHED] = Line2D([], [], color=GREY, marker="o", **THIN)
+    for label, style in ((PUBLISHED, {"marker": "o", **THIN}), (BARE["label"], {"lw": BARE["lw"]})):
+        if label in lines:  # in no one's colour, for it stands for all of them
+            lines[label] = Line2D([], [], color=GREY, **style)
     order = sorted(lines, key=lambda label: (not label.startswith((OURS, "p ")), label))
     figure.legend(
         [lines[label] for label in order], order, loc="outside lower center", ncols=3,

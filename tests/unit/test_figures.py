@@ -278,16 +278,17 @@ def test_effort_seeds_and_runs_can_be_told_apart(command) -> None:
     assert (0, "channels", bd.WITHOUT_EFFORT) not in gained
     ours = results.read_means(Path("outputs/figures/results.csv"))
     native = ours[(ours.protocol == "native") & (ours["lambda"] == 0.1) & (ours.range_low == 0)]
-    lines = {
-        line.get_label(): (line.get_color(), line.get_marker(), str(line.get_linestyle()))
-        for line in figures.rate_distortion(
-            native, curves.progdtd().iloc[:0], ours.iloc[:0], ours.iloc[:0], ""
-        )
-        .axes[0]
-        .lines
-    }
-    assert len(set(lines.values())) == len(lines) == 5
-    assert len({colour for colour, _, _ in lines.values()}) == 2
+    for (suffix, part, _), shown in zip(
+        figures.panels(native), {"": 3, "_effort": 3}.items(), strict=True
+    ):
+        none = curves.progdtd().iloc[:0], ours.iloc[:0], ours.iloc[:0]
+        lines = {
+            line.get_label(): (line.get_color(), line.get_marker(), str(line.get_linestyle()))
+            for line in figures.rate_distortion(part, *none, "").axes[0].lines
+        }
+        assert len(set(lines.values())) == len(lines)
+        assert (suffix, len(lines)) == shown
+        assert ("ours without effort" in lines) == (suffix == "_effort")
 
 
 def test_another_double_tail_drop_stands_beside_that_of_the_project(command, monkeypatch) -> None:
