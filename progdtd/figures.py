@@ -23,7 +23,6 @@ from omegaconf import DictConfig
 
 from progdtd import bd, curves, results, run
 from progdtd.check import check_options
-from progdtd.codec import container
 from progdtd.codec import find as find_model
 from progdtd.errors import UserError
 from progdtd.files import write_aside
@@ -66,9 +65,6 @@ APART = ("nth", "several", "range")
 
 STRIP_LEVELS = (0.05, 0.1, 0.2, 0.4, 1.0)
 """Fractions p of a stream on a strip."""
-
-SHEET = 16
-"""Most levels of a stream on one sheet."""
 
 STYLE: Any = {
     "font.size": 8,
@@ -447,6 +443,7 @@ def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     """One image as decoded at several levels, beside the original, as JPEG of high quality."""
     from progdtd import checkpoint, data
     from progdtd.codec.codec import Codec
+    from progdtd.codec.strip import contact_sheet
     from progdtd.evaluation import HELD_OUT, find_held_out
 
     loaded = checkpoint.load_model(cfg.run)
@@ -457,47 +454,8 @@ def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     levels = {codec.decoder().level_at(p, stream) for p in STRIP_LEVELS}
     drawn = out / f"strip_{path.stem}.jpg"
     figure = contact_sheet(codec, stream, picture, levels)
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(drawn, pil_kwargs={"quality": 90, "subsampling": 0})
+    figure.savefig(drawn, bbox_inches="tight", pil_kwargs={"quality": 90, "subsampling": 0})
     return [drawn]
-
-
-def contact_sheet(codec, stream: bytes, picture, levels: Iterable[int] = ()) -> Figure:
-    """Levels of a stream, with rate and PSNR, and the original.
-
-    Args:
-        codec: a `Codec`.
-        stream: of the picture.
-        picture: (H, W, 3) uint8.
-        levels: which; if none is named all, or SHEET of them evenly spaced.
-    """
-    from progdtd import data, metrics
-
-    height, width = picture.shape[:2]
-    shown = []
-    decoder, most = codec.decoder(), len(container.ends(stream))
-    chosen = {*levels} or {*np.linspace(1, most, min(most, SHEET)).round()}
-    for level in decoder.levels_of(stream):
-        if level not in chosen:
-            continue
-        decoded = decoder.picture()
-        bpp = 8 * decoder.position / (height * width)
-        psnr = metrics.psnr(data.to_tensor(picture), data.to_tensor(decoded))
-        caption = f"level {level}: {decoder.position} bytes\n{bpp:.3f} bpp, {psnr:.2f} dB"
-        shown.append((decoded, caption))
-    shown.append((picture, "original"))
-    columns = min(4 if len(shown) > 9 else 3, len(shown))
-    lines = -(-len(shown) // columns)
-    with matplotlib.rc_context(STYLE):
-        size = (7.0, lines * (7.0 / columns * height / width + 0.4))
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(lines, columns, squeeze=False)
-        for axis in axes.flat:
-            axis.set_axis_off()
-        for axis, (image, caption) in zip(axes.flat, shown, strict=False):
-            axis.imshow(image)
-            axis.set_title(caption, fontsize=7)
-    return figure
 
 
 if __name__ == "__main__":

@@ -353,7 +353,7 @@ def run_strip(options: argparse.Namespace) -> int:
     from matplotlib.figure import Figure
 
     from progdtd.codec.codec import Codec
-    from progdtd.figures import STYLE, contact_sheet
+    from progdtd.codec.strip import contact_sheet
 
     if options.output != "-" and Path(options.output).resolve() == Path(options.input).resolve():
         raise UserError(f"{options.output} would be drawn over: give another name.")
@@ -368,7 +368,7 @@ def run_strip(options: argparse.Namespace) -> int:
     stream = codec.encode(picture, options.levels, effort=options.effort, progress=True)
     figure = contact_sheet(codec, stream, picture)
     drawn = io.BytesIO()
-    figure.savefig(drawn, format=kind, dpi=STYLE["savefig.dpi"], bbox_inches="tight")
+    figure.savefig(drawn, format=kind, bbox_inches="tight")
     put(options.output, drawn.getvalue())
     say(f"{options.output}: {options.input} over the levels")
     return 0

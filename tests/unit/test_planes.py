@@ -10,9 +10,9 @@ from conftest import lively
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from progdtd import Codec, checkpoint, figures, gains
+from progdtd import Codec, checkpoint, gains
 from progdtd.checkpoint import Loaded
-from progdtd.codec import channels, container, entropy, find, planes, refinement
+from progdtd.codec import channels, container, entropy, find, planes, refinement, strip
 from progdtd.codec import codec as codec_module
 from progdtd.codec.errors import (
     DamagedError,
@@ -466,17 +466,17 @@ def test_what_a_damaged_level_would_show_is_never_shown(photograph) -> None:
 
 
 def test_a_contact_sheet_shows_levels_from_the_first_to_the_last(photograph, monkeypatch) -> None:
-    monkeypatch.setattr(figures, "SHEET", 5)
+    monkeypatch.setattr(strip, "MOST", 5)
     picture = photograph[:128, :128]
     for levels, shown in (("planes", 5), ([0.2, 0.6, 1.0], 3)):
         stream = CODECS[0].encode(picture, levels)
-        sheet = figures.contact_sheet(CODECS[0], stream, picture)
+        sheet = strip.contact_sheet(CODECS[0], stream, picture)
         captions = [axis.get_title() for axis in sheet.axes if axis.images]
         assert len(captions) == shown + 1
         assert captions[0].startswith("level 1: ")
         assert captions[-2].startswith(f"level {len(container.ends(stream))}: {len(stream)} bytes")
         assert captions[-1] == "original"
-        sheet = figures.contact_sheet(CODECS[0], stream, picture, {2, 3})
+        sheet = strip.contact_sheet(CODECS[0], stream, picture, {2, 3})
         captions = [axis.get_title() for axis in sheet.axes if axis.images]
         assert [caption.partition(":")[0] for caption in captions] == [
             "level 2",
