@@ -99,14 +99,14 @@ def default_of(group: str) -> str:
 
 
 def check_quotes(word: str) -> None:
-    """End with a sentence where Hydra cannot read a value, as one with spaces."""
+    """End with a sentence where Hydra cannot read a value, such as one that begins with a tilde."""
     try:
         OverridesParser.create().parse_override(word)
     except HydraException:
         option, _, value = word.partition("=")
         raise SystemExit(
-            f"{word}: a value with such signs needs quotes of its own within the shell's: "
-            f"\"{option}='{value}'\""
+            f"{word}: Hydra cannot read this value. If it is text, give it quotes of its own within "
+            f"the shell's: \"{option}='{value}'\""
         ) from None
 
 

@@ -169,7 +169,7 @@ def run_encode(options: argparse.Namespace) -> int:
     model = find.by_name(options.model)
     codec = Codec.load(model, options.device)
     if model.is_dir() and not (model / WEIGHTS).exists():
-        say(f"{model} goes on, and then decodes nothing of what it codes now.")
+        say(f"{model}: once it is trained further, nothing decodes what it codes now.")
 
     def code(content: bytes, name: str, output: str) -> None:
         suffix = Path(output).suffix.lower()

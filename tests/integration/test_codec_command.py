@@ -276,7 +276,7 @@ def test_streams_of_a_run_that_goes_on_are_warned_of(trained, photo, command) ->
         if unfinished:
             (trained / "weights.safetensors").unlink()
         code, output = command(*encode)
-        assert (code, "then decodes nothing of what it codes now" in output) == (0, unfinished)
+        assert (code, "nothing decodes what it codes now" in output) == (0, unfinished)
 
 
 @pytest.mark.parametrize(
