@@ -105,8 +105,8 @@ def check_quotes(word: str) -> None:
     except HydraException:
         option, _, value = word.partition("=")
         raise SystemExit(
-            f"{word}: Hydra cannot read this value. If it is text, give it quotes of its own within "
-            f"the shell's: \"{option}='{value}'\""
+            f"{word}: Hydra cannot read this value. If it is text, give it quotes of its own "
+            f"within the shell's: \"{option}='{value}'\""
         ) from None
 
 
