@@ -1,6 +1,7 @@
 """Rows of results for a model over a folder of images."""
 
 import contextlib
+import glob
 import itertools
 import json
 import logging
@@ -155,7 +156,7 @@ class Unfinished:
 def finished(directory: Path, dataset: str, evaluation: str) -> list[Path]:
     """The tables that an evaluation has written, if they are all still its own."""
     found, tables = [], 0
-    for record in sorted(directory.glob(f"{dataset}_*.json")):
+    for record in sorted(directory.glob(f"{glob.escape(dataset)}_*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             made = json.loads(record.read_text())
             if made["evaluation"] == evaluation and record.with_suffix(".csv").exists():

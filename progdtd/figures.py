@@ -232,7 +232,7 @@ def find(patterns: list[str], dataset: str) -> Iterator[Path]:
     """The results tables of a dataset in the runs that globs name."""
     for pattern in patterns:
         for directory in sorted(glob.glob(pattern)):
-            yield from sorted(Path(directory, "evaluation").glob(f"{dataset}_*.csv"))
+            yield from sorted(Path(directory, "evaluation").glob(f"{glob.escape(dataset)}_*.csv"))
 
 
 def warn_of_stale(tables: Iterable[Path], dataset: str) -> None:

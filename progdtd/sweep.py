@@ -45,7 +45,8 @@ def check_words(arguments: Sequence[str]) -> None:
     for something else: a launcher that is not installed, a group with no choice, a number or a
     list, of which the last would win, a look at the configurations of a sweep, an option that there
     is not, such as `lamda` or `trainr.lr`."""
-    if {"-m", "--multirun"} & {*arguments} and {"-c", "--cfg"} & {*arguments}:
+    flags = {word.partition("=")[0] for word in arguments}
+    if {"-m", "--multirun"} & flags and {"-c", "--cfg"} & flags:
         raise SystemExit("--cfg shows one configuration: leave out -m, and give one value of each "
                          "option (with an experiment that sweeps, hydra.mode=RUN).")  # fmt: skip
     known = names_in("train.yaml") | {"hydra"}

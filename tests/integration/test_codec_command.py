@@ -14,9 +14,10 @@ import torch
 from conftest import lively
 from PIL import Image
 
-from progdtd import checkpoint, data, gains
+from progdtd import Codec, checkpoint, data, gains
 from progdtd.checkpoint import save_weights
 from progdtd.codec import find
+from progdtd.codec.__main__ import complain, pair
 from progdtd.errors import UserError
 from progdtd.fingerprint import fingerprint
 from progdtd.models import ProgressiveHyperprior
@@ -460,3 +461,37 @@ def test_released_weights_are_half_as_large_and_code_alike(
         assert command("codec.__main__", "decode", "a.pdtd", "a.png")[0] == 0
         pictures.append(pixels("a.png").astype(int))
     assert np.abs(pictures[0] - pictures[1]).mean() < 0.5
+
+
+def test_folders_may_be_named_like_images_and_stdin_has_a_name() -> None:
+    Path("x.png").mkdir()
+    assert list(pair(["a.png", "-"], "x.png", {".png"}, ".pdtd")) == [
+        ("a.png", "x.png/a.pdtd"), ("-", "x.png/stdin.pdtd")
+    ]  # fmt: skip
+
+
+def test_the_first_failure_is_the_exit_code(model_file, photo, command) -> None:
+    assert command("codec.__main__", "encode", photo, "a.pdtd", "--levels", "0.2,1")[0] == 0
+    Path("bad.pdtd").write_bytes(Path("a.pdtd").read_bytes()[:-1] + b"?")
+    Path("none.pdtd").write_bytes(b"no stream")
+    decode = ("codec.__main__", "decode", "none.pdtd", "bad.pdtd", "a.pdtd", "o/")
+    assert command(*decode)[0] == 3
+    assert command("codec.__main__", "info", "none.pdtd", "a.pdtd")[0] == 3
+
+
+def test_an_error_of_stdin_says_so(capsys) -> None:
+    complain(UserError("the first-level"), ["-", "x"])
+    assert capsys.readouterr().err == "stdin: the first-level\n"
+
+
+def test_strips_take_the_options_of_encode(model_file, photo, command, monkeypatch) -> None:
+    seen, encode = [], Codec.encode
+
+    def noted(self, picture, *rest, **options):
+        seen.append((rest, options.get("effort")))
+        return encode(self, picture, *rest, **options | {"effort": 0})
+
+    monkeypatch.setattr(Codec, "encode", noted)
+    options = ("--levels", "0.5", "--effort", "3")
+    assert command("codec.__main__", "strip", photo, "s.PNG", *options)[0] == 0
+    assert seen == [(([0.5],), 3)]

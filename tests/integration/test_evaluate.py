@@ -392,3 +392,20 @@ def test_bad_input_gets_one_clear_message(command, trained, images, arguments, s
     assert code == 1
     assert said in output
     assert "Traceback" not in output
+
+
+def test_a_line_that_was_cut_costs_no_other(tmp_path) -> None:
+    path = tmp_path / "u.jsonl"
+    evaluation.Unfinished(path).add("a", [{"p": 1}])
+    path.write_text(path.read_text() + '\n["cut", [{')
+    evaluation.Unfinished(path).add("b", [{"p": 2}])
+    assert evaluation.Unfinished(path).rows == {"a": [{"p": 1}], "b": [{"p": 2}]}
+
+
+def test_folders_of_images_may_have_brackets(command, trained, images) -> None:
+    images.rename("pics[1]")
+    evaluate = ("evaluate", f"run={trained}", "images='pics[1]'", "protocols=native", "levels=1")
+    for again in (False, True):
+        code, output = command(*evaluate)
+        assert (code, "was evaluated so before" in output) == (0, again), output
+    assert command("figures", f"runs={trained}", "images='pics[1]'")[0] == 0

@@ -726,3 +726,15 @@ def test_slurm_requeues_what_is_preempted_and_that_resumes(slurm, command, how) 
     else:
         assert "Resuming" in log
         assert equal(Path(RUN), of(0.1, "whole"))
+
+
+def test_state_loss_and_error_are_those_of_now(tmp_path) -> None:
+    run.record(tmp_path, state="finished")
+    assert status.read(tmp_path).state == "interrupted", "its weights are gone"
+    run.Table(tmp_path / "metrics.csv", ["step", "loss"], 0).append({"step": 1, "loss": 1.0})
+    validation = run.Table(tmp_path / "validation.csv", ["step", "p", "loss"], 0)
+    validation.append({"step": 1, "p": 1.0, "loss": 2.0})
+    assert status.read(tmp_path).loss == 2
+    (tmp_path / run.WEIGHTS).touch()
+    run.record(tmp_path, error="of an earlier start")
+    assert status.read(tmp_path).error == ""

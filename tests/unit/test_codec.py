@@ -550,3 +550,24 @@ def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photogr
         opened.verify()
     with Image.open("a.pdtd") as opened:
         opened.verify()
+
+
+def test_p_does_not_hide_that_the_model_is_another(codec, photograph) -> None:
+    other = codec_of(lively(ProgressiveHyperprior(8, 16)))
+    stream = other.encode(photograph[:64, :64], [0.5, 1.0])
+    with pytest.raises(OtherModelError):
+        codec.decode(stream, p=0.5)
+
+
+def test_levels_may_begin_at_none_and_a_limit_holds_when_fed_again(codec, photograph) -> None:
+    assert codec.decode(codec.encode(photograph[:64, :64], [0, 1])).size == (64, 64)
+    decoder, stream = codec.decoder(), codec.encode(photograph[:64, :64])
+    decoder.feed(stream, 2)
+    decoder.feed(b"", 2)
+    assert decoder.level == 2
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (13, 1), (1, 9)])
+def test_levels_that_cannot_be_are_damage(numbers) -> None:
+    with pytest.raises(DamagedError, match="not those of this model"):
+        counts.unpack(b"".join(map(container.varint, numbers)), 1, 12, 8)

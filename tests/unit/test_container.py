@@ -139,6 +139,8 @@ def test_no_side_and_no_parameters_are_larger_than_can_be() -> None:
 
 def test_cut_keeps_whole_levels() -> None:
     assert container.fit(STREAM, len(STREAM)) == STREAM
+    first = container.cut(STREAM, 1)
+    assert container.fit(STREAM, len(first)) == first
     shorter = container.fit(STREAM, 100)
     assert list(container.Reader().feed(shorter)) == PAYLOADS[:2]
     assert container.read_header(shorter)[0].levels == 2

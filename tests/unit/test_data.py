@@ -268,3 +268,12 @@ def test_a_digest_tells_other_images_wherever_they_are(images, tmp_path) -> None
     assert data.digest(paths[1:]) != before
     Image.new("RGB", (300, 300), "red").save(images / "a.png")
     assert data.digest(paths) != before
+
+
+def test_centres_are_whole_where_there_is_less_and_homes_are_known(images, monkeypatch) -> None:
+    picture = np.arange(5 * 9 * 3, dtype=np.uint8).reshape(5, 9, 3)
+    np.testing.assert_array_equal(data.centre(picture, 8), picture[:, :8])
+    np.testing.assert_array_equal(data.centre(picture, 3), picture[1:4, 3:6])
+    np.testing.assert_array_equal(data.centre(picture, 4), picture[:4, 2:6])
+    monkeypatch.setenv("HOME", str(images.parent))
+    assert data.folder("~/images") == data.folder(images)

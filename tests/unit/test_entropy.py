@@ -215,3 +215,17 @@ def test_tables_never_change() -> None:
     for scale in entropy.scales():
         digest.update(entropy.gaussian_frequencies(scale).astype("<i8").tobytes())
     assert digest.hexdigest() == "b4aacd8e3fb26ff36c99215997b4d5ebcf8d0b2c3fda3df41f23599be1d523e7"
+
+
+def test_digits_of_many_states_and_chunks_come_back(monkeypatch) -> None:
+    monkeypatch.setattr(entropy, "CHUNK", 100)
+    odds = np.tile(np.array([0.5, 0.25, 0.25]), (300, 1))
+    odds[256:] = [0.25, 0.25, 0.5]
+    rows = np.arange(300)
+    digits = (rows % 3).astype(np.uint8)
+    encoder, decoder = entropy.Encoder(), entropy.Decoder()
+    encoder.put_digits(digits, odds, rows)
+    (payload,) = entropy.payloads([encoder])
+    decoder.begin(payload)
+    assert decoder.take_digits(odds, rows).tolist() == digits.tolist()
+    decoder.finish(True)

@@ -421,3 +421,45 @@ def test_a_panel_is_as_high_as_what_it_shows() -> None:
     shown = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {"JPEG", "no PSNR"} <= shown
     assert "lossless" not in shown
+
+
+def rows_of(**different) -> pd.DataFrame:
+    named = {"codec": "ProgDTD", "model": "m", "drop": "dtd", "range_low": 0.0, "range_high": 1.0,
+             "lambda": 0.1, "seed": 0, "run": "r", "kind": "channels", "effort": 0,
+             "protocol": "native"}  # fmt: skip
+    rows = [named | different | {"p": p, "bpp": p, "psnr": 30 + p, "ms_ssim_db": 12 + p}
+            for p in (0.5, 1.0)]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_panels_have_what_belongs_together() -> None:
+    def drawn(*parts: pd.DataFrame) -> dict:
+        table = pd.concat(parts, ignore_index=True)
+        return {suffix: ({*zip(part["drop"], part.effort, strict=True)}, beside)
+                for suffix, part, beside in figures.panels(table)}  # fmt: skip
+
+    dtd, none = ("dtd", 0), ("none", 0)
+    assert drawn(rows_of(drop="none")) == {"": ({none}, False)}
+    assert drawn(rows_of(protocol="reference")) == {"": ({dtd}, True)}
+    assert drawn(rows_of(protocol="reference-all-patches")) == {"": ({dtd}, False)}
+    assert drawn(rows_of(), rows_of(drop="none"), rows_of(effort=2)) == {
+        "": ({dtd}, False), "_effort": ({dtd, ("dtd", 2)}, False), "_drops": ({dtd, none}, False)
+    }  # fmt: skip
+
+
+def test_markers_and_the_order_of_a_legend() -> None:
+    theirs = pd.DataFrame({"range_low": [0.0, 0.3], "range_high": [1.0, 1.0]})
+    of_kin, of_range = figures._markers(figures._numbered(rows_of()), theirs, "lambda")
+    assert (of_range, [*of_kin.values()]) == ({(0.0, 1.0): "o", (0.3, 1.0): "s"}, ["o"])
+    published, others = curves.progdtd().iloc[:0], curves.codecs().iloc[:0]
+    jpeg = rows_of().assign(codec="JPEG")
+    ours = pd.concat([rows_of(**{"lambda": lmbda}, kind=kind) for lmbda in (0.1, 1.0)
+                      for kind in ("channels", "planes")], ignore_index=True)  # fmt: skip
+    figure = figures.rate_distortion(ours, published, jpeg, others, "")
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == ["p ∈ [0, 1]", "p ∈ [0, 1], planes", "JPEG"]
+    fitted = pd.concat([rows_of(), rows_of(effort=2)], ignore_index=True)
+    figure = figures.rate_distortion(fitted, published, jpeg.iloc[:0], others, "")
+    assert {line.get_label(): line.get_marker() for line in figure.axes[0].lines} == {
+        "ours without effort": "", "λ = 0.1, p ∈ [0, 1], effort 2": "o"
+    }  # fmt: skip

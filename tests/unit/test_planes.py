@@ -483,3 +483,19 @@ def test_a_contact_sheet_shows_levels_from_the_first_to_the_last(photograph, mon
             "level 3",
             "original",
         ]
+
+
+def test_p_of_a_prefix_is_of_the_whole_stream(photograph) -> None:
+    stream = CODECS[0].encode(photograph[:128, :128], "planes")
+    ends = container.ends(stream)
+    decoder = CODECS[0].decoder()
+    decoder.feed(stream[: ends[-2]], p=0.99 * ends[-2] / len(stream))
+    assert decoder.level == len(ends) - 2
+
+
+def test_a_contact_sheet_says_the_rate_and_has_the_pictures_shape(photograph) -> None:
+    picture = photograph[:64, :192]
+    stream = CODECS[0].encode(picture, [1.0])
+    sheet = strip.contact_sheet(CODECS[0], stream, picture)
+    assert f"{8 * len(stream) / (64 * 192):.3f} bpp" in sheet.axes[0].get_title()
+    assert sheet.get_figwidth() > 3 * sheet.get_figheight()

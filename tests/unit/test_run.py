@@ -139,3 +139,29 @@ def test_a_file_written_anew_keeps_its_mode(tmp_path) -> None:
     path.chmod(0o600)
     write_aside(path, lambda aside: aside.write_text("after"))
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("after", 0o600)
+
+
+def test_a_start_forgets_the_last_error_and_ctrl_c_is_one(tmp_path) -> None:
+    run.record(tmp_path, error="old")
+    errors = []
+
+    def interrupted() -> None:
+        with run.recording(tmp_path):
+            errors.append(run.recorded(tmp_path)["error"])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert errors == [None]
+    record = run.recorded(tmp_path)
+    assert (record["state"], record["error"]) == ("interrupted", "Ctrl-C")
+
+
+def test_only_a_finished_run_is_trained_further_from_its_weights(tmp_path) -> None:
+    run.claim(tmp_path, OmegaConf.create({"trainer": {"steps": 5}}))
+    for finished in (False, True):
+        if finished:
+            (tmp_path / run.WEIGHTS).touch()
+        with pytest.raises(UserError) as raised:
+            run.compare(tmp_path, OmegaConf.create({"trainer": {"steps": 6}}))
+        assert ("init_from=" in str(raised.value)) == finished
