@@ -67,10 +67,20 @@ def check_options(cfg: DictConfig, command: str) -> None:
     for group, known in groups.items():
         for name in map(str, cfg[group] if group else cfg):
             if name not in known:
-                dot = f"{group}." if group else ""
-                meant = closest(name, known)
-                ask = f" Did you mean {dot}{meant}?" if meant else ""
-                raise UserError(f"{dot}{name} is no option of progdtd.{command}.{ask}")
+                raise UserError(no_option(command, name, known, f"{group}." if group else ""))
+
+
+def no_option(
+    command: str, name: str, known: Iterable[str], before: str = "", after: str = ""
+) -> str:
+    """What to say of an option that a command does not have: the one that may be meant.
+
+    Args:
+        before, after: what stands around the name, as `trainer.` does.
+    """
+    meant = closest(name, known)
+    ask = f" Did you mean {before}{meant}{after}?" if meant else ""
+    return f"{before}{name} is no option of progdtd.{command}.{ask}"
 
 
 def closest(name: object, known: Iterable[str]) -> str | None:

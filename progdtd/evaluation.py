@@ -67,7 +67,6 @@ def evaluate(
     if "native" in names and CHANNELS in kinds and tuple(levels) != P_LEVELS:
         warn_of_no_levels(levels, loaded.drop)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
-    ways = ways_of(loaded, names, kinds, effort)
     of = {
         "fingerprint": fingerprint(loaded.model).hex(),
         "dataset": dataset, "images": data.digest(paths),
@@ -80,6 +79,7 @@ def evaluate(
         log.info("%s was evaluated so before, and is not again; delete a table to measure anew: %s",
                  path, ", ".join(map(str, written)))  # fmt: skip
         return written
+    ways = ways_of(loaded, names, kinds, effort)
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
         for way in ways:  # the first picture waits for CUDA's libraries, which is no part of coding

@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from progdtd.check import OPTIMIZERS, check, closest, loaded, names_in, warnings
+from progdtd.check import OPTIMIZERS, check, loaded, names_in, no_option, warnings
 from progdtd.errors import UserError, first_line
 from progdtd.files import write_aside
 from progdtd.options import minutes
@@ -54,9 +54,8 @@ def check_words(arguments: Sequence[str]) -> None:
         group, given, choice = word.partition("=")
         first = re.split("[./@]", group)[0]
         if given and first not in known and first[:1] not in "-+~":
-            meant = closest(first, known | {OPTIMIZERS})
-            ask = f" Did you mean {meant}{group[len(first) :]}?" if meant else ""
-            raise SystemExit(f"{first} is no option of progdtd.train.{ask}")
+            known |= {OPTIMIZERS}
+            raise SystemExit(no_option("train", first, known, after=group[len(first) :]))
         if given and group.startswith(CHECKED):
             check_option(group, arguments)
         if given and first[:1] != "-":
@@ -88,9 +87,7 @@ def check_option(option: str, arguments: Sequence[str]) -> None:
         raise SystemExit(
             f"{group}.{name} is of {group}={', '.join(those)}, not of {group}={taken}."
         )
-    meant = closest(name, takers[taken])
-    ask = f" Did you mean {group}.{meant}?" if meant else ""
-    raise SystemExit(f"{group}.{name} is no option of progdtd.train.{ask}")
+    raise SystemExit(no_option("train", name, takers[taken], f"{group}."))
 
 
 def default_of(group: str) -> str:

@@ -294,13 +294,7 @@ class PlaneDecoder:
     """
 
     def __init__(
-        self,
-        prior: Prior,
-        gains: np.ndarray,
-        levels: int,
-        held: Counts,
-        height: int,
-        width: int,
+        self, prior: Prior, gains: np.ndarray, levels: int, held: Counts, height: int, width: int
     ) -> None:
         self.prior, self.gains, self.held = prior, gains[: held[0]], held
         self.level = 0
