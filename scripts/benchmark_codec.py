@@ -26,7 +26,7 @@ import pandas as pd
 import readme
 import torch
 from benchmark import contestant
-from every_level import prefixes
+from every_level import compressai_model, prefixes
 from torch import Tensor
 from tqdm import tqdm
 
@@ -221,11 +221,7 @@ class Plain:
     """CompressAI's `compress` and `decompress`, as they come."""
 
     def __init__(self, model: str | None, path: Path) -> None:
-        loaded = Codec.load(model).model
-        base = next(c for c in type(loaded).__mro__ if c.__module__.startswith("compressai.models"))
-        self.model = base(loaded.N, loaded.M).eval()
-        self.model.load_state_dict(loaded.state_dict())
-        self.model.update(force=True)
+        self.model = compressai_model(Codec.load(model).model)
         self.x: Tensor = data.to_tensor(data.read_image(path)).contiguous()
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """Every level of every image decoded: `python scripts/every_level.py RUN... --images DIR`.
 
-Are there many levels of planes, does each bring bytes, and is the picture never worse for them? A
-row for each model, over all images.
+Are there many levels of planes, does each bring bytes, is the picture never worse for them, and how
+much longer do they make the whole stream? A row for each model, over all images.
 """
 
 import argparse
@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import readme
+import torch
+from torch import nn
 from tqdm import tqdm
 
 from progdtd import Codec, checkpoint, data, markdown
 from progdtd.errors import UserError
 from progdtd.metrics import psnr
 from progdtd.paths import data_root
+from progdtd.strides import STRIDE
 
 
 def main() -> None:
@@ -27,13 +30,18 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=kodak, help=f"a folder (default: {kodak})")
     parser.add_argument("--readme", action="store_true", help="put the table into the README")
     options = parser.parse_args()
-    header = ("λ", "range of p", "levels", "bytes of a level", "PSNR more at a level, dB")
+    header = ("λ", "range of p", "levels", "bytes of a level", "PSNR more at a level, dB",
+              "whole stream over one level", "over CompressAI's")  # fmt: skip
     try:
         paths = data.folder(options.images)
         table = markdown.table(header, [row(run, paths) for run in options.runs])
     except UserError as error:
         sys.exit(str(error))
-    text = f"{table}\n\nThe least and the most, over all levels of {len(paths)} images."
+    text = (
+        f"{table}\n\nThe least and the most, over all levels of {len(paths)} images; then all "
+        "bytes, headers included, over those of the same channels coded at once: by this codec as "
+        "a stream of one level, and by CompressAI's own class, whose strings have no header."
+    )
     print(text)
     if options.readme:
         readme.put("every_level", text)
@@ -44,11 +52,17 @@ def row(run: Path, paths: list[Path]) -> tuple[str, ...]:
     loaded = checkpoint.load_model(run)
     codec = Codec(loaded)
     pictures = data.pictures(tqdm(paths, run.name, unit="image", disable=None))
-    decoded = [prefixes(codec, codec.encode(picture, "planes"), picture) for _, picture in pictures]
-    if not decoded:
+    plain = compressai_model(loaded.model)
+    measured = [
+        (*prefixes(codec, codec.encode(picture, "planes"), picture),
+         len(codec.encode(picture, [1.0])), compressai_bytes(plain, picture))
+        for _, picture in pictures
+    ]  # fmt: skip
+    if not measured:
         raise UserError(f"None of the {len(paths)} images can be read.")
-    ends, psnrs = zip(*decoded, strict=True)
+    ends, psnrs, one_level, compressai = zip(*measured, strict=True)
     counts = [len(of_image) for of_image in ends]
+    whole = sum(of_image[-1] for of_image in ends)
     sizes = np.concatenate([np.diff(of_image) for of_image in ends])
     more = np.concatenate([np.diff(of_image) for of_image in psnrs])
     return (
@@ -57,6 +71,7 @@ def row(run: Path, paths: list[Path]) -> tuple[str, ...]:
         f"{min(counts)} to {max(counts)}",
         f"{sizes.min()} to {sizes.max()}",
         f"{more.min():+z.3f} to {more.max():+z.3f}",
+        *(f"{100 * (whole / sum(at_once) - 1):+z.2f} %" for at_once in (one_level, compressai)),
     )
 
 
@@ -67,6 +82,25 @@ def prefixes(codec: Codec, stream: bytes, picture: np.ndarray) -> tuple[list[int
         ends.append(decoder.position)
         psnrs.append(psnr(x, data.to_tensor(decoder.picture())))
     return ends, psnrs
+
+
+def compressai_model(model: nn.Module) -> nn.Module:
+    """The same weights in CompressAI's own class, ready to code."""
+    bases = type(model).__mro__
+    base = next(base for base in bases if base.__module__.startswith("compressai.models"))
+    plain = base(model.N, model.M).eval()
+    plain.load_state_dict(model.state_dict())
+    plain.update(force=True)
+    return plain
+
+
+@torch.no_grad()
+def compressai_bytes(plain: nn.Module, picture: np.ndarray) -> int:
+    """Bytes of the strings of all channels, of a picture padded like the codec pads it."""
+    height, width = picture.shape[:2]
+    padded = np.pad(picture, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), "edge")
+    strings = plain.compress(data.to_tensor(padded).contiguous())["strings"]
+    return sum(len(string) for batch in strings for string in batch)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from conftest import TINY, composed
 from PIL import Image
 
-from progdtd import bd, checkpoint, evaluation, protocols, run
+from progdtd import Codec, bd, checkpoint, data, evaluation, protocols, run
 from progdtd.evaluation import warn_of_no_levels
 from progdtd.results import COLUMNS
 from progdtd.tail_drop import TailDrop
@@ -87,6 +87,13 @@ def test_every_level_is_decoded(script, trained, images) -> None:
     assert 2 <= int(fewest) <= int(most)
     assert int(smallest) > 0
     assert "all levels of 5 images" in output
+    codec = Codec.load(trained)
+    pictures = [picture for _, picture in data.pictures(data.folder(images))]
+    planes, one = (sum(len(codec.encode(picture, levels)) for picture in pictures)
+                   for levels in ("planes", [1.0]))  # fmt: skip
+    over_one, over_compressai = map(float, re.findall(r"([-+][\d.]+) %", row))
+    assert over_one == pytest.approx(100 * (planes / one - 1), abs=0.01)
+    assert over_one - 30 < over_compressai < over_one + 60
     code, output = script("every_level.py", "nowhere", "--images", images)
     assert (code, "nowhere" in output) == (1, True), output
 
