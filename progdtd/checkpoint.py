@@ -239,7 +239,7 @@ def load_state(model: Progressive, state: dict[str, Tensor], path: str | Path) -
             "Choose the model= with the N and M that it was trained with."
         )
     floats = {name: v.float() if v.is_floating_point() else v for name, v in state.items()}
-    model.load_state_dict(model.state_dict() | floats)
+    model.float().load_state_dict(model.state_dict() | floats)
 
 
 def differing(model: Progressive, state: Mapping[str, Tensor]) -> list[str]:

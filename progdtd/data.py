@@ -22,7 +22,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -124,7 +124,7 @@ def read_image(path: Path | BinaryIO) -> np.ndarray:
     range no file states, count as in [0, 1], [0, 255] or [0, 65535] by the largest of them.
 
     Raises:
-        one of UNREADABLE: Pillow cannot read it.
+        one of UNREADABLE: Pillow cannot read it, or its largest pixel is of none of these ranges.
     """
     with Image.open(path) as file:
         return rgb(file)
@@ -132,17 +132,28 @@ def read_image(path: Path | BinaryIO) -> np.ndarray:
 
 def rgb(image: Image.Image) -> np.ndarray:
     """A Pillow image of any mode as (H, W, 3) uint8, as `read_image` describes."""
+    image = upright(image)
     with quiet():
-        with contextlib.suppress(Exception):  # damaged EXIF data: whatever Pillow makes of them
-            image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
-            values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-            peak = _peak(image.mode, values.max(initial=0))
-            image = Image.fromarray(np.clip(values * 255 / peak + 0.5, 0, 255).astype(np.uint8))
+            image = _eight_bit(image)
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return np.asarray(image.convert("RGB"))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A Pillow image, loaded and turned as its EXIF data say."""
+    with quiet():
+        if isinstance(image, ImageFile.ImageFile):
+            name, image.filename = image.filename, ""  # else Pillow maps plain TIFFs, as if turned
+            try:
+                image.load()
+            finally:
+                image.filename = name
+        with contextlib.suppress(Exception):  # damaged EXIF data: whatever Pillow makes of them
+            image = ImageOps.exif_transpose(image)
+    return image
 
 
 @contextlib.contextmanager
@@ -157,10 +168,29 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """An image of one channel of 16 or 32 bits in 8, transparent where it was."""
+    values = np.asarray(image, dtype=np.float64)
+    largest = values.max(initial=0, where=np.isfinite(values))
+    scaled = np.nan_to_num(values) * (255 / _peak(image.mode, largest))
+    grey = Image.fromarray(np.clip(scaled + 0.5, 0, 255).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
 def _peak(mode: str, largest: float) -> float:
-    """The value that is white."""
+    """The value that is white.
+
+    Raises:
+        ValueError: nothing tells.
+    """
     if mode == "F" and largest <= 1.5:  # resampling overshoots
         return 1
+    if largest > 65535 or (mode == "F" and largest < 16):  # bright lights, or a dark image?
+        ranges = "[0, 1], [0, 255] or [0, 65535]"
+        raise ValueError(f"its pixels reach {largest:g}: scale them to {ranges}")
     return 65535 if mode.startswith("I;16") or largest > 255 else 255
 
 
@@ -182,14 +212,15 @@ UNREADABLE = (
 """What Pillow raises for damaged files."""
 
 
-def require_image(source: Path | BinaryIO, name: str) -> np.ndarray:
-    """The image that a user has named, as `read_image` reads it.
+@contextlib.contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Read here an image that a user has named.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
-        return read_image(source)
+        yield
     except UNREADABLE as error:
         why = "of no kind that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(f"{name} cannot be read as an image ({why}).") from error

@@ -448,7 +448,8 @@ def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
 
     loaded = checkpoint.load_model(cfg.run)
     path = find_held_out(Path(cfg.run))[1][0] if cfg.image == HELD_OUT else Path(cfg.image)
-    picture = data.require_image(path, f"strip.image={path}")
+    with data.readable(f"strip.image={path}"):
+        picture = data.read_image(path)
     codec = Codec(loaded)
     stream = codec.encode(picture)
     levels = {codec.decoder().level_at(p, stream) for p in STRIP_LEVELS}

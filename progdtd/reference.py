@@ -57,9 +57,9 @@ def ProgDTD(  # noqa: N802
         )
     values = []
     for path in paths:
-        rows = protocols.reference(
-            loaded.model, loaded.drop, data.require_image(path, str(path)), [p]
-        )
+        with data.readable(str(path)):
+            picture = data.read_image(path)
+        rows = protocols.reference(loaded.model, loaded.drop, picture, [p])
         row = next(row for row in rows if row["protocol"] == "reference")
         values.append((row["bpp"], row["psnr"], row["ms_ssim_db"], to_db(row["ssim"])))
     images_size, psnr, msssim, ssim = np.mean(values, axis=0).tolist()

@@ -87,9 +87,8 @@ def add_encode(commands: Commands) -> None:
         help="images to streams",
         description="Code images as streams. Several images, or all those in a folder (AVIF, BMP, "
         "JPEG, PNG, PPM, TIFF, WebP), go to a folder; those of a folder keep their whole names, as "
-        "a.png.pdtd. A stream "
-        "keeps 8-bit RGB pixels, upright; transparent ones are shown on white, colour profiles and "
-        "other metadata are dropped.",
+        "a.png.pdtd. A stream keeps 8-bit RGB pixels, upright and in sRGB; transparent ones are "
+        "shown on white, metadata are dropped.",
     )
     _paths(encode, "image")
     _coding(encode)
@@ -112,7 +111,7 @@ def add_decode(commands: Commands) -> None:
         "decode",
         help="streams, or prefixes, to images",
         description="Decode streams or prefixes of them. The output's suffix says its format; "
-        f"JPEG, WebP and AVIF are written at quality {QUALITY}.",
+        f"JPEG, PDF, WebP and AVIF are written at quality {QUALITY}.",
     )
     _paths(decode, "stream")
     limit = decode.add_mutually_exclusive_group()
@@ -252,7 +251,7 @@ def image_file(pixels, suffix: str, name: str) -> bytes:
     picture, file = Image.fromarray(pixels), io.BytesIO()
     try:
         kind = Image.registered_extensions()[suffix]
-        lossy = {"quality": QUALITY} if kind in ("JPEG", "MPO", "WEBP", "AVIF") else {}
+        lossy = {"quality": QUALITY} if kind in ("JPEG", "MPO", "PDF", "WEBP", "AVIF") else {}
         if kind == "GIF":
             raise ValueError("it holds only 256 colours")
         picture.save(file, kind, **lossy)
@@ -375,14 +374,19 @@ def run_strip(options: argparse.Namespace) -> int:
 
 
 def read_picture(content: bytes, name: str):
-    """The pixels (H, W, 3) uint8 of an image file's content.
+    """The pixels (H, W, 3) uint8 of an image file's content, of its first image if it has several.
 
     Raises:
         UserError: it is none.
     """
     from progdtd import data
+    from progdtd.codec.codec import to_rgb
 
-    return data.require_image(io.BytesIO(content), "stdin" if name == "-" else name)
+    name = "stdin" if name == "-" else name
+    with data.readable(name), Image.open(io.BytesIO(content)) as image:
+        if (images := getattr(image, "n_frames", 1)) > 1:
+            say(f"{name} holds {images} images: the first is taken.")
+        return to_rgb(image)
 
 
 def bytes_for(bpp: float, pixels: int) -> int:
@@ -430,13 +434,24 @@ def pair(
     for name in inputs:
         folder = Path(name)
         if name != "-" and folder.is_dir():
-            found = sorted(p for p in data.files(folder) if p.suffix.lower() in suffixes)
+            there = sorted(data.files(folder))
+            found = [path for path in there if path.suffix.lower() in suffixes]
             if not found:
                 raise UserError(f"{name} holds no {', '.join(sorted(suffixes))} files.")
+            known = Image.registered_extensions().keys() - {*suffixes, ".pdtd"}
+            left = [path for path in there if path.suffix.lower() in known]
+            if left and suffix == ".pdtd":
+                say(f"{name}: {len(left)} other files, such as {left[0]}, are left out; name them "
+                    "to have them coded.")  # fmt: skip
+            in_place = Path(output).resolve() == folder.resolve()
             for path in found:
                 target = Path(output, path.relative_to(folder))
                 called = target.name.removesuffix(".pdtd").removesuffix(suffix)
-                yield str(path), str(target.with_name(called + suffix))
+                target = target.with_name(called + suffix)
+                if in_place and suffix != ".pdtd" and target.exists():
+                    raise UserError(f"{target} is there, and may be what was coded: decode to "
+                                    "another folder.")  # fmt: skip
+                yield str(path), str(target)
         else:
             target = Path(output, Path("stdin" if name == "-" else name).name)
             yield name, str(target.with_suffix(suffix)) if into_folder else output
@@ -476,10 +491,13 @@ def put(name: str, content: bytes) -> None:
             raise UserError(f"stdout cannot be written to ({error.strerror}).") from error
         return
     try:
-        path = Path(name).resolve()
-        if path.exists() and not path.is_file():
+        path = Path(name)
+        if path.exists() and not path.is_file():  # not by its link, which leads a pipe nowhere
             path.write_bytes(content)
             return
+        path = path.resolve()
+        if path.exists() and not os.access(path, os.W_OK):
+            raise OSError("it is write-protected")
     except (OSError, RuntimeError) as error:
         raise UserError(f"{name} cannot be written to ({error}).") from error
     write_aside(path, lambda aside: aside.write_bytes(content))

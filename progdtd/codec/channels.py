@@ -209,7 +209,7 @@ class ChannelDecoder:
     def __init__(self, prior: Prior, plan: Sequence[Counts], height: int, width: int) -> None:
         self.prior, self.plan = prior, plan
         self.level = 0
-        self.y_hat = torch.zeros(1, prior.channels[0], height, width)
+        self.y_hat = torch.zeros(1, prior.channels[0], height, width, dtype=torch.float32)
         self.changed = True
         self._predictor = Predictor(prior, height // HYPER_STRIDE, width // HYPER_STRIDE)
         self._decoder = Decoder()

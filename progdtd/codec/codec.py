@@ -1,14 +1,16 @@
 """Images to streams and back: analysis, levels, container, synthesis."""
 
 import bisect
+import io
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from torch import Tensor
 
 from progdtd import checkpoint, data
@@ -70,6 +72,13 @@ class Codec:
             self._prior = channels.Prior.of(self.model)
         except (TypeError, ValueError) as error:
             raise UserError(f"This model cannot code images: {error}.") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_prior": None}  # its coder's tables do not go to other processes
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prior = channels.Prior.of(self.model)
 
     @classmethod
     def load(cls, path: str | Path | None = None, device: str | torch.device = "cpu") -> "Codec":
@@ -140,7 +149,7 @@ class Codec:
         Args:
             image: a PIL image of any mode, an array (H, W), (H, W, 3 or 4) of uint8 or uint16, or a
                 tensor (3, H, W) or (1, 3, H, W) in [0, 1]. The stream keeps 8-bit RGB: alpha is
-                shown on white, EXIF orientation is applied, colour profiles are not kept.
+                shown on white, EXIF orientation and colour profiles are applied.
             levels: "planes", many levels, each of which refines what pays most; "channels", which
                 are the paper's 16 fractions p of the channels as far as they are not below the
                 model's range of p; or other fractions, one level for each, and a last one with all
@@ -517,7 +526,7 @@ def to_rgb(image: Picture) -> np.ndarray:
         return _of_tensor(image)
     if isinstance(image, Image.Image):
         try:
-            return data.rgb(image)
+            return data.rgb(in_srgb(data.upright(image)))
         except data.UNREADABLE as error:
             raise UserError(f"The image cannot be read ({error}).") from error
     if not isinstance(image, np.ndarray):
@@ -534,6 +543,22 @@ def to_rgb(image: Picture) -> np.ndarray:
     if image.dtype.itemsize == 2:
         image = (image / 257 + 0.5).astype(np.uint8)
     return data.rgb(Image.fromarray(image))
+
+
+def in_srgb(image: Image.Image) -> Image.Image:
+    """An image whose pixels have a colour profile in sRGB, as streams, which keep no profile, are
+    shown; a profile that Pillow cannot apply changes nothing."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        if "srgb" in ImageCms.getProfileDescription(profile).lower():
+            return image
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+        if image.mode == "P" or mode == "RGBA":
+            image = image.convert(mode)
+        srgb = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, profile, srgb, outputMode=mode) or image
+    except (KeyError, OSError, TypeError, ImageCms.PyCMSError):
+        return image
 
 
 def _of_tensor(image: Tensor) -> np.ndarray:

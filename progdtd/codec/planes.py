@@ -298,7 +298,7 @@ class PlaneDecoder:
     ) -> None:
         self.prior, self.gains, self.held = prior, gains[: held[0]], held
         self.level = 0
-        self.y_hat = torch.zeros(1, prior.channels[0], height, width)
+        self.y_hat = torch.zeros(1, prior.channels[0], height, width, dtype=torch.float32)
         self.changed = True
         self._levels = levels
         self._decoder = Decoder()

@@ -2,6 +2,7 @@ import copy
 import hashlib
 import io
 import itertools
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import torch
 from conftest import lively
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from progdtd import Codec, protocols
-from progdtd.checkpoint import Loaded, save_weights
+from progdtd.checkpoint import Loaded, load_state, save_weights
 from progdtd.codec import codec as codec_module
 from progdtd.codec import container, counts, find
 from progdtd.codec.codec import to_rgb
@@ -571,3 +572,44 @@ def test_levels_may_begin_at_none_and_a_limit_holds_when_fed_again(codec, photog
 def test_levels_that_cannot_be_are_damage(numbers) -> None:
     with pytest.raises(DamagedError, match="not those of this model"):
         counts.unpack(b"".join(map(container.varint, numbers)), 1, 12, 8)
+
+
+def test_colour_profiles_are_applied(photograph) -> None:
+    """Here one whose red is blue."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = srgb.replace(b"rXYZ", b"----").replace(b"bXYZ", b"rXYZ").replace(b"----", b"bXYZ")
+    swapped = swapped.replace("sRGB".encode("utf-16-be"), "mine".encode("utf-16-be"))
+    half = Image.new("L", photograph.shape[1::-1], 128)
+
+    def kept(mode: str, profile: bytes, **options) -> np.ndarray:
+        image = Image.fromarray(photograph).convert(mode)
+        if mode == "RGBA":
+            image.putalpha(half)
+        file = io.BytesIO()
+        image.save(file, "PNG", icc_profile=profile, **options)
+        return to_rgb(Image.open(file))
+
+    for mode in ("RGB", "RGBA", "P"):
+        plain = kept(mode, srgb)
+        np.testing.assert_allclose(kept(mode, swapped), plain[..., ::-1], atol=1)
+        np.testing.assert_array_equal(kept(mode, b"no profile"), plain)
+    np.testing.assert_array_equal(kept("RGB", srgb), photograph)
+    np.testing.assert_array_equal(kept("L", swapped), kept("L", srgb))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = np.rot90(photograph[..., ::-1], -1)
+    np.testing.assert_allclose(kept("RGB", swapped, exif=exif), turned, atol=1)
+
+
+def test_codecs_go_to_other_processes_and_ignore_the_default_dtype(photograph) -> None:
+    stream, picture = CODEC.encode(photograph), CODEC.decode(CODEC.encode(photograph))
+    other = pickle.loads(pickle.dumps(CODEC))
+    try:
+        torch.set_default_dtype(torch.float64)
+        fresh = ProgressiveHyperprior(8, 12)
+        load_state(fresh, CODEC.model.state_dict(), "here")
+        for codec in (CODEC, other, codec_of(fresh)):
+            assert codec.encode(photograph) == stream
+            assert codec.decode(stream) == picture
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -230,6 +230,12 @@ def test_every_mode_becomes_upright_rgb(tmp_path, photograph) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     assert np.array_equal(saved(turned, "turned.png", exif=exif), photograph)
+    for mode in ("RGBA", "L", "I;16"):  # which Pillow maps if they are not compressed
+        plain = turned.convert("L").convert(mode) if mode == "I;16" else turned.convert(mode)
+        expected = data.rgb(plain.transpose(Image.Transpose.ROTATE_270))
+        assert np.array_equal(saved(plain, "turned.tif", exif=exif), expected)
+        with Image.open(tmp_path / "turned.tif") as image:
+            assert np.array_equal(to_rgb(image), expected)
     clear = rgb.convert("RGBA")
     clear.putalpha(Image.new("L", rgb.size, 0))
     assert (saved(clear, "clear.png") == 255).all()
@@ -250,6 +256,26 @@ def test_deep_pixels_keep_their_brightness(tmp_path) -> None:
         assert data.read_image(tmp_path / "ramp.tiff")[4, 0, 0] == 130
     broken = np.full((8, 8), np.nan, np.float32)
     assert data.rgb(Image.fromarray(broken)).max() == 0
+    broken[:] = 0.5
+    broken[0, 0] = np.inf
+    assert data.rgb(Image.fromarray(broken))[:, :, 0].ravel()[[0, 1]].tolist() == [255, 128]
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest"), [(np.float32, 2.5), (np.float32, 1e5), (np.int32, 65536)]
+)
+def test_pixels_of_no_known_range_are_refused(kind, largest) -> None:
+    values = np.zeros((8, 8), kind)
+    values[0, 0] = largest
+    with pytest.raises(ValueError, match="its pixels reach"):
+        data.rgb(Image.fromarray(values))
+
+
+def test_deep_pixels_may_be_transparent(tmp_path) -> None:
+    values = np.full((8, 8), 20000, np.uint16)
+    values[0, 0] = 7
+    Image.fromarray(values).save(tmp_path / "clear.png", transparency=7)
+    assert data.read_image(tmp_path / "clear.png")[0, :2, 0].tolist() == [255, 78]
 
 
 def test_damaged_exif_data_do_not_cost_the_picture(tmp_path, photograph) -> None:
