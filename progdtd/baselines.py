@@ -10,6 +10,7 @@ packets. A truncated JPEG XL is left out, since the plugin decodes whole files o
 
 import importlib
 import io
+import json
 import logging
 import re
 import struct
@@ -29,6 +30,7 @@ from PIL import Image
 from progdtd import results
 from progdtd.check import check_options
 from progdtd.errors import UserError
+from progdtd.files import require_folder, write_aside
 from progdtd.options import listed
 from progdtd.paths import CONF
 
@@ -159,6 +161,7 @@ def main(cfg: DictConfig) -> None:
     dataset, paths = find_images(str(cfg.images))
     target = Path(str(cfg.out), f"{dataset}_native.csv")
     before = results.read([target] if target.exists() else [])
+    require_folder(target.parent)
     rows: list[dict] = []
     bar = tqdm(paths, "baselines", unit="image", disable=None, dynamic_ncols=True)
     called = dict(zip(paths, data.names(paths), strict=True))
@@ -172,10 +175,14 @@ def main(cfg: DictConfig) -> None:
             rows += [row | {"image": called[path], "dataset": dataset} for row in measured]
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {cfg.images} can be read.")
-    others = before[~before.codec.isin({row["codec"] for row in rows})]
-    rows = [*others.to_dict("records"), *rows]
-    results.set_aside(target, pd.DataFrame(rows))
+    sizes, new = data.sizes(paths), pd.DataFrame(rows)
+    if not results.of_other_files(target, sizes, new):
+        others = before[~before.codec.isin(new.codec)]
+        rows = [*others.to_dict("records"), *rows]
+    results.set_aside(target, pd.DataFrame(rows), sizes)
     table = results.write(rows, target)
+    of = json.dumps({"dataset": dataset, "sizes": sizes})
+    write_aside(target.with_suffix(".json"), lambda aside: aside.write_text(of))
     columns = ["bpp", "psnr", "ms_ssim_db"]
     log.info("%s", table.groupby(["codec", "p"])[columns].mean().round(3).to_string())
     log.info("%s", target)

@@ -257,6 +257,11 @@ def digest(paths: Sequence[Path]) -> str:
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
+def sizes(paths: Sequence[Path]) -> dict[str, int]:
+    """Bytes of images, by the names that tables call them."""
+    return dict(zip(names(paths), map(_size, paths), strict=True))
+
+
 def _size(path: Path) -> int:
     """Bytes of a file, -1 if it cannot be asked for them."""
     try:

@@ -22,7 +22,7 @@ from progdtd.codec.codec import Codec, recorded_gains
 from progdtd.codec.container import CHANNELS, KINDS, PLANES
 from progdtd.codec.effort import effort_of
 from progdtd.errors import UserError
-from progdtd.files import write_aside
+from progdtd.files import require_folder, write_aside
 from progdtd.fingerprint import fingerprint
 from progdtd.machine import keep_freed_memory
 from progdtd.tail_drop import P_LEVELS, TailDrop
@@ -60,7 +60,7 @@ def evaluate(
         the CSV files, one for each protocol and kind.
 
     Raises:
-        UserError: no model, no images, none readable, no such effort.
+        UserError: no model, no images, none readable, no such effort, or no place for the tables.
     """
     keep_freed_memory()
     loaded = checkpoint.load_model(path, device)
@@ -69,7 +69,7 @@ def evaluate(
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
     of = {
         "fingerprint": fingerprint(loaded.model).hex(),
-        "dataset": dataset, "images": data.digest(paths),
+        "dataset": dataset, "images": data.digest(paths), "sizes": data.sizes(paths),
     }  # fmt: skip
     directory = directory_of(path)
     code = run.provenance() | {"host": None, "cores": None}  # it may go on elsewhere
@@ -79,6 +79,7 @@ def evaluate(
         log.info("%s was evaluated so before, and is not again; delete a table to measure anew: %s",
                  path, ", ".join(map(str, written)))  # fmt: skip
         return written
+    require_folder(directory)
     ways = ways_of(loaded, names, kinds, effort)
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
@@ -178,7 +179,7 @@ def write_tables(table: pd.DataFrame, directory: Path, of: dict[str, Any]) -> li
         planes = "_planes" if kind == PLANES else ""
         fitted = f"_effort-{effort}" if effort else ""
         csv = directory / f"{part.dataset.iloc[0]}_{protocol}{planes}{fitted}.csv"
-        results.set_aside(csv, part)
+        results.set_aside(csv, part, of["sizes"])
         results.write(part.to_dict("records"), csv)
         mean = results.aggregate(results.read([csv]))
         write_json(mean, csv.with_suffix(".json"), of)

@@ -1,6 +1,7 @@
 """Write files so that a crash or a full disk never costs what was there before."""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,20 @@ def printable(name: str) -> str:
     """A file's name as text that can be written anywhere: bytes of it that are no UTF-8 become
     replacement characters."""
     return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def require_folder(path: Path) -> None:
+    """Make a folder, if it is not there, in which files are going to be written.
+
+    Raises:
+        UserError: none can be.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(f"No results can be written to {path} ({error.strerror}).") from error
 
 
 def write_aside(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:

@@ -1,9 +1,11 @@
 """The results table: one row per image and level, the same columns for every codec."""
 
+import contextlib
 import itertools
+import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -53,22 +55,42 @@ def write(rows: Iterable[dict], path: Path) -> pd.DataFrame:
     return table
 
 
-def set_aside(path: Path, table: pd.DataFrame) -> None:
+def set_aside(path: Path, table: pd.DataFrame, sizes: Mapping[str, int]) -> None:
     """Rename a table that is going to be written anew without some of its points, hours of work
-    perhaps, to the first free `<name>.before-1`, `-2`, ..."""
+    perhaps, to the first free `<name>.before-1`, `-2`, ...
+
+    Args:
+        sizes: of the image files, as `of_other_files` takes them.
+    """
     if not path.is_file():
         return
     try:
-        old = read([path])
+        old = points(read([path]))
     except UserError:
         return
-    lost, of = points(old) - points(table), len(points(old))
+    other = of_other_files(path, sizes, table)
+    lost = old if other else old - points(table)
     if lost:
         names = (path.with_name(f"{path.name}.before-{n}") for n in itertools.count(1))
         aside = next(name for name in names if not name.exists())
         path.replace(aside)
         log.warning("The new %s lacks %d of the %d points (image and level) of the old one, which "
-                    "is kept as %s.", path, len(lost), of, aside)  # fmt: skip
+                    "is kept as %s.%s", path, len(lost), len(old), aside,
+                    " They are of other images of the same names." if other else "")  # fmt: skip
+
+
+def of_other_files(path: Path, sizes: Mapping[str, int], table: pd.DataFrame) -> bool:
+    """Whether what is at `path` is of other images than those of the same names in a new table.
+
+    Args:
+        path: of a table; the JSON beside it says of which images it is, by their sizes.
+        sizes: bytes of the image files now, by the names that tables call them.
+        table: the new one.
+    """
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        before = json.loads(path.with_suffix(".json").read_text())["sizes"]
+        return any(before.get(name, sizes[name]) != sizes[name] for name in set(table.image))
+    return False
 
 
 def points(table: pd.DataFrame) -> set[tuple]:

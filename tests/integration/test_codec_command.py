@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -195,7 +196,8 @@ def test_what_loses_is_written_at_a_quality_of_95(model_file, photo, command, su
         shown.save("expected", kind, quality=95)
     expected, written = (Path(name).read_bytes() for name in ("expected", f"a{suffix}"))
     if kind == "PDF":  # which says when it was made
-        expected, written = (part.partition(b"endobj")[0] for part in (expected, written))
+        expected, written = (re.search(rb"\xff\xd8.*\xff\xd9", part, re.DOTALL)[0]
+                             for part in (expected, written))  # fmt: skip
     assert written == expected
 
 

@@ -170,6 +170,27 @@ def test_what_a_table_lacks_is_said(command, trained, images) -> None:
     assert images_at == [{0.5: 6, 1: 6}, {1: 5}], "hours of work may be in either"
 
 
+def test_results_of_another_folder_of_the_name_are_kept(command, trained, images, tmp_path) -> None:
+    other = tmp_path / "elsewhere/images"
+    other.mkdir(parents=True)
+    Image.open(images / "a.png").crop((0, 0, 48, 48)).save(other / "a.png")
+    arguments = (f"run={trained}", "protocols=native", "levels=1.0")
+    for folder, said in ((images, False), (images, False), (other, True)):
+        code, output = command("evaluate", *arguments, f"images={folder}")
+        assert (code, "They are of other images of the same names" in output) == (0, said), output
+    before = pd.read_csv(trained / "evaluation/images_native.csv.before-1")
+    assert len(before) == 5
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(
+    command, trained, images, monkeypatch
+) -> None:
+    (trained / "evaluation").touch()
+    monkeypatch.setattr(evaluation, "measure", None)
+    code, output = command("evaluate", f"run={trained}", f"images={images}")
+    assert (code, "No results can be written to" in output) == (1, True), output
+
+
 def test_results_of_earlier_weights_are_named(command, trained, images) -> None:
     arguments = ("protocols=reference", "levels=[0.5,1.0]")
     assert command("evaluate", f"run={trained}", f"images={images}", *arguments)[0] == 0

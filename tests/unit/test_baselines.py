@@ -1,7 +1,9 @@
 import io
 import itertools
+import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -112,6 +114,31 @@ def test_what_is_not_measured_again_is_kept(command, images) -> None:
     assert f"lacks {len(baselines.QUALITIES)} of the" in output
     before = pd.read_csv("outputs/baselines/2020_native.csv.before-1")
     assert before.image.nunique() == 5
+
+
+def test_folders_of_one_name_are_not_mixed(command, images, tmp_path, photograph) -> None:
+    """Their images may have the same names too."""
+    Image.fromarray(photograph[:40, :40]).save(images / "a.png")
+    other = tmp_path / "elsewhere/images"
+    other.mkdir(parents=True)
+    Image.fromarray(photograph[:40, 60:100]).save(other / "a.png")
+    assert command("baselines", f"images={images}", "codecs=[JPEG,WebP]")[0] == 0
+    code, output = command("baselines", f"images={other}", "codecs=JPEG")
+    assert (code, "They are of other images of the same names" in output) == (0, True), output
+    table = pd.read_csv("outputs/baselines/images_native.csv")
+    assert (set(table.codec), set(table.image)) == ({"JPEG"}, {"a"})
+    before = pd.read_csv("outputs/baselines/images_native.csv.before-1")
+    assert set(before.codec) == {"JPEG", "WebP"}
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(command, images, monkeypatch) -> None:
+    Path("file").touch()
+    code, output = command("baselines", f"images={images}", "out=file")
+    assert (code, "No results can be written to file (File exists)" in output) == (1, True), output
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    monkeypatch.setattr(baselines, "measure", None)
+    code, output = command("baselines", f"images={images}", "out=there")
+    assert (code, "to there (Permission denied)" in output) == (1, True), output
 
 
 def test_scans_begin_where_their_headers_end(photograph) -> None:
