@@ -1,6 +1,5 @@
 """Evaluate models over p: `python -m progdtd.evaluate run=outputs/train/...`; see `--help`."""
 
-import glob
 import logging
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from omegaconf import DictConfig
 
 from progdtd.check import check_options
 from progdtd.errors import UserError
+from progdtd.files import matching
 from progdtd.options import listed, number
 from progdtd.paths import CONF
 from progdtd.run import begun, weights_in
@@ -65,13 +65,13 @@ def find(run: list[Any]) -> list[Path]:
         raise UserError("Which run? Give run=<run directory>, a weights file, a list or a glob.")
     found: list[Path] = []
     for pattern in map(str, run):
-        matches = [Path(match) for match in sorted(glob.glob(str(Path(pattern).expanduser())))]
+        matches = matching(pattern)
         if not matches:
             raise UserError(
                 f"run={pattern} matches nothing. Train first (python -m progdtd.train ...), or "
                 "give a run directory such as outputs/train/<run>, a weights file or a glob."
             )
-        named = not glob.has_magic(pattern)
+        named = matches == [Path(pattern).expanduser()]
         if bare := [match for match in matches if begun(match) and not has_weights(match)]:
             log.warning("Without weights, and left out: %s", ", ".join(map(str, bare)))
         found += [path for path in matches if has_weights(path) or (named and path.is_file())]

@@ -25,7 +25,7 @@ from progdtd import bd, curves, results, run
 from progdtd.check import check_options
 from progdtd.codec import find as find_model
 from progdtd.errors import UserError
-from progdtd.files import write_aside
+from progdtd.files import matching, write_aside
 from progdtd.options import listed
 from progdtd.paths import CONF
 
@@ -169,7 +169,7 @@ def gather(cfg: DictConfig, chosen: set[str]) -> tuple[pd.DataFrame, pd.DataFram
     measured = measured[measured.dataset == cfg.images]
     if len(measured):
         ours = results.aggregate(measured)
-        codecs = results.read(Path(path) for path in sorted(glob.glob(cfg.baselines or "")))
+        codecs = results.read(matching(cfg.baselines) if cfg.baselines else [])
         codecs = codecs[codecs.dataset == cfg.images]
         if other := results.of_other_images(pd.concat([measured, codecs])):
             log.warning("Not of the same images as the rest, so not to be compared with it: %s.",
@@ -231,8 +231,8 @@ def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
 def find(patterns: list[str], dataset: str) -> Iterator[Path]:
     """The results tables of a dataset in the runs that globs name."""
     for pattern in patterns:
-        for directory in sorted(glob.glob(pattern)):
-            yield from sorted(Path(directory, "evaluation").glob(f"{glob.escape(dataset)}_*.csv"))
+        for directory in matching(pattern):
+            yield from sorted((directory / "evaluation").glob(f"{glob.escape(dataset)}_*.csv"))
 
 
 def warn_of_stale(tables: Iterable[Path], dataset: str) -> None:

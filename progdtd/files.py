@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,13 @@ def printable(name: str) -> str:
     """A file's name as text that can be written anywhere: bytes of it that are no UTF-8 become
     replacement characters."""
     return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def matching(pattern: str) -> list[Path]:
+    """What has this name, which may be one with brackets, or else all that it matches as a glob."""
+    path = Path(pattern).expanduser()
+    there = os.path.exists(path)
+    return [path] if there else [Path(match) for match in sorted(glob.glob(str(path)))]
 
 
 def require_folder(path: Path) -> None:

@@ -19,4 +19,4 @@ OmegaConf.register_new_resolver("or_null", lambda value: value or None, replace=
 
 def data_root() -> Path:
     """The folder that holds datasets: `$PROGDTD_DATA`, else `data/` in the working directory."""
-    return Path(os.environ.get("PROGDTD_DATA", "data"))
+    return Path(os.environ.get("PROGDTD_DATA", "data")).expanduser()

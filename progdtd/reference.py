@@ -1,6 +1,5 @@
 """The published interface: one call gives a model's mean results on a set of images at one p."""
 
-import glob
 import math
 import warnings
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 
 from progdtd import checkpoint, data, protocols
 from progdtd.errors import UserError
+from progdtd.files import matching
 from progdtd.metrics import to_db
 from progdtd.options import number
 
@@ -68,13 +68,14 @@ def ProgDTD(  # noqa: N802
 
 def _images(address: str | Path) -> list[Path]:
     """The images in a folder, or the files that a glob pattern matches."""
-    there = Path(address).expanduser()
-    if there.is_dir():
-        return data.folder(there)
-    paths = [Path(match) for match in sorted(glob.glob(str(there))) if Path(match).is_file()]
+    named = isinstance(address, str | Path) and str(address)
+    there = matching(str(address)) if named else []
+    if len(there) == 1 and there[0].is_dir():
+        return data.folder(there[0])
+    paths = [path for path in there if path.is_file()]
     if not paths:
         raise UserError(
-            f"{address} is no folder and matches no file: give a folder of images or a glob "
+            f"{address!r} is no folder and matches no file: give a folder of images or a glob "
             "pattern such as 'kodak/*.png'."
         )
     return paths

@@ -103,8 +103,8 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
     the second is called `<group>/<name>`.
 
     Raises:
-        UserError: a file is not a results table, or two of them are of runs that nothing in the
-            table tells apart; the message names them.
+        UserError: a file is not a results table, or has rows twice, or two of them are of runs that
+            nothing in the table tells apart; the message names them.
     """
     tables: list[pd.DataFrame] = []
     origin: dict[tuple, Path] = {}
@@ -126,9 +126,14 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
         taken = {n for n in table["run"].dropna().unique() if homes.setdefault(n, home) != home}
         table["run"] = table["run"].replace({n: f"{home.parent.name}/{n}" for n in taken})
         try:
+            numeric = table.drop(columns=list(NAMES)).select_dtypes("number").columns
+            texts = [name for name in COLUMNS if name not in {*NAMES, *numeric}]
+            table = table.astype(dict.fromkeys(texts, float))
             named = table[IDENTITY].astype(NUMBERS).drop_duplicates().astype(str)
         except ValueError as error:
             raise UserError(f"{path} is not a results table ({error}).") from error
+        if table.duplicated([*LEVEL, "image"]).any():
+            raise UserError(f"{path} has several rows of one image and level: delete one of them.")
         for key in map(tuple, named.to_numpy()):
             if origin.setdefault(key, path) is not path:
                 raise UserError(

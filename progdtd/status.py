@@ -3,7 +3,6 @@
 import argparse
 import csv
 import functools
-import glob
 import json
 import math
 import os
@@ -23,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from progdtd import run
+from progdtd.files import matching
 
 DEFAULT = ("outputs/*", "outputs/sweeps/*")
 
@@ -75,7 +75,8 @@ def read(directory: Path) -> Status:
     if state == "interrupted" and not error:
         error = "its process is gone"
     lines = str(error or "").strip().splitlines()
-    return Status(directory.name, state, step, steps, loss, eta, lines[0] if lines else "")
+    name = directory.name or directory.resolve().name
+    return Status(name, state, step, steps, loss, eta, lines[0] if lines else "")
 
 
 def options(path: Path) -> dict[str, Any]:
@@ -145,8 +146,11 @@ def metrics(directory: Path) -> tuple[dict[str, str], float]:
         if not known.columns:
             known.columns = cells
         elif len(cells) == len(known.columns):
-            known.row = dict(zip(known.columns, cells, strict=True))
-            known.loss = min(known.loss, float(known.row["loss"]))  # in this order: not a NaN
+            row = dict(zip(known.columns, cells, strict=True))
+            with suppress(KeyError, ValueError):  # of a row that somebody has edited
+                int(row["step"]), float(row.get("images_per_s", 0))
+                known.loss = min(known.loss, float(row["loss"]))  # in this order: not a NaN
+                known.row = row
     return known.row, known.loss
 
 
@@ -251,7 +255,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def places() -> list[Path]:
-        return [Path(path) for word in arguments.places for path in sorted(glob.glob(word))]
+        return [path for word in arguments.places for path in matching(word)]
 
     if not runs(places()):
         named = ", ".join(arguments.places)

@@ -66,7 +66,7 @@ def row(run: Path, paths: list[Path]) -> tuple[str, ...]:
     sizes = np.concatenate([np.diff(of_image) for of_image in ends])
     more = np.concatenate([np.diff(of_image) for of_image in psnrs])
     return (
-        f"{loaded.meta['lambda']:g}",
+        "" if loaded.lmbda is None else f"{loaded.lmbda:g}",
         f"[{', '.join(f'{end:g}' for end in loaded.drop.range)}]",
         f"{min(counts)} to {max(counts)}",
         f"{sizes.min()} to {sizes.max()}",

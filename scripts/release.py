@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from progdtd import Codec, checkpoint, data, markdown, run
+from progdtd.codec import find
 from progdtd.codec.container import CHANNELS
 from progdtd.errors import UserError
 from progdtd.files import write_aside
@@ -37,23 +38,28 @@ def main() -> None:
     parser.add_argument(
         "--images", type=Path, help="a folder to compare on; default: the bundled photographs"
     )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace other models of these names: their streams are lost",
+    )
     options = parser.parse_args()
     try:
         outs = [options.to / directory.resolve().name for directory in options.runs]
         if twice := {out for out in outs if outs.count(out) > 1}:
             raise UserError(f"Several runs would be written to {min(twice)}: one at a time.")
         for directory, out in zip(options.runs, outs, strict=True):
-            release(directory, out, options.images)
+            release(directory, out, options.images, options.replace)
     except UserError as error:
         sys.exit(str(error))
 
 
-def release(directory: Path, out: Path, images: Path | None) -> None:
+def release(directory: Path, out: Path, images: Path | None, replace: bool) -> None:
     """Write the rounded weights of a run, its config, its tables and its card.
 
     Raises:
-        UserError: rounding costs too much, the run is not finished, `out` is the run itself, or
-            there are no images to compare on.
+        UserError: rounding costs too much, the run is not finished, `out` is the run itself or
+            holds another model that is not to be replaced, or there are no images to compare on.
     """
     for name in (run.WEIGHTS, run.CONFIG):
         if not (directory / name).exists():
@@ -64,6 +70,11 @@ def release(directory: Path, out: Path, images: Path | None) -> None:
     checkpoint.round_transforms(rounded.model, torch.float16)
     build_tables(rounded.model)
     before, after = Codec(exact), Codec(rounded)
+    weights = out / run.WEIGHTS
+    same = not weights.exists() or find.fingerprint_in(out) == after.fingerprint.hex()
+    if not (same or replace):
+        raise UserError(f"{weights} is another model, whose streams would no longer decode: give "
+                        "another --to, or --replace.")  # fmt: skip
     paths = data.folder(images) if images else data.photos()
     losses = [
         np.subtract(psnrs(before, picture), psnrs(after, picture))
@@ -84,7 +95,6 @@ def release(directory: Path, out: Path, images: Path | None) -> None:
     for part in (config, rounded.meta):
         if part.get("init_from"):
             part["init_from"] = Path(part["init_from"]).name
-    weights = out / run.WEIGHTS
     checkpoint.save_weights(weights, rounded.model, rounded.meta, torch.float16)
     size = f"{weights.stat().st_size / 1e6:.1f} MB, fingerprint {after.fingerprint.hex()}"
     cost = f"half precision costs {worst:+.4f} dB at the worst level"

@@ -493,6 +493,14 @@ def test_released_weights_are_half_as_large_and_code_alike(
         assert (code, said in refused) == (1, True), refused
         assert not Path("again").exists()
     assert trained.stat().st_size == size
+    other = ("release.py", first, "--to", "others", "--images", "shown")
+    shutil.copytree(released, Path("others", first.name))
+    code, output_of_other = script(*other)
+    assert (code, "is another model" in output_of_other) == (1, True), output_of_other
+    assert Path("others", first.name, "weights.safetensors").read_bytes() == half.read_bytes()
+    for options in (["--replace"], []):  # the same again is no loss
+        code, output_of_other = script(*other, *options)
+        assert code == 0, output_of_other
     assert f"{half}: " in output
     assert half.stat().st_size < 0.8 * trained.stat().st_size
     assert find.fingerprint_in(half) == fingerprint(checkpoint.load_model(half).model).hex()

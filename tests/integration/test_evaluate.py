@@ -11,7 +11,7 @@ import torch
 from conftest import TINY, composed
 from PIL import Image
 
-from progdtd import Codec, bd, checkpoint, data, evaluation, protocols, run
+from progdtd import Codec, ProgDTD, bd, checkpoint, data, evaluation, protocols, run
 from progdtd.evaluation import warn_of_no_levels
 from progdtd.results import COLUMNS
 from progdtd.tail_drop import TailDrop
@@ -437,3 +437,9 @@ def test_folders_of_images_may_have_brackets(command, trained, images) -> None:
         code, output = command(*evaluate)
         assert (code, "was evaluated so before" in output) == (0, again), output
     assert command("figures", f"runs={trained}", "images='pics[1]'")[0] == 0
+    trained.rename("run [2]")
+    assert command("evaluate", "run='run [2]'", *evaluate[2:])[0] == 0
+    assert command("figures", "runs='run [2]'", "images='pics[1]'")[0] == 0
+    code, output = command("status", "--once", "run [2]")
+    assert (code, "finished" in output) == (0, True), output
+    assert len(ProgDTD("run [2]", 1.0, 0.1, "pics[1]/a.png")) == 4

@@ -205,6 +205,9 @@ def test_the_published_function_says_what_is_wrong(address, images) -> None:
             ProgDTD(address, p, 0.1, images)
     with pytest.raises(UserError, match="matches no file"):
         ProgDTD(address, 1, 0.1, "nowhere/*.png")
+    for nothing in ("", None, ["a.png"]):
+        with pytest.raises(UserError, match="is no folder and matches no file"):
+            ProgDTD(address, 1, 0.1, nothing)
     (images / "broken.png").write_text("no image")
     with pytest.raises(UserError, match=r"broken\.png cannot be read"):
         ProgDTD(address, 1, 0.1, images / "b*.png")

@@ -567,6 +567,21 @@ def test_the_best_loss_is_that_of_held_out_images(trained) -> None:
     assert status.read(Path(RUN)).loss == lucky
 
 
+def test_a_table_edited_by_hand_costs_no_status(trained) -> None:
+    last = status.metrics(Path(RUN))[0]
+    table = Path(RUN, "metrics.csv")
+    header, *rows = table.read_text().splitlines()
+    for name in ("loss", "step", "images_per_s"):
+        cells = rows[-1].split(",")
+        cells[header.split(",").index(name)] = "n/a"
+        table.unlink()
+        table.write_text("\n".join((header, *rows, ",".join(cells), "")))
+        assert status.metrics(Path(RUN))[0] == last
+    table.unlink()
+    table.write_text(f"{header}\n{rows[-1]}\n".replace(",", ";"))
+    assert status.read(Path(RUN)).state == "finished"
+
+
 def test_status_fits_a_terminal(trained) -> None:
     """A long error takes lines of its own, and no other column its room."""
     run.record(of(1.0), state="failed", error="something went wrong " * 20)

@@ -116,6 +116,20 @@ def test_foreign_files_are_named(tmp_path) -> None:
             results.read([tmp_path / name])
 
 
+def test_tables_edited_by_hand_are_named(tmp_path) -> None:
+    rows = [RUN | {"image": "a", "p": p, "bpp": 1.0, "psnr": 30.0} for p in (0.1, 0.2)]
+    path = tmp_path / "t.csv"
+    for name, value in (("psnr", "n/a"), ("p", "10%"), ("seed", "x")):
+        results.write([rows[0] | {name: value}, rows[1]], path)
+        with pytest.raises(UserError, match=rf"t.csv is not a results table.*{value}"):
+            results.read([path])
+    results.write([*rows, rows[0]], path)
+    with pytest.raises(UserError, match="several rows of one image and level"):
+        results.read([path])
+    results.write([rows[0] | {"psnr": "nan"}, rows[1]], path)
+    assert results.aggregate(results.read([path])).psnr.fillna(0).tolist() == [0, 30]
+
+
 def test_a_table_for_people_has_a_side_for_each_column() -> None:
     text = markdown.table(("λ", "range", "a", "b"), [(0.1, "[0, 1]", "", 3)], "rlr")
     assert text == "| λ | range | a | b |\n|---:|---|---:|---:|\n| 0.1 | [0, 1] |  | 3 |"
