@@ -14,6 +14,7 @@ import itertools
 import math
 import multiprocessing
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ from torchvision import transforms
 from tqdm import tqdm
 
 from progdtd import data, markdown, protocols
+from progdtd.errors import UserError
 from progdtd.machine import keep_freed_memory
 from progdtd.models import ProgressiveHyperprior
 from progdtd.paths import CONF
@@ -239,4 +241,7 @@ def our_evaluation(paths: list[Path], device: str) -> Iterator[float]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

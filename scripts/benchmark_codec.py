@@ -17,6 +17,7 @@ CompressAI's own class codes the same weights at one rate. Quote the ratios of t
 import argparse
 import resource
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from progdtd import Codec, data, markdown, protocols
 from progdtd.codec import counts
 from progdtd.codec.codec import Levels
 from progdtd.codec.container import CHANNELS, PLANES
+from progdtd.errors import UserError
 from progdtd.machine import keep_freed_memory
 from progdtd.metrics import psnr
 from progdtd.strides import STRIDE
@@ -280,4 +282,7 @@ def code_large(model: str | None, path: Path, megapixels: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

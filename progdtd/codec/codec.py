@@ -49,7 +49,8 @@ Levels = Sequence[float] | str
 
 
 class Codec:
-    """Codes images with one model.
+    """Codes images with one model. It goes to other processes as a pickle; start these with
+    "spawn", since a fork has none of torch's threads and waits for them.
 
     Args:
         loaded: a model and its tail drop; the networks run where it is.
