@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from progdtd.check import check_options
 from progdtd.errors import UserError
 from progdtd.files import matching
+from progdtd.machine import loading
 from progdtd.options import listed, number
 from progdtd.paths import CONF
 from progdtd.run import begun, weights_in
@@ -21,8 +22,9 @@ log = logging.getLogger(__name__)
 @hydra.main(config_path=CONF, config_name="evaluate", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     check_options(cfg, "evaluate")
-    from progdtd.evaluation import HELD_OUT, check_choices, evaluate, find_images, pick_device
-    from progdtd.tail_drop import P_LEVELS
+    with loading():
+        from progdtd.evaluation import HELD_OUT, check_choices, evaluate, find_images, pick_device
+        from progdtd.tail_drop import P_LEVELS
 
     levels = list(dict.fromkeys(P_LEVELS if cfg.levels is None else listed(cfg.levels)))
     if not levels:

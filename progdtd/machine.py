@@ -1,9 +1,12 @@
 """What this process may use of the machine: its cores, and memory that it need not give back."""
 
+import contextlib
 import ctypes
+import gc
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 SHARE = "PROGDTD_CORES"
 """Environment variable with the number of cores that are a job's share."""
@@ -30,6 +33,18 @@ def gpus() -> list[str]:
             return []
     names = visible.replace(",", " ").split()
     return [name for name in names if name not in ("-1", "NoDevFiles")]
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """Around the import of torch and what needs it: the garbage collector would look through all
+    that they bring, again and again and once more at the end, for as long as the import takes."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def keep_freed_memory() -> None:

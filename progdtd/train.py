@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from progdtd import run, sweep
 from progdtd.check import check, check_run_name, warnings
 from progdtd.errors import UserError
+from progdtd.machine import loading
 from progdtd.paths import CONF
 from progdtd.requeue import LAUNCHER, end_with_parent
 
@@ -64,7 +65,8 @@ def lead(cfg: DictConfig, directory: Path) -> None:
         sweep.check_mode(cfg)
         for message in warnings(cfg):
             log.warning(message)
-        from progdtd import training  # which a run that is refused or skipped need not load
+        with loading():
+            from progdtd import training  # which a run that is refused or skipped need not load
 
         training.train(cfg, directory)
 
@@ -76,7 +78,8 @@ def follow(cfg: DictConfig, directory: Path) -> None:
     logging.getLogger().setLevel(logging.ERROR)
     run.compare(directory, cfg)
     if not (directory / run.WEIGHTS).exists():
-        from progdtd import training
+        with loading():
+            from progdtd import training
 
         check(cfg)
         training.train(cfg, directory)

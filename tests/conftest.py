@@ -1,5 +1,6 @@
 """What tests share: photographs, tiny models, and the commands as a user types them."""
 
+import gc
 import importlib
 import os
 import runpy
@@ -26,6 +27,11 @@ RUN = "outputs/smoke/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
 """Where `experiment=smoke` trains."""
 MODELS = sorted(path.stem for path in Path(CONF, "model").glob("*.yaml"))
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector looking through torch again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from progdtd.codec import container, counts, find
 from progdtd.codec.errors import CodecError, DamagedError
 from progdtd.errors import UserError
 from progdtd.files import printable, write_aside
-from progdtd.machine import keep_freed_memory
+from progdtd.machine import keep_freed_memory, loading
 from progdtd.run import WEIGHTS
 from progdtd.tail_drop import P_LEVELS
 
@@ -162,8 +162,9 @@ def add_strip(commands: Commands) -> None:
 
 def run_encode(options: argparse.Namespace) -> int:
     """Encode every image."""
-    from progdtd import data
-    from progdtd.codec.codec import Codec
+    with loading():
+        from progdtd import data
+        from progdtd.codec.codec import Codec
 
     model = find.by_name(options.model)
     codec = Codec.load(model, options.device)
@@ -202,7 +203,8 @@ def run_encode(options: argparse.Namespace) -> int:
 
 def run_decode(options: argparse.Namespace) -> int:
     """Decode every stream."""
-    from progdtd.codec.codec import Codec, read_header
+    with loading():
+        from progdtd.codec.codec import Codec, read_header
 
     codecs = [Codec.load(options.model, options.device)] if options.model else []
 
@@ -349,10 +351,11 @@ def as_text(name: str, facts: dict) -> str:
 
 def run_strip(options: argparse.Namespace) -> int:
     """Draw an image at every level."""
-    from matplotlib.figure import Figure
+    with loading():
+        from matplotlib.figure import Figure
 
-    from progdtd.codec.codec import Codec
-    from progdtd.codec.strip import contact_sheet
+        from progdtd.codec.codec import Codec
+        from progdtd.codec.strip import contact_sheet
 
     if options.output != "-" and Path(options.output).resolve() == Path(options.input).resolve():
         raise UserError(f"{options.output} would be drawn over: give another name.")
