@@ -35,7 +35,8 @@ quickstart: $(INSTALLED)  ## train, evaluate and draw on the bundled photographs
 	@echo "Pictures     $(QUICK)/figures/strip_coffee.jpg"
 
 sweep: $(INSTALLED)  ## train the six reference models; ARGS="dataset=folder dataset.root=DIR"
-	$(RUN) -m progdtd.train -m experiment=reference $(or $(ARGS),group=sweeps/trial)
+	$(RUN) -m progdtd.train -m experiment=reference \
+	  $(if $(findstring dataset,$(ARGS)),,group=sweeps/trial) $(ARGS)
 
 status: $(INSTALLED)  ## what the runs under outputs/ are doing
 	$(RUN) -m progdtd.status $(ARGS)

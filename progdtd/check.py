@@ -13,7 +13,7 @@ from progdtd.errors import UserError, first_line
 from progdtd.options import listed, number, whole
 from progdtd.paths import CONF
 from progdtd.strides import STRIDE
-from progdtd.tail_drop import build_drop
+from progdtd.tail_drop import TailDrop, build_drop
 
 WHOLE = {
     "seed": 0, "dataset.validation": 0, "dataset.scene": 1, "trainer.steps": 1,
@@ -126,12 +126,24 @@ def warnings(cfg: DictConfig) -> list[str]:
         said.append(f"trainer.warmup={warmup}: the learning rate rises to the end of the run, of "
                     f"{steps} steps, and never reaches trainer.lr.")  # fmt: skip
     drop = build_drop(cfg.drop)
-    if not drop.progressive:
-        said += [f"drop.{name}={value} has no effect: drop={drop.name} drops nothing."
-                 for name, value, usual in
-                 (("range", [*drop.range], [0, 1]), ("power", drop.power, 1))
-                 if value != usual]  # fmt: skip
+    idle, why = idle_options(drop)
+    for name, value, usual in (("range", [*drop.range], [0, 1]), ("power", drop.power, 1),
+                               ("full", drop.full, 0)):  # fmt: skip
+        if name in idle and value != usual:
+            said.append(f"drop.{name}={value} has no effect: {why}.")
     return said
+
+
+def idle_options(drop: TailDrop) -> tuple[tuple[str, ...], str]:
+    """Options of a tail drop that change nothing beside the others, and why."""
+    low, high = drop.range
+    if not drop.progressive:  # and `full`, which controls have like what they are compared with
+        return ("range", "power"), f"drop={drop.name} drops nothing"
+    if low == high:
+        return ("power", "full"), f"p is always {high:g}"
+    if drop.full == 1:
+        return ("power",), f"drop.full=1 makes p always {high:g}"
+    return (), ""
 
 
 def check(cfg: DictConfig) -> None:

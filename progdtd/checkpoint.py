@@ -56,7 +56,11 @@ class Loaded:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a training checkpoint that `load_checkpoint` reads; the one before is kept beside."""
+    """Write a training checkpoint that `load_checkpoint` reads; the one before is kept beside.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     write_aside(path, lambda aside: torch.save(state, aside), path.with_name(PREVIOUS))
 
 

@@ -24,7 +24,8 @@ COLUMNS = [
 """`kind` says what the levels are, `channels` or `planes`: p is a fraction of the channels, or of
 the stream's bytes. `effort` is the number of steps in which each latent was fitted to its image.
 `bytes` counts a real stream and is empty where there is none; `bpp` comes from `bytes` where there
-are any and from the estimate elsewhere; times are seconds; `ms_ssim_db` is in dB."""
+are any and from the estimate elsewhere, `bpp_estimated`, which planes have none of; times are
+seconds; `ms_ssim_db` is in dB."""
 
 MODEL = COLUMNS[: COLUMNS.index("protocol")]
 """What names a model and how it was used, or another codec, which has but a name."""
@@ -49,7 +50,11 @@ MEANS = [column for column in COLUMNS if column not in (*LEVEL, "image", "width"
 
 
 def write(rows: Iterable[dict], path: Path) -> pd.DataFrame:
-    """Write rows as CSV in the order of `COLUMNS`, aside and then renamed."""
+    """Write rows as CSV in the order of `COLUMNS`, aside and then renamed.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     table = pd.DataFrame(list(rows)).reindex(columns=COLUMNS)
     write_aside(path, lambda aside: table.to_csv(aside, index=False))
     return table

@@ -181,7 +181,7 @@ def provenance() -> dict[str, Any]:
     """What a result depends on beside its config: code, packages, machine."""
     packages = (
         "progdtd", "torch", "compressai", "pytorch-optimizer", "lightning-fabric", "numpy",
-        "pillow", "hydra-core",
+        "constriction", "pillow", "hydra-core",
     )  # fmt: skip
     return _code() | {
         "python": platform.python_version(),
@@ -317,7 +317,7 @@ def _untracked() -> dict[str, str]:
     """Code and configs that the source tree has and git does not know, with their contents."""
     root = _git("rev-parse", "--show-toplevel")
     found = ("--others", "--exclude-standard", "--full-name", "-z")
-    names = _git("ls-files", *found, ":/progdtd", ":/conf")
+    names = _git("ls-files", *found, ":/progdtd", ":/conf", ":/hydra_plugins")
     paths = {name: Path(root or "", name) for name in (names or "").split("\0") if name}
     return {
         name: path.read_text(errors="replace")

@@ -48,6 +48,7 @@ class Tracker:
             "dir": directory.resolve(),
             "config": OmegaConf.to_container(cfg, resolve=True),
         }
+        run.record(directory, wandb_id=options["id"])
         try:
             try:
                 self.run = wandb.init(mode=mode, **options)
@@ -59,7 +60,6 @@ class Tracker:
                 self.run = wandb.init(mode="offline", **options)
         except wandb.errors.Error as error:
             raise UserError(f"W&B cannot be used: {error} (logger.mode={mode})") from error
-        run.record(directory, wandb_id=options["id"])
         self.run.define_metric("*", step_metric="step")
 
     def __enter__(self) -> "Tracker":

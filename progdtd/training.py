@@ -247,7 +247,11 @@ class Trainer:
         progress.show(f"loss {loss:.3f} bpp {bpp:.3f} psnr {psnr:.2f} {rate:.1f} img/s")
 
     def save(self, done: int) -> None:
-        """Write the checkpoint that `resume` reads, unless the run has diverged by now."""
+        """Write the checkpoint that `resume` reads, unless the run has diverged by now.
+
+        Raises:
+            UserError: it has, or nothing can be written.
+        """
         weights = self.model.state_dict()
         if not all(value.isfinite().all() for value in weights.values()):
             self.check(math.nan, done)
@@ -263,6 +267,12 @@ class Trainer:
             "lowest": self.lowest, "seconds": self.seconds,
         }  # fmt: skip
         checkpoint.save_checkpoint(self.directory / LAST, state)
+        run.record(self.directory, **self.spent(done))
+
+    def spent(self, done: int) -> dict[str, float]:
+        """What so many steps have taken, in all starts."""
+        images = done * self.options.batch_size * self.fabric.world_size
+        return {"images_seen": images, "wall_time_s": round(self.seconds, 1)}
 
     @torch.compiler.set_stance("force_eager")  # for a few images of other shapes
     @torch.no_grad()
@@ -290,11 +300,7 @@ class Trainer:
     def finish(self) -> None:
         """Write the finished weights, with their entropy coder's tables, and close the record."""
         steps = self.options.steps
-        made = {
-            "steps": steps,
-            "images_seen": steps * self.options.batch_size * self.fabric.world_size,
-            "wall_time_s": round(self.seconds, 1),
-        }
+        made = {"steps": steps} | self.spent(steps)
         self.model.update(force=True)
         path, meta = self.directory / WEIGHTS, self.meta | made
         loaded = checkpoint.Loaded(self.model.eval(), self.drop, meta)

@@ -115,8 +115,10 @@ def card(directory: Path, config: DictConfig, drop: TailDrop, weights: str) -> s
     batch = config.trainer.batch_size * made.get("processes", 1)
     facts = {
         "model": ", ".join((config.model.name, *sizes)),
-        "tail drop": f"{drop.name}, p from {list(drop.range)}, the last for {drop.full:.0%} of the "
-        "images" + (f", u^{drop.power:g} of uniform u" if drop.power != 1 else ""),
+        "tail drop": drop.name
+        + f", p from {list(drop.range)}, the last for {drop.full:.0%} of the images"
+        * drop.progressive
+        + f", u^{drop.power:g} of uniform u" * (drop.progressive and drop.power != 1),
         "lambda": f"{config['lambda']:g}",
         "seed": config.seed,
         "data": f"dataset={config.dataset.name}; {len(made.get('held_out', []))} images held out",

@@ -251,6 +251,7 @@ class Codec:
 
         Raises:
             CodecError: see `progdtd.codec.errors`.
+            UserError: no bytes, levels or p that can be.
         """
         decoder = self.decoder()
         try:
@@ -269,6 +270,7 @@ class Codec:
 
         Raises:
             CodecError: see `progdtd.codec.errors`; also when the chunks end before the first level.
+            UserError: a chunk is no bytes.
         """
         decoder = self.decoder()
         for chunk in [chunks] if isinstance(chunks, Bytes) else chunks:

@@ -297,7 +297,12 @@ def varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes | bytearray, at: int, where: str = "the header") -> tuple[int, int]:
-    """The varint at `at`, at most 49 bits, and the position after it."""
+    """The varint at `at`, at most 49 bits, and the position after it.
+
+    Raises:
+        NotYetError: it is not complete.
+        DamagedError: it is longer.
+    """
     value = 0
     for shift in range(0, 49, 7):
         if at >= len(data):

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import RUN, TINY, shell
+from conftest import RUN, TINY, composed, shell
 from filelock import FileLock
 from rich.console import Console
 from safetensors.torch import load_file
@@ -242,6 +242,9 @@ def test_sigterm_saves_what_there_is_and_the_rest_is_the_same_to_the_bit(command
     assert re.search(r"Told to stop at step \d+: the same command resumes there", output)
     state = torch.load(f"{RUN}/{run.LAST}", weights_only=True)
     assert 5 < state["step"] < 60
+    record, batch = run.recorded(Path(RUN)), composed("experiment=smoke").trainer.batch_size
+    assert record["images_seen"] == state["step"] * batch
+    assert 0 < record["wall_time_s"] < 60
     assert command("train", *settings)[0] == 0
     assert equal(Path(RUN), of(0.1, "whole"))
 

@@ -429,6 +429,8 @@ def test_a_value_that_cannot_be_leaves_no_failed_run(command) -> None:
     ("arguments", "said"),
     [(["drop=none", "drop.range=[0.3,1.0]"], "drop.range=[0.3, 1.0] has no effect"),
      (["drop=none", "drop.power=2"], "drop.power=2 has no effect"),
+     (["drop.range=[0.5,0.5]", "drop.full=0.3"], "drop.full=0.3 has no effect: p is always 0.5"),
+     (["drop.full=1", "drop.power=3"], "drop.power=3 has no effect: drop.full=1"),
      ([], "dataset=photos is eight photographs, to try things out")],
 )  # fmt: skip
 def test_what_may_not_be_meant_is_said(command, arguments, said) -> None:
