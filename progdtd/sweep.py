@@ -253,7 +253,6 @@ def planned(config: DictConfig) -> list[DictConfig]:
     """The configurations of the runs that a sweep's configuration expands to."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
 
     sweeper = config.hydra.sweeper
     if not str(sweeper._target_).endswith("BasicSweeper"):

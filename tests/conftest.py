@@ -1,5 +1,6 @@
 """What tests share: photographs, tiny models, and the commands as a user types them."""
 
+import functools
 import gc
 import importlib
 import os
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from PIL import Image
 
@@ -134,6 +136,19 @@ def trained(_home: None, _finished: Path) -> Path:
 
 
 @pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
+    """The figures of a command by their names, not saved, which takes longer than all else."""
+    figures: dict[str, Figure] = {}
+
+    def keep(figure: Figure, stem: Path) -> list[Path]:
+        figures[stem.name] = figure
+        return []
+
+    monkeypatch.setattr("progdtd.figures.save", keep)
+    return figures
+
+
+@pytest.fixture
 def photograph() -> np.ndarray:
     """A real photograph, (300, 451, 3) uint8."""
     return data.read_image(next(path for path in data.photos() if path.stem == "chelsea"))
@@ -153,7 +168,13 @@ def images(tmp_path: Path, photograph: np.ndarray) -> Path:
 @pytest.fixture(params=MODELS)
 def model(request: pytest.FixtureRequest) -> torch.nn.Module:
     """Each model that there is: tiny, untrained, its latents far enough from zero to matter."""
-    return lively(build_model(composed(f"model={request.param}", *TINY).model))
+    return lively(build_model(tiny(request.param)))
+
+
+@functools.cache
+def tiny(model: str) -> DictConfig:
+    """The configuration of a tiny model, composed once."""
+    return composed(f"model={model}", *TINY).model
 
 
 def lively(model: torch.nn.Module) -> torch.nn.Module:

@@ -13,8 +13,6 @@ from conftest import lively
 from progdtd import Codec
 from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-
 CHILD = """
 import sys, hashlib, numpy as np, torch
 from progdtd import Codec
@@ -70,11 +68,8 @@ def test_any_machine_codes_the_same_bytes_and_decodes_the_same_symbols(
 
 
 @pytest.mark.parametrize("count", ["2000", pytest.param("10000", marks=pytest.mark.slow)])
-def test_damaged_and_forged_streams(count) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(SCRIPTS / "fuzz_codec.py"), "--count", count],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "damaged: DamagedError" in done.stdout
-    assert "forged: DamagedError" in done.stdout
+def test_damaged_and_forged_streams(script, count) -> None:
+    code, output = script("fuzz_codec.py", "--count", count)
+    assert code == 0, output[-3000:]
+    assert "damaged: DamagedError" in output
+    assert "forged: DamagedError" in output

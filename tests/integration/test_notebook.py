@@ -10,6 +10,8 @@ def test_notebook_runs_from_top_to_bottom(tmp_path, images, monkeypatch) -> None
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     monkeypatch.delenv("PROGDTD_RUN", raising=False)
+    for name in ("b.jpg", "c.webp", "deeper/e.JPEG"):
+        (images / name).unlink()
     monkeypatch.setenv("PROGDTD_IMAGES", str(images))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "commit it without outputs"

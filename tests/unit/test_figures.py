@@ -90,14 +90,14 @@ def test_figures_and_tables_from_results(command) -> None:
     assert "ProgDTD (published)" not in Path("alone/bd.csv").read_text()
 
 
-def test_published_curves_belong_to_kodak_alone(command) -> None:
+def test_published_curves_belong_to_kodak_alone(command, drawn) -> None:
     write_runs(dataset="mine")
     code, output = command("figures", "images=mine")
     assert code == 0, output
     assert "published" not in Path("outputs/figures/bd.csv").read_text()
 
 
-def test_aggregated_results_are_enough_to_draw_again(command) -> None:
+def test_aggregated_results_are_enough_to_draw_again(command, drawn) -> None:
     write_runs()
     assert command("figures", "out=first")[0] == 0
     code, output = command("figures", "runs=nowhere", "results=first/results.csv", "out=again")
@@ -129,24 +129,25 @@ def test_a_file_is_no_directory_to_draw_into(command) -> None:
 
 
 @pytest.mark.parametrize("anew", [False, True])
-def test_the_projects_own_results_draw_again(command, anew) -> None:
+def test_the_projects_own_results_draw_again(command, drawn, anew) -> None:
     """From the means, and from the models' tables of every image beside the means of codecs."""
     kept = Path(__file__).parents[2] / "outputs" / "reference"
     runs = (f"runs={kept}/*",) if anew else ()
     code, output = command("figures", f"results={kept}/results.csv", *runs)
     assert code == 0, output
     for table in ("results.csv", "bd.csv"):
-        drawn = Path("outputs/figures", table)
+        written = Path("outputs/figures", table)
         if anew:  # where the mean's last digit may be another
-            pd.testing.assert_frame_equal(pd.read_csv(drawn), pd.read_csv(kept / table), rtol=1e-6)
+            again, before = pd.read_csv(written), pd.read_csv(kept / table)
+            pd.testing.assert_frame_equal(again, before, rtol=1e-6)
         else:
-            assert drawn.read_bytes() == (kept / table).read_bytes()
+            assert written.read_bytes() == (kept / table).read_bytes()
     again = pd.read_csv("outputs/figures/results.csv")
     native = again[again.protocol == "native"]
     assert native[native["drop"] == "dtd"].groupby(["lambda", "range_low"]).ngroups == 6
 
 
-def test_codecs_measured_earlier_stand_beside_runs_on_the_same_images(command) -> None:
+def test_codecs_measured_earlier_stand_beside_runs_on_the_same_images(command, drawn) -> None:
     write_runs()
     rows = [{"codec": "JPEG", "protocol": "native", "dataset": "kodak", "image": image, "p": p,
              "bpp": p, "psnr": 30 + p}
@@ -155,17 +156,17 @@ def test_codecs_measured_earlier_stand_beside_runs_on_the_same_images(command) -
     assert command("figures", "out=first")[0] == 0
     Path("outputs/baselines/kodak_native.csv").unlink()
     arguments = ("figures", "results=first/results.csv")
-    for words, drawn in (((), True), (("baselines=none",), False)):
+    for words, there in (((), True), (("baselines=none",), False)):
         code, output = command(*arguments, *words)
-        assert (code, "No other codecs were measured here" in output) == (0, drawn), output
-        assert ("JPEG" in set(pd.read_csv("outputs/figures/results.csv").codec)) == drawn
+        assert (code, "No other codecs were measured here" in output) == (0, there), output
+        assert ("JPEG" in set(pd.read_csv("outputs/figures/results.csv").codec)) == there
     kept = pd.read_csv("first/results.csv")
     kept.assign(images=12).to_csv("first/results.csv", index=False)
     code, output = command(*arguments)
     assert (code, "No other codecs were measured here" in output) == (0, False), output
 
 
-def test_only_the_named_images_are_drawn(command) -> None:
+def test_only_the_named_images_are_drawn(command, drawn) -> None:
     write_runs()
     write_runs(dataset="kodak_small")
     code, output = command("figures", "images=kodak")
@@ -191,7 +192,7 @@ def test_a_mistyped_run_does_not_draw_the_projects_own_results(command, monkeypa
     assert "No results for kodak under outputs/train/typo*: make some" in output
 
 
-def test_null_is_nothing_to_draw(command) -> None:
+def test_null_is_nothing_to_draw(command, drawn) -> None:
     write_runs()
     code, output = command("figures", "baselines=null", "results=null")
     assert code == 0, output
@@ -201,7 +202,7 @@ def test_null_is_nothing_to_draw(command) -> None:
     assert (code, "out=null is no directory" in output) == (1, True), output
 
 
-def test_a_part_of_kodak_is_not_compared_with_published_curves(command) -> None:
+def test_a_part_of_kodak_is_not_compared_with_published_curves(command, drawn) -> None:
     write_runs()
     for path in Path("outputs/train").glob("*/evaluation/*.csv"):
         table = pd.read_csv(path)
@@ -214,7 +215,7 @@ def test_a_part_of_kodak_is_not_compared_with_published_curves(command) -> None:
     assert (code, "published=no must be true or false" in output) == (1, True), output
 
 
-def test_curves_of_other_images_and_curves_in_no_figure_are_named(command) -> None:
+def test_curves_of_other_images_and_curves_in_no_figure_are_named(command, drawn) -> None:
     write_runs()
     (path, *_) = sorted(Path("outputs/train").glob("*/evaluation/kodak_native.csv"))
     table = pd.read_csv(path)
@@ -245,7 +246,7 @@ def test_planes_alone_are_drawn_with_a_picture_that_is_exact(command) -> None:
     assert not Path("outputs/figures/rate_distortion_native.png").exists()
 
 
-def test_strip_of_one_image(command, trained, images) -> None:
+def test_strip_of_one_image(command, drawn, trained, images) -> None:
     write_runs()
     code, output = command("figures", f"strip.run={trained}", f"strip.image={images}/b.jpg")
     assert code == 0, output
@@ -255,7 +256,7 @@ def test_strip_of_one_image(command, trained, images) -> None:
     assert "nowhere.png cannot be read" in output
 
 
-def test_effort_seeds_and_runs_can_be_told_apart(command) -> None:
+def test_effort_seeds_and_runs_can_be_told_apart(command, drawn) -> None:
     """Curves of one lambda and range have markers of their own, and an effort its own figure; runs
     that differ in what no column holds, as a sweep over learning rates does, have their names."""
     write_runs()
@@ -270,7 +271,7 @@ def test_effort_seeds_and_runs_can_be_told_apart(command) -> None:
         results.write(other.to_dict("records"), home / f"evaluation/kodak_native_{name}.csv")
     code, output = command("figures")
     assert (code, "In no figure" in output) == (0, False), output
-    assert Path("outputs/figures/rate_distortion_native_effort.png").exists()
+    assert "rate_distortion_native_effort" in drawn
     deltas = pd.read_csv("outputs/figures/bd.csv").groupby(["effort", "kind", "against"])
     gained = deltas.bd_psnr.mean().to_dict()
     assert gained[10, "channels", bd.WITHOUT_EFFORT] == pytest.approx(1)
@@ -291,17 +292,13 @@ def test_effort_seeds_and_runs_can_be_told_apart(command) -> None:
         assert ("ours without effort" in lines) == (suffix == "_effort")
 
 
-def test_another_double_tail_drop_stands_beside_that_of_the_project(command, monkeypatch) -> None:
+def test_another_double_tail_drop_stands_beside_that_of_the_project(command, drawn) -> None:
     """It is no control, whatever it is called, and looks like no other curve."""
     write_runs()
     for source in Path("outputs/train").glob("*/evaluation/kodak_native.csv"):
         run = f"annealed-{source.parents[1].name}"
         rows = pd.read_csv(source).assign(drop="annealed", run=run).to_dict("records")
         results.write(rows, Path("outputs/train", run, "evaluation/kodak_native.csv"))
-    drawn = {}
-    monkeypatch.setattr(
-        figures, "save", lambda figure, stem: drawn.update({stem.name: figure}) or []
-    )
     code, output = command("figures", "published=false", "codecs=[]")
     assert (code, "In no figure" in output) == (0, False), output
     assert set(drawn) == {"rate_distortion_native", "rate_distortion_reference"}
@@ -310,16 +307,12 @@ def test_another_double_tail_drop_stands_beside_that_of_the_project(command, mon
 
 
 def test_planes_have_panels_for_each_lambda_and_squashed_images_the_published_curves(
-    command, monkeypatch
+    command, drawn
 ) -> None:
     write_runs()
     for source in Path("outputs/train").glob("*/evaluation/kodak_native.csv"):
         planes = pd.read_csv(source).assign(kind="planes")
         results.write(planes.to_dict("records"), source.with_name("kodak_native_planes.csv"))
-    drawn = {}
-    monkeypatch.setattr(
-        figures, "save", lambda figure, stem: drawn.update({stem.name: figure}) or []
-    )
     assert command("figures")[0] == 0
     planes = drawn["rate_distortion_native_planes"]
     assert [axis.get_title() for axis in planes.axes[:3]] == ["λ = 0.01", "λ = 0.1", "λ = 1"]
@@ -335,7 +328,7 @@ def test_planes_have_panels_for_each_lambda_and_squashed_images_the_published_cu
     assert with_published == {"rate_distortion_reference"}
 
 
-def test_other_runs_and_long_seeds_are_no_kinds_of_one_model(command) -> None:
+def test_other_runs_and_long_seeds_are_no_kinds_of_one_model(command, drawn) -> None:
     """Planes of one run beside channels of another are named; images may be called a number."""
     write_runs(dataset="2020")
     table = pd.read_csv("outputs/train/0.1-0.0-1/evaluation/2020_native.csv")
@@ -359,13 +352,9 @@ def test_other_runs_and_long_seeds_are_no_kinds_of_one_model(command) -> None:
     assert any(label.endswith("0.1-0.0-1") for label in labels)
 
 
-def test_only_runs_that_nothing_else_tells_apart_have_their_names(command, monkeypatch) -> None:
+def test_only_runs_that_nothing_else_tells_apart_have_their_names(command, drawn) -> None:
     """And the published curves are those of the lambdas that are drawn."""
     write_runs()
-    drawn = {}
-    monkeypatch.setattr(
-        figures, "save", lambda figure, stem: drawn.update({stem.name: figure}) or []
-    )
     source = Path("outputs/train/0.1-0.0-1/evaluation/kodak_reference.csv")
     other = pd.read_csv(source).assign(run="mine")
     results.write(other.to_dict("records"), Path("outputs/train/mine/evaluation", source.name))
@@ -389,7 +378,7 @@ def test_only_runs_that_nothing_else_tells_apart_have_their_names(command, monke
     assert published("own") == 6 * [figures.GREY]
 
 
-def test_levels_that_not_all_images_have_are_left_out_and_said(command) -> None:
+def test_levels_that_not_all_images_have_are_left_out_and_said(command, drawn) -> None:
     write_runs(dataset="mine")
     rows = [
         {"codec": "JPEG 2000 (prefix)", "protocol": "native", "dataset": "mine", "image": i, "p": p,
