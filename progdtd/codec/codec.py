@@ -549,8 +549,8 @@ def to_rgb(image: Picture) -> np.ndarray:
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
-    """An image whose pixels have a colour profile in sRGB, as streams, which keep no profile, are
-    shown; a profile that Pillow cannot apply changes nothing."""
+    """An image in sRGB instead of its colour profile, since streams keep none; a profile that
+    Pillow cannot apply changes nothing."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         if "srgb" in ImageCms.getProfileDescription(profile).lower():
