@@ -36,7 +36,7 @@ quickstart: $(INSTALLED)  ## train, evaluate and draw on the bundled photographs
 
 sweep: $(INSTALLED)  ## train the six reference models; ARGS="dataset=folder dataset.root=DIR"
 	$(RUN) -m progdtd.train -m experiment=reference \
-	  $(if $(findstring dataset,$(ARGS)),,group=sweeps/trial) $(ARGS)
+	  $(if $(findstring dataset=,$(ARGS)),,group=sweeps/trial) $(ARGS)
 
 status: $(INSTALLED)  ## what the runs under outputs/ are doing
 	$(RUN) -m progdtd.status $(ARGS)

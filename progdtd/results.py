@@ -131,8 +131,11 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
         taken = {n for n in table["run"].dropna().unique() if homes.setdefault(n, home) != home}
         table["run"] = table["run"].replace({n: f"{home.parent.name}/{n}" for n in taken})
         try:
-            numeric = table.drop(columns=list(NAMES)).select_dtypes("number").columns
-            texts = [name for name in COLUMNS if name not in {*NAMES, *numeric}]
+            texts = [
+                name
+                for name in COLUMNS
+                if name not in NAMES and not pd.api.types.is_numeric_dtype(table[name])
+            ]
             table = table.astype(dict.fromkeys(texts, float))
             named = table[IDENTITY].astype(NUMBERS).drop_duplicates().astype(str)
         except ValueError as error:

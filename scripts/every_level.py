@@ -6,6 +6,7 @@ much longer do they make the whole stream? A row for each model, over all images
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,12 @@ def row(run: Path, paths: list[Path]) -> tuple[str, ...]:
     codec = Codec(loaded)
     pictures = data.pictures(tqdm(paths, run.name, unit="image", disable=None))
     plain = compressai_model(loaded.model)
-    measured = [
-        (*prefixes(codec, codec.encode(picture, "planes"), picture),
-         len(codec.encode(picture, [1.0])), compressai_bytes(plain, picture))
-        for _, picture in pictures
-    ]  # fmt: skip
+    measured = []
+    for _, picture in pictures:
+        height, width = picture.shape[:2]
+        code = partial(codec.encode_latents, *codec.analyse(picture), width, height)
+        measured.append((*prefixes(codec, code("planes"), picture), len(code([1.0])),
+                         compressai_bytes(plain, picture)))  # fmt: skip
     if not measured:
         raise UserError(f"None of the {len(paths)} images can be read.")
     ends, psnrs, one_level, compressai = zip(*measured, strict=True)

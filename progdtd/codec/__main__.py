@@ -437,17 +437,8 @@ def pair(
     for name in inputs:
         folder = Path(name)
         if name != "-" and folder.is_dir():
-            there = sorted(data.files(folder))
-            found = [path for path in there if path.suffix.lower() in suffixes]
-            if not found:
-                raise UserError(f"{name} holds no {', '.join(sorted(suffixes))} files.")
-            known = Image.registered_extensions().keys() - {*suffixes, ".pdtd"}
-            left = [path for path in there if path.suffix.lower() in known]
-            if left and suffix == ".pdtd":
-                say(f"{name}: {len(left)} other files, such as {left[0]}, are left out; name them "
-                    "to have them coded.")  # fmt: skip
             in_place = Path(output).resolve() == folder.resolve()
-            for path in found:
+            for path in files_in(folder, suffixes):
                 target = Path(output, path.relative_to(folder))
                 called = target.name.removesuffix(".pdtd").removesuffix(suffix)
                 target = target.with_name(called + suffix)
@@ -458,6 +449,27 @@ def pair(
         else:
             target = Path(output, Path("stdin" if name == "-" else name).name)
             yield name, str(target.with_suffix(suffix)) if into_folder else output
+
+
+def files_in(folder: Path, suffixes: set[str]) -> list[Path]:
+    """The files of a folder with these suffixes; other images, where images are meant, are said to
+    be left out.
+
+    Raises:
+        UserError: there are none.
+    """
+    from progdtd import data
+
+    there = sorted(data.files(folder))
+    found = [path for path in there if path.suffix.lower() in suffixes]
+    if not found:
+        raise UserError(f"{folder} holds no {', '.join(sorted(suffixes))} files.")
+    known = Image.registered_extensions().keys() - {*suffixes, ".pdtd"}
+    left = [path for path in there if path.suffix.lower() in known]
+    if left and ".pdtd" not in suffixes:
+        say(f"{folder}: {len(left)} other files, such as {left[0]}, are left out; name them to "
+            "have them coded.")  # fmt: skip
+    return found
 
 
 def complain(error: Exception, names: Sequence[str] = ()) -> int:
