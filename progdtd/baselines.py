@@ -156,6 +156,7 @@ def main(cfg: DictConfig) -> None:
 
     from progdtd import data
     from progdtd.evaluation import find_images
+    from progdtd.images import pictures
 
     codecs = available([*map(str, listed(cfg.codecs))] or list(CODECS))
     dataset, paths = find_images(str(cfg.images))
@@ -165,7 +166,7 @@ def main(cfg: DictConfig) -> None:
     rows: list[dict] = []
     bar = tqdm(paths, "baselines", unit="image", disable=None, dynamic_ncols=True)
     called = dict(zip(paths, data.names(paths), strict=True))
-    for path, picture in data.pictures(bar):
+    for path, picture in pictures(bar):
         for codec in codecs:
             try:
                 measured = list(measure(codec, picture))
@@ -213,7 +214,7 @@ def available(names: list[str]) -> list[Baseline]:
 def measure(codec: Baseline, picture: np.ndarray) -> Iterator[dict]:
     """A row of results for each setting of a codec on one image, (H, W, 3) uint8; prefixes that
     are too short to be decoded have none."""
-    from progdtd.data import to_tensor
+    from progdtd.images import to_tensor
     from progdtd.metrics import Quality
 
     height, width = picture.shape[:2]

@@ -19,11 +19,10 @@ from torch import Tensor
 
 from progdtd import published
 from progdtd.errors import UserError, first_line
-from progdtd.files import write_aside
+from progdtd.files import LAST, PREVIOUS, WEIGHTS, weights_in, write_aside
 from progdtd.fingerprint import build_tables, fingerprint
 from progdtd.models import Progressive
 from progdtd.options import number, whole
-from progdtd.run import LAST, PREVIOUS, WEIGHTS, weights_in
 from progdtd.tail_drop import TailDrop, build_drop
 
 log = logging.getLogger(__name__)

@@ -1,34 +1,29 @@
-"""Images: find them, read them, and cut training batches from them.
+"""Datasets: find their images, and cut training batches from them.
 
 Every random choice is a function of (seed, step), so a run that is interrupted and resumed, or that
 reads with more workers, sees the same batches. There is no sampler state to save.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
 import signal
-import struct
-import threading
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
-from torch import Tensor
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from progdtd.errors import UserError, first_line
 from progdtd.files import printable
+from progdtd.images import UNREADABLE, quiet, read_image
 from progdtd.machine import cores
 
 log = logging.getLogger(__name__)
@@ -114,125 +109,6 @@ def vimeo90k(root: str | Path) -> list[Path]:
         )
     triplets = (root / TRIPLETS).read_text().split()
     return [root / "sequences" / name / f"im{i}.png" for name in triplets for i in (1, 2, 3)]
-
-
-def read_image(path: Path | BinaryIO) -> np.ndarray:
-    """Read an image of any mode as (H, W, 3) uint8, upright.
-
-    EXIF orientation is applied, grey becomes RGB, 16-bit grey is scaled to 8 bits, CMYK and
-    palettes are converted, and transparent pixels are shown on white. Pixels of 32 bits, whose
-    range no file states, count as in [0, 1], [0, 255] or [0, 65535] by the largest of them.
-
-    Raises:
-        one of UNREADABLE: Pillow cannot read it, or its largest pixel is of none of these ranges.
-    """
-    with Image.open(path) as file:
-        return rgb(file)
-
-
-def rgb(image: Image.Image) -> np.ndarray:
-    """A Pillow image of any mode as (H, W, 3) uint8, as `read_image` describes."""
-    image = upright(image)
-    with quiet():
-        if image.mode.startswith(("I", "F")):
-            image = _eight_bit(image)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return np.asarray(image.convert("RGB"))
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """A Pillow image, loaded and turned as its EXIF data say."""
-    with quiet():
-        if isinstance(image, ImageFile.ImageFile):
-            name, image.filename = image.filename, ""  # else Pillow maps plain TIFFs, as if turned
-            try:
-                image.load()
-            finally:
-                image.filename = name
-        with contextlib.suppress(Exception):  # damaged EXIF data: whatever Pillow makes of them
-            image = ImageOps.exif_transpose(image)
-    return image
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without warnings, such as Pillow's remarks on odd metadata. In the main thread alone: filters
-    are the whole process's, and of threads that set and reset them at once some would stay set."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """An image of one channel of 16 or 32 bits in 8, transparent where it was."""
-    values = np.asarray(image, dtype=np.float64)
-    largest = values.max(initial=0, where=np.isfinite(values))
-    scaled = np.nan_to_num(values) * (255 / _peak(image.mode, largest))
-    grey = Image.fromarray(np.clip(scaled + 0.5, 0, 255).astype(np.uint8))
-    clear = image.info.get("transparency")
-    if isinstance(clear, int):
-        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    return grey
-
-
-def _peak(mode: str, largest: float) -> float:
-    """The value that is white.
-
-    Raises:
-        ValueError: nothing tells.
-    """
-    if mode == "F" and largest <= 1.5:  # resampling overshoots
-        return 1
-    if largest > 65535 or (mode == "F" and largest < 16):  # bright lights, or a dark image?
-        ranges = "[0, 1], [0, 255] or [0, 65535]"
-        raise ValueError(f"its pixels reach {largest:g}: scale them to {ranges}")
-    return 65535 if mode.startswith("I;16") or largest > 255 else 255
-
-
-def to_tensor(picture: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 to (1, 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
-
-
-def centre(picture: np.ndarray, side: int) -> np.ndarray:
-    """The central `side` rows and columns of (H, W, 3), all where there are fewer."""
-    top, left = (max(0, size - side) // 2 for size in picture.shape[:2])
-    return np.ascontiguousarray(picture[top : top + side, left : left + side])
-
-
-UNREADABLE = (
-    OSError, ValueError, SyntaxError, TypeError, RuntimeError, LookupError, struct.error,
-    Image.DecompressionBombError,
-)  # fmt: skip
-"""What Pillow raises for damaged files."""
-
-
-@contextlib.contextmanager
-def readable(name: str) -> Iterator[None]:
-    """Read here an image that a user has named.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        yield
-    except UNREADABLE as error:
-        why = "of no kind that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
-        raise UserError(f"{name} cannot be read as an image ({why}).") from error
-
-
-def pictures(paths: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray]]:
-    """Each image that can be read, with its path; the others are named in a warning."""
-    for path in paths:
-        try:
-            yield path, read_image(path)
-        except UNREADABLE as error:
-            log.warning("Skipped %s: %s.", path, error)
 
 
 def split_dataset(config: DictConfig) -> tuple[list[Path], list[Path]]:

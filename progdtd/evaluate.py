@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 
 from progdtd.check import check_options
 from progdtd.errors import UserError
-from progdtd.files import matching
+from progdtd.files import matching, weights_in
 from progdtd.machine import loading
 from progdtd.options import listed, number
 from progdtd.paths import CONF
-from progdtd.run import begun, weights_in
+from progdtd.run import begun
 
 log = logging.getLogger(__name__)
 

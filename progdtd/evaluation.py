@@ -24,6 +24,7 @@ from progdtd.codec.effort import effort_of
 from progdtd.errors import UserError
 from progdtd.files import require_folder, write_aside
 from progdtd.fingerprint import fingerprint
+from progdtd.images import pictures
 from progdtd.machine import keep_freed_memory
 from progdtd.tail_drop import P_LEVELS, TailDrop
 
@@ -276,7 +277,7 @@ def measure(
     yield from itertools.chain.from_iterable(known.values())
     bar = tqdm(left, title, len(paths), unit="image", disable=None, dynamic_ncols=True,
                initial=done)  # fmt: skip
-    for path, picture in data.pictures(bar):
+    for path, picture in pictures(bar):
         rows = [row | {"image": called[path]} for way in ways for row in way(picture, levels)]
         if unfinished:
             unfinished.add(called[path], rows)

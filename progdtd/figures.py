@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from omegaconf import DictConfig
 
-from progdtd import bd, curves, results, run
+from progdtd import bd, curves, results
 from progdtd.check import check_options
 from progdtd.codec import find as find_model
 from progdtd.errors import UserError
-from progdtd.files import matching, write_aside
+from progdtd.files import WEIGHTS, matching, weights_in, write_aside
 from progdtd.options import listed
 from progdtd.paths import CONF
 
@@ -241,7 +241,7 @@ def warn_of_stale(tables: Iterable[Path], dataset: str) -> None:
     first: dict[str, Path] = {}
     for table in tables:
         directory = table.parent.parent
-        if run.weights_in(directory) not in (None, directory / run.WEIGHTS):
+        if weights_in(directory) not in (None, directory / WEIGHTS):
             log.warning("%s is of a run that is not finished: evaluate it again when it is.", table)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             measured = json.loads(table.with_suffix(".json").read_text())
@@ -441,15 +441,16 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     """One image as decoded at several levels, beside the original, as JPEG of high quality."""
-    from progdtd import checkpoint, data
+    from progdtd import checkpoint
     from progdtd.codec.codec import Codec
     from progdtd.codec.strip import contact_sheet
     from progdtd.evaluation import HELD_OUT, find_held_out
+    from progdtd.images import read_image, readable
 
     loaded = checkpoint.load_model(cfg.run)
     path = find_held_out(Path(cfg.run))[1][0] if cfg.image == HELD_OUT else Path(cfg.image)
-    with data.readable(f"strip.image={path}"):
-        picture = data.read_image(path)
+    with readable(f"strip.image={path}"):
+        picture = read_image(path)
     codec = Codec(loaded)
     stream = codec.encode(picture)
     levels = {codec.decoder().level_at(p, stream) for p in STRIP_LEVELS}

@@ -1,4 +1,5 @@
-"""Write files so that a crash or a full disk never costs what was there before."""
+"""Files: where they are, what a run calls them, and how they are written so that a crash or a full
+disk never costs what was there before."""
 
 import contextlib
 import errno
@@ -9,6 +10,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 from progdtd.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent
+"""The folder of this package."""
+
+LAST = "last.pt"
+"""Within a run: everything needed to go on training."""
+
+PREVIOUS = "previous.pt"
+"""Within a run: the checkpoint before, in case the last is damaged."""
+
+WEIGHTS = "weights.safetensors"
+"""Within a run: the finished model; its presence means that the run is finished."""
+
+
+def data_root() -> Path:
+    """The folder that holds datasets: `$PROGDTD_DATA`, else `data/` in the working directory."""
+    return Path(os.environ.get("PROGDTD_DATA", "data")).expanduser()
+
+
+def weights_in(directory: Path) -> Path | None:
+    """The finished weights in the directory of a run, or else its newest checkpoint."""
+    paths = (directory / name for name in (WEIGHTS, LAST, PREVIOUS))
+    return next((path for path in paths if path.exists()), None)
 
 
 def printable(name: str) -> str:

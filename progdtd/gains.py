@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progdtd import checkpoint, data
+from progdtd import checkpoint, images
 from progdtd.checkpoint import Loaded
 from progdtd.codec import Codec
 from progdtd.codec.planes import LARGEST_GAIN
 from progdtd.codec.refinement import OCTAVE
 from progdtd.errors import UserError
+from progdtd.images import centre, to_tensor
 
 SIDE = 256
 """Pixels a side of the centre of each photograph that is looked at."""
@@ -73,7 +74,7 @@ def of(loaded: Loaded, photographs: Sequence[Path]) -> list[int]:
     """
     few = min(PHOTOGRAPHS, len(photographs))
     used = [photographs[i * len(photographs) // few] for i in range(few)]
-    pictures = [picture for _, picture in data.pictures(used)]
+    pictures = [picture for _, picture in images.pictures(used)]
     if not pictures:
         raise UserError(f"None of the {len(used)} photographs can be read.")
     return measure(loaded, pictures)
@@ -97,7 +98,7 @@ def measure(loaded: Loaded, pictures: Iterable[np.ndarray]) -> list[int]:
     codec = Codec(alike)
     falls = torch.zeros(2, channels, dtype=torch.float64)
     for picture in pictures:
-        falls += _falls(codec, data.centre(picture, SIDE))
+        falls += _falls(codec, centre(picture, SIDE))
     image, latent = falls.numpy()
     mean = image.sum() / max(latent.sum(), 1e-9)
     gains = (image + CERTAINTY * mean) / (latent + CERTAINTY)
@@ -110,7 +111,7 @@ def _falls(codec: Codec, picture: np.ndarray) -> Tensor:
     (2, M)."""
     height, width = picture.shape[:2]
     known = [y_hat.to(codec.device) for y_hat in _way(codec, picture)]
-    x = data.to_tensor(picture).to(codec.device)
+    x = to_tensor(picture).to(codec.device)
     image = torch.zeros_like(known[0], dtype=torch.float64)
     for before, after in itertools.pairwise(known):
         for point in range(POINTS):

@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from progdtd import data
 from progdtd.codec import container, planes
 from progdtd.codec.codec import Codec, StreamDecoder
 from progdtd.codec.container import CHANNELS, PLANES
 from progdtd.codec.effort import Effort, fit
+from progdtd.images import to_tensor
 from progdtd.metrics import Quality, eight_bit
 from progdtd.models import Progressive
 from progdtd.strides import STRIDE
@@ -55,7 +55,7 @@ def native(
     start = time.perf_counter()
     latents = codec.analyse(picture, effort)
     analysis_s = time.perf_counter() - start
-    x = data.to_tensor(picture).to(codec.device).contiguous()
+    x = to_tensor(picture).to(codec.device).contiguous()
     within = codec.drop.within(levels) or levels
     for kind in kinds:
         start = time.perf_counter()
@@ -110,7 +110,7 @@ def _prefixes(
             continue
         if decoder.changed:  # tails that carry nothing are common
             start = clock()
-            x_hat = data.to_tensor(decoder.picture())
+            x_hat = to_tensor(decoder.picture())
             synthesis_s = clock() - start
             scores = quality(x_hat.to(x.device).contiguous())
         size = decoder.position
@@ -144,7 +144,7 @@ def estimate(
         for each fraction a row of results (bits per pixel of the image without padding) and the
         reconstruction (3, H, W) in [0, 1], rounded to 8 bits, on the CPU.
     """
-    x = data.to_tensor(picture).to(model.device).contiguous()
+    x = to_tensor(picture).to(model.device).contiguous()
     height, width = x.shape[-2:]
     padded = functional.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
     y, z = model.analyse(padded.contiguous(memory_format=torch.channels_last))
@@ -179,7 +179,7 @@ def reference(
         last patch, and `reference-all-patches` with the rate of all four.
     """
     squashed = np.asarray(Image.fromarray(picture).resize((512, 512), Image.Resampling.BILINEAR))
-    x = data.to_tensor(squashed).to(model.device).contiguous()
+    x = to_tensor(squashed).to(model.device).contiguous()
     patches = _patches(x).contiguous(memory_format=torch.channels_last)
     y, z = model.analyse(patches)
     if effort:

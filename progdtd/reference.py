@@ -10,6 +10,7 @@ import torch
 from progdtd import checkpoint, data, protocols
 from progdtd.errors import UserError
 from progdtd.files import matching
+from progdtd.images import read_image, readable
 from progdtd.metrics import to_db
 from progdtd.options import number
 
@@ -57,8 +58,8 @@ def ProgDTD(  # noqa: N802
         )
     values = []
     for path in paths:
-        with data.readable(str(path)):
-            picture = data.read_image(path)
+        with readable(str(path)):
+            picture = read_image(path)
         rows = protocols.reference(loaded.model, loaded.drop, picture, [p])
         row = next(row for row in rows if row["protocol"] == "reference")
         values.append((row["bpp"], row["psnr"], row["ms_ssim_db"], to_db(row["ssim"])))

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.errors import UserError
-from progdtd.files import write_aside
+from progdtd.files import WEIGHTS, write_aside
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +27,6 @@ CONFIG = "config.yaml"
 RECORD = "run.json"
 LOCK = ".lock"
 
-LAST = "last.pt"
-"""Within a run: everything needed to go on training."""
-
-PREVIOUS = "previous.pt"
-"""Within a run: the checkpoint before, in case the last is damaged."""
-
-WEIGHTS = "weights.safetensors"
-"""Within a run: the finished model; its presence means that the run is finished."""
 
 PLAN = "sweep.json"
 """Within a sweep's directory: the names of its runs."""
@@ -51,12 +43,6 @@ are the same wherever they are now is found out when they are read."""
 def begun(directory: Path) -> bool:
     """Whether this is the directory of a run."""
     return (directory / CONFIG).exists() or (directory / RECORD).exists()
-
-
-def weights_in(directory: Path) -> Path | None:
-    """The finished weights in the directory of a run, or else its newest checkpoint."""
-    paths = (directory / name for name in (WEIGHTS, LAST, PREVIOUS))
-    return next((path for path in paths if path.exists()), None)
 
 
 @contextlib.contextmanager

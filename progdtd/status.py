@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from progdtd import run
-from progdtd.files import matching
+from progdtd.files import WEIGHTS, matching
 
 DEFAULT = ("outputs/*", "outputs/sweeps/*")
 
@@ -63,7 +63,7 @@ def read(directory: Path) -> Status:
     steps = trainer["steps"] if isinstance(trainer.get("steps"), int) else 0
     step = int(row.get("step", 0))
     state = str(record.get("state", "waiting"))
-    if (directory / run.WEIGHTS).exists():
+    if (directory / WEIGHTS).exists():
         state, step = "finished", steps
     elif state in ("running", "finished"):
         state = "running" if run.is_held(directory) else "interrupted"

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from progdtd import run, sweep
 from progdtd.check import check, check_run_name, warnings
 from progdtd.errors import UserError
+from progdtd.files import WEIGHTS
 from progdtd.machine import loading
 from progdtd.paths import CONF
 from progdtd.requeue import LAUNCHER, end_with_parent
@@ -57,7 +58,7 @@ def task(cfg: DictConfig) -> None:
 def lead(cfg: DictConfig, directory: Path) -> None:
     """Train in a directory that this process holds, unless it holds another or a finished run."""
     run.compare(directory, cfg)
-    if (directory / run.WEIGHTS).exists():
+    if (directory / WEIGHTS).exists():
         log.info("%s is finished: nothing to do. Delete it to train again.", directory)
         return
     with run.recording(directory):
@@ -77,7 +78,7 @@ def follow(cfg: DictConfig, directory: Path) -> None:
     end_with_parent()
     logging.getLogger().setLevel(logging.ERROR)
     run.compare(directory, cfg)
-    if not (directory / run.WEIGHTS).exists():
+    if not (directory / WEIGHTS).exists():
         with loading():
             from progdtd import training
 

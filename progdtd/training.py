@@ -27,11 +27,12 @@ from tqdm import tqdm
 
 from progdtd import checkpoint, data, gains, protocols, run
 from progdtd.errors import UserError, first_line
+from progdtd.files import LAST, PREVIOUS, WEIGHTS
+from progdtd.images import centre, pictures
 from progdtd.losses import RateDistortion
 from progdtd.machine import gpus, keep_freed_memory
 from progdtd.models import Progressive
 from progdtd.requeue import Requeue, StopSignals
-from progdtd.run import LAST, PREVIOUS, WEIGHTS
 from progdtd.tail_drop import build_drop
 from progdtd.tracking import Tracker
 
@@ -462,12 +463,12 @@ def check_loss(
 def held_out(paths: list[Path]) -> list[np.ndarray]:
     """The central 256x256 pixels of each held-out image that has as many; says what is missing."""
     crops = []
-    for path, picture in data.pictures(paths):
+    for path, picture in pictures(paths):
         if min(picture.shape[:2]) < VALIDATION_SIDE:
             log.warning("%s is too small to validate on: that takes %d pixels a side.", path,
                         VALIDATION_SIDE)  # fmt: skip
             continue
-        crops.append(data.centre(picture, VALIDATION_SIDE))
+        crops.append(centre(picture, VALIDATION_SIDE))
     if paths and not crops:
         log.warning("No held-out image can be validated on: validation.csv stays empty.")
     return crops

@@ -36,6 +36,7 @@ from tqdm import tqdm
 
 from progdtd import data, markdown, protocols
 from progdtd.errors import UserError
+from progdtd.images import read_image
 from progdtd.machine import keep_freed_memory
 from progdtd.models import ProgressiveHyperprior
 from progdtd.paths import CONF
@@ -236,7 +237,7 @@ def our_evaluation(paths: list[Path], device: str) -> Iterator[float]:
     model.to(memory_format=torch.channels_last)
     drop = TailDrop(latent=True, hyper=True)
     for path in itertools.cycle(paths):
-        list(protocols.reference(model, drop, data.read_image(path), P_LEVELS))
+        list(protocols.reference(model, drop, read_image(path), P_LEVELS))
         yield 1
 
 

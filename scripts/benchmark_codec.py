@@ -36,6 +36,7 @@ from progdtd.codec import counts
 from progdtd.codec.codec import Levels
 from progdtd.codec.container import CHANNELS, PLANES
 from progdtd.errors import UserError
+from progdtd.images import pictures, read_image, to_tensor
 from progdtd.machine import keep_freed_memory
 from progdtd.metrics import psnr
 from progdtd.strides import STRIDE
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--readme", action="store_true", help="put the tables into the READMEs")
     options = parser.parse_args()
     codec, paths = Codec.load(options.model), data.folder(options.images)
-    if any(side % STRIDE for side in data.read_image(paths[0]).shape[:2]):
+    if any(side % STRIDE for side in read_image(paths[0]).shape[:2]):
         parser.error(f"{paths[0]}: the first image, which CompressAI's own class codes too, needs "
                      f"sides that are multiples of {STRIDE}.")  # fmt: skip
     parts = [
@@ -76,7 +77,7 @@ def kinds(codec: Codec, paths: list[Path]) -> str:
     columns = {CHANNELS: P_LEVELS, PLANES: PLANES}
     rows = [
         {"kind": kind} | measure_levels(codec, picture, levels)
-        for _, picture in data.pictures(tqdm(paths, "kinds", unit="image", disable=None))
+        for _, picture in pictures(tqdm(paths, "kinds", unit="image", disable=None))
         for kind, levels in columns.items()
     ]
     table = pd.DataFrame(rows).groupby("kind")
@@ -117,13 +118,13 @@ def measure_levels(codec: Codec, picture: np.ndarray, levels: Levels) -> dict[st
 def efforts(codec: Codec, paths: list[Path]) -> str:
     """What steps of effort cost and bring, as Markdown."""
     rows = []
-    for _, picture in data.pictures(tqdm(paths, "efforts", unit="image", disable=None)):
-        x = data.to_tensor(picture)
+    for _, picture in pictures(tqdm(paths, "efforts", unit="image", disable=None)):
+        x = to_tensor(picture)
         for steps in EFFORTS:
             begin = time.perf_counter()
             stream = codec.encode(picture, PLANES, effort=steps)
             seconds = time.perf_counter() - begin
-            decoded = data.to_tensor(np.asarray(codec.decode(stream)))
+            decoded = to_tensor(np.asarray(codec.decode(stream)))
             rows.append({"effort": steps, "encode_s": seconds, "bytes": len(stream),
                          "psnr": psnr(x, decoded)})  # fmt: skip
     mean = pd.DataFrame(rows).groupby("effort").mean()
@@ -137,7 +138,7 @@ def efforts(codec: Codec, paths: list[Path]) -> str:
 def sizes(codec: Codec, paths: list[Path]) -> str:
     """Bytes and PSNR at each level, as Markdown."""
     rows = []
-    for path, picture in data.pictures(tqdm(paths, "sizes", unit="image", disable=None)):
+    for path, picture in pictures(tqdm(paths, "sizes", unit="image", disable=None)):
         alone = list(protocols.native(codec, picture, P_LEVELS))
         nested = nested_bits(codec, picture)
         rows += [row | {"image": path.stem, "nested": bits / (row["width"] * row["height"])}
@@ -200,7 +201,7 @@ def times(model: str | None, path: Path, rounds: int) -> str:
 class Ours:
     def __init__(self, model: str | None, path: Path) -> None:
         keep_freed_memory()
-        self.codec, self.picture = Codec.load(model), data.read_image(path)
+        self.codec, self.picture = Codec.load(model), read_image(path)
 
     def encode(self) -> bytes:
         return self.codec.encode(self.picture, CHANNELS)
@@ -224,7 +225,7 @@ class Plain:
 
     def __init__(self, model: str | None, path: Path) -> None:
         self.model = compressai_model(Codec.load(model).model)
-        self.x: Tensor = data.to_tensor(data.read_image(path)).contiguous()
+        self.x: Tensor = to_tensor(read_image(path)).contiguous()
 
     @torch.no_grad()
     def encode(self) -> Any:
@@ -265,7 +266,7 @@ def large(model: str | None, path: Path, megapixels: float) -> str:
 
 def code_large(model: str | None, path: Path, megapixels: float) -> str:
     keep_freed_memory()
-    codec, picture = Codec.load(model), data.read_image(path)
+    codec, picture = Codec.load(model), read_image(path)
     repeats = round((megapixels * 1e6 / (picture.shape[0] * picture.shape[1])) ** 0.5 + 0.5)
     tiled = np.tile(picture, (repeats, repeats, 1))
     begin = time.perf_counter()

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from progdtd.download import fetch
 from progdtd.errors import UserError
-from progdtd.paths import data_root
+from progdtd.files import data_root
 
 SOURCE = "https://r0k.us/graphics/kodak/kodak"
 

@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from progdtd import Codec, checkpoint, data, markdown
 from progdtd.errors import UserError
+from progdtd.files import data_root
+from progdtd.images import pictures, to_tensor
 from progdtd.metrics import psnr
-from progdtd.paths import data_root
 from progdtd.strides import STRIDE
 
 
@@ -52,10 +53,10 @@ def row(run: Path, paths: list[Path]) -> tuple[str, ...]:
     """The cells of one model."""
     loaded = checkpoint.load_model(run)
     codec = Codec(loaded)
-    pictures = data.pictures(tqdm(paths, run.name, unit="image", disable=None))
+    read = pictures(tqdm(paths, run.name, unit="image", disable=None))
     plain = compressai_model(loaded.model)
     measured = []
-    for _, picture in pictures:
+    for _, picture in read:
         height, width = picture.shape[:2]
         code = partial(codec.encode_latents, *codec.analyse(picture), width, height)
         measured.append((*prefixes(codec, code("planes"), picture), len(code([1.0])),
@@ -79,10 +80,10 @@ def row(run: Path, paths: list[Path]) -> tuple[str, ...]:
 
 def prefixes(codec: Codec, stream: bytes, picture: np.ndarray) -> tuple[list[int], list[float]]:
     """Where each level of a picture's stream ends, in bytes, and the PSNR (dB) of what it shows."""
-    decoder, x, ends, psnrs = codec.decoder(), data.to_tensor(picture), [], []
+    decoder, x, ends, psnrs = codec.decoder(), to_tensor(picture), [], []
     for _ in decoder.levels_of(stream):
         ends.append(decoder.position)
-        psnrs.append(psnr(x, data.to_tensor(decoder.picture())))
+        psnrs.append(psnr(x, to_tensor(decoder.picture())))
     return ends, psnrs
 
 
@@ -101,7 +102,7 @@ def compressai_bytes(plain: nn.Module, picture: np.ndarray) -> int:
     """Bytes of the strings of all channels, of a picture padded like the codec pads it."""
     height, width = picture.shape[:2]
     padded = np.pad(picture, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), "edge")
-    strings = plain.compress(data.to_tensor(padded).contiguous())["strings"]
+    strings = plain.compress(to_tensor(padded).contiguous())["strings"]
     return sum(len(string) for batch in strings for string in batch)
 
 

@@ -9,8 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from progdtd import data, gains, run
+from progdtd import data, gains
 from progdtd.errors import UserError
+from progdtd.files import WEIGHTS
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
     try:
         photographs = data.folder(options.images) if options.images else data.photos()
         for path in options.model:
-            weights = path / run.WEIGHTS if path.is_dir() else path
+            weights = path / WEIGHTS if path.is_dir() else path
             gains.record(weights, photographs, options.device, options.again)
             print(f"{weights}: gains recorded")
     except UserError as error:

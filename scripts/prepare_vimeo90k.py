@@ -16,7 +16,7 @@ from tqdm import tqdm
 from progdtd import data
 from progdtd.download import fetch
 from progdtd.errors import UserError
-from progdtd.paths import data_root
+from progdtd.files import data_root
 
 SOURCE = "http://data.csail.mit.edu/tofu/dataset/vimeo_triplet.zip"
 TOP = "vimeo_triplet/"

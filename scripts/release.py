@@ -21,8 +21,9 @@ from progdtd import Codec, checkpoint, data, markdown, run
 from progdtd.codec import find
 from progdtd.codec.container import CHANNELS
 from progdtd.errors import UserError
-from progdtd.files import write_aside
+from progdtd.files import WEIGHTS, write_aside
 from progdtd.fingerprint import build_tables
+from progdtd.images import pictures
 from progdtd.tail_drop import TailDrop
 
 TOLERANCE_DB = 0.01
@@ -61,7 +62,7 @@ def release(directory: Path, out: Path, images: Path | None, replace: bool) -> N
         UserError: rounding costs too much, the run is not finished, `out` is the run itself or
             holds another model that is not to be replaced, or there are no images to compare on.
     """
-    for name in (run.WEIGHTS, run.CONFIG):
+    for name in (WEIGHTS, run.CONFIG):
         if not (directory / name).exists():
             raise UserError(f"{directory} is no finished run: it has no {name}.")
     if out.resolve() == directory.resolve():
@@ -70,7 +71,7 @@ def release(directory: Path, out: Path, images: Path | None, replace: bool) -> N
     checkpoint.round_transforms(rounded.model, torch.float16)
     build_tables(rounded.model)
     before, after = Codec(exact), Codec(rounded)
-    weights = out / run.WEIGHTS
+    weights = out / WEIGHTS
     same = not weights.exists() or find.fingerprint_in(out) == after.fingerprint.hex()
     if not (same or replace):
         raise UserError(f"{weights} is another model, whose streams would no longer decode: give "
@@ -78,7 +79,7 @@ def release(directory: Path, out: Path, images: Path | None, replace: bool) -> N
     paths = data.folder(images) if images else data.photos()
     losses = [
         np.subtract(psnrs(before, picture), psnrs(after, picture))
-        for _, picture in data.pictures(tqdm(paths, "comparing", unit="image", disable=None))
+        for _, picture in pictures(tqdm(paths, "comparing", unit="image", disable=None))
     ]
     if not losses:
         raise UserError(f"None of the {len(paths)} images can be read.")

@@ -22,6 +22,7 @@ from PIL import Image
 
 from progdtd import data
 from progdtd.checkpoint import build_model
+from progdtd.images import read_image
 from progdtd.paths import CONF
 
 TINY = ("model.N=8", "model.M=12")
@@ -151,7 +152,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
 @pytest.fixture
 def photograph() -> np.ndarray:
     """A real photograph, (300, 451, 3) uint8."""
-    return data.read_image(next(path for path in data.photos() if path.stem == "chelsea"))
+    return read_image(next(path for path in data.photos() if path.stem == "chelsea"))
 
 
 @pytest.fixture

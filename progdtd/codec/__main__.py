@@ -17,9 +17,8 @@ from tqdm import tqdm
 from progdtd.codec import container, counts, find
 from progdtd.codec.errors import CodecError, DamagedError
 from progdtd.errors import UserError
-from progdtd.files import printable, write_aside
+from progdtd.files import WEIGHTS, printable, write_aside
 from progdtd.machine import keep_freed_memory, loading
-from progdtd.run import WEIGHTS
 from progdtd.tail_drop import P_LEVELS
 
 QUALITY = 95
@@ -382,11 +381,10 @@ def read_picture(content: bytes, name: str):
     Raises:
         UserError: it is none.
     """
-    from progdtd import data
-    from progdtd.codec.codec import to_rgb
+    from progdtd.images import readable, to_rgb
 
     name = "stdin" if name == "-" else name
-    with data.readable(name), Image.open(io.BytesIO(content)) as image:
+    with readable(name), Image.open(io.BytesIO(content)) as image:
         if (images := getattr(image, "n_frames", 1)) > 1:
             say(f"{name} holds {images} images: the first is taken.")
         return to_rgb(image)

@@ -1,7 +1,6 @@
 """Images to streams and back: analysis, levels, container, synthesis."""
 
 import bisect
-import io
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -10,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms
+from PIL import Image
 from torch import Tensor
 
-from progdtd import checkpoint, data
+from progdtd import checkpoint
 from progdtd.codec import channels, container, counts, find, planes
 from progdtd.codec.container import CHANNELS, KINDS, PLANES
 from progdtd.codec.effort import effort_of, fit
@@ -26,6 +25,7 @@ from progdtd.codec.errors import (
 from progdtd.codec.tiles import tiled
 from progdtd.errors import UserError
 from progdtd.fingerprint import fingerprint
+from progdtd.images import Picture, to_rgb, to_tensor
 from progdtd.metrics import psnr
 from progdtd.options import number, whole
 from progdtd.strides import HYPER_STRIDE, LATENT_STRIDE, STRIDE
@@ -42,7 +42,6 @@ can claim any size, costs no more than an image of 134 megapixels does."""
 
 Bytes = bytes | bytearray | memoryview
 
-Picture = Image.Image | np.ndarray | Tensor
 
 Levels = Sequence[float] | str
 """A kind of level, "channels" or "planes", or the fractions p of the channels."""
@@ -331,12 +330,12 @@ class Codec:
     def _cut_at(self, target: float, stream: bytes, picture: np.ndarray) -> bytes:
         """The fewest levels that reach a PSNR, which is taken to grow from level to level; all,
         with a warning, if none does."""
-        wanted = data.to_tensor(picture)
+        wanted = to_tensor(picture)
 
         def quality(levels: int) -> float:
             decoder = self.decoder()
             decoder.feed(stream, levels)
-            return psnr(wanted, data.to_tensor(decoder.picture()))
+            return psnr(wanted, to_tensor(decoder.picture()))
 
         most = len(container.ends(stream))
         levels = bisect.bisect_left(range(1, most), target, key=quality) + 1
@@ -517,65 +516,3 @@ def recorded_gains(loaded: checkpoint.Loaded) -> np.ndarray | None:
             "with python scripts/measure_gains.py --again."
         )
     return gains
-
-
-def to_rgb(image: Picture) -> np.ndarray:
-    """(H, W, 3) uint8 of whatever `Codec.encode` takes.
-
-    Raises:
-        UserError: it is not an image.
-    """
-    if isinstance(image, Tensor):
-        return _of_tensor(image)
-    if isinstance(image, Image.Image):
-        try:
-            return data.rgb(in_srgb(data.upright(image)))
-        except data.UNREADABLE as error:
-            raise UserError(f"The image cannot be read ({error}).") from error
-    if not isinstance(image, np.ndarray):
-        raise UserError(
-            f"{type(image).__name__} is no image: give an image that Image.open() returns, or an "
-            "array."
-        )
-    shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
-    if not shaped or image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-        raise UserError(
-            f"An array of shape {image.shape} and {image.dtype} is no image: give (H, W), "
-            "(H, W, 3) or (H, W, 4) of uint8 or uint16."
-        )
-    if image.dtype.itemsize == 2:
-        image = (image / 257 + 0.5).astype(np.uint8)
-    return data.rgb(Image.fromarray(image))
-
-
-def in_srgb(image: Image.Image) -> Image.Image:
-    """An image in sRGB instead of its colour profile, since streams keep none; a profile that
-    Pillow cannot apply changes nothing."""
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        if "srgb" in ImageCms.getProfileDescription(profile).lower():
-            return image
-        mode = "RGBA" if image.has_transparency_data else "RGB"
-        if image.mode == "P" or mode == "RGBA":
-            image = image.convert(mode)
-        srgb = ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, profile, srgb, outputMode=mode) or image
-    except (KeyError, OSError, TypeError, ImageCms.PyCMSError):
-        return image
-
-
-def _of_tensor(image: Tensor) -> np.ndarray:
-    pixels = image[0] if image.ndim == 4 and len(image) == 1 else image
-    if pixels.ndim != 3 or len(pixels) != 3 or not pixels.is_floating_point():
-        raise UserError(
-            f"A tensor of shape {tuple(image.shape)} and {image.dtype} is no image: "
-            "give (3, H, W) of floats in [0, 1]."
-        )
-    pixels = pixels.detach().float()
-    if pixels.numel() and not (pixels.min() >= -0.5 and pixels.max() <= 1.5):  # nor NaN
-        raise UserError(
-            f"A tensor of values from {pixels.min():g} to {pixels.max():g} is no image: give "
-            "floats in [0, 1]; those a little outside are clipped."
-        )
-    eight_bit = (pixels.clamp(0, 1) * 255).round()
-    return eight_bit.to(torch.uint8).permute(1, 2, 0).cpu().numpy()

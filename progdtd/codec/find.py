@@ -11,8 +11,7 @@ import safetensors
 
 from progdtd.codec.errors import OtherModelError
 from progdtd.errors import UserError
-from progdtd.paths import PACKAGE
-from progdtd.run import WEIGHTS
+from progdtd.files import PACKAGE, WEIGHTS
 
 DEFAULT = PACKAGE.parent / "outputs/reference/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
 """The run that codes when no model is named: the paper's middle lambda over the whole range."""

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 from matplotlib.figure import Figure
 
-from progdtd import data, metrics
+from progdtd import metrics
 from progdtd.codec import container
 from progdtd.codec.codec import Codec
+from progdtd.images import to_tensor
 
 MOST = 16
 """Levels on one sheet, if none are chosen."""
@@ -35,7 +36,7 @@ def contact_sheet(
             continue
         decoded = decoder.picture()
         bpp = 8 * decoder.position / (height * width)
-        psnr = metrics.psnr(data.to_tensor(picture), data.to_tensor(decoded))
+        psnr = metrics.psnr(to_tensor(picture), to_tensor(decoded))
         caption = f"level {level}: {decoder.position} bytes\n{bpp:.3f} bpp, {psnr:.2f} dB"
         shown.append((decoded, caption))
     shown.append((picture, "original"))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from progdtd import Codec, ProgDTD, bd, checkpoint, data, evaluation, protocols, run
 from progdtd.evaluation import warn_of_no_levels
+from progdtd.images import pictures
 from progdtd.results import COLUMNS
 from progdtd.tail_drop import TailDrop
 
@@ -88,8 +89,8 @@ def test_every_level_is_decoded(script, trained, images) -> None:
     assert int(smallest) > 0
     assert "all levels of 5 images" in output
     codec = Codec.load(trained)
-    pictures = [picture for _, picture in data.pictures(data.folder(images))]
-    planes, one = (sum(len(codec.encode(picture, levels)) for picture in pictures)
+    read = [picture for _, picture in pictures(data.folder(images))]
+    planes, one = (sum(len(codec.encode(picture, levels)) for picture in read)
                    for levels in ("planes", [1.0]))  # fmt: skip
     over_one, over_compressai = map(float, re.findall(r"([-+][\d.]+) %", row))
     assert over_one == pytest.approx(100 * (planes / one - 1), abs=0.01)

@@ -16,8 +16,8 @@ from pytorch_msssim import ms_ssim, ssim
 from torch import nn
 
 from progdtd import checkpoint, published
-from progdtd.data import to_tensor
 from progdtd.errors import UserError
+from progdtd.images import to_tensor
 from progdtd.metrics import psnr
 from progdtd.reference import ProgDTD
 

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 from progdtd import run, status
 from progdtd.checkpoint import parameters
+from progdtd.files import LAST, PREVIOUS, WEIGHTS
 from progdtd.requeue import LAUNCHER
 
 GROUP = "outputs/smoke"
@@ -54,7 +55,7 @@ def pid(directory: Path) -> int:
 
 
 def equal(one: Path, other: Path) -> bool:
-    first, second = (load_file(directory / run.WEIGHTS) for directory in (one, other))
+    first, second = (load_file(directory / WEIGHTS) for directory in (one, other))
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
@@ -221,7 +222,7 @@ def test_a_sweep_that_ends_has_its_jobs_save_and_end(how) -> None:
     while any(Path(f"/proc/{job}").exists() for job in jobs) and time.monotonic() < deadline:
         time.sleep(0.1)
     for directory in both:
-        assert (directory / run.LAST).exists()
+        assert (directory / LAST).exists()
         assert status.read(directory).state == "interrupted"
         assert not run.is_held(directory)
 
@@ -240,7 +241,7 @@ def test_sigterm_saves_what_there_is_and_the_rest_is_the_same_to_the_bit(command
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75, output
     assert re.search(r"Told to stop at step \d+: the same command resumes there", output)
-    state = torch.load(f"{RUN}/{run.LAST}", weights_only=True)
+    state = torch.load(f"{RUN}/{LAST}", weights_only=True)
     assert 5 < state["step"] < 60
     record, batch = run.recorded(Path(RUN)), composed("experiment=smoke").trainer.batch_size
     assert record["images_seen"] == state["step"] * batch
@@ -260,7 +261,7 @@ def test_sigterm_to_all_processes_of_a_job_costs_no_checkpoint() -> None:
     os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75, output
-    assert torch.load(f"{RUN}/{run.LAST}", weights_only=True)["step"] > 1
+    assert torch.load(f"{RUN}/{LAST}", weights_only=True)["step"] > 1
 
 
 @pytest.mark.parametrize("launcher", [(), ("launcher=local", "-m")])
@@ -288,8 +289,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(command) -> None:
     )
     assert command("train", *settings, "group=whole")[0] == 0
     process = shell("progdtd.train", *settings)
-    last = Path(RUN) / run.LAST
-    wait_for(lambda: (Path(RUN) / run.PREVIOUS).exists() and last.exists(), process)
+    last = Path(RUN) / LAST
+    wait_for(lambda: (Path(RUN) / PREVIOUS).exists() and last.exists(), process)
     process.kill()
     process.communicate()
     damaged = bytearray(last.read_bytes())
@@ -300,12 +301,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(command) -> None:
     assert "last.pt is not a readable checkpoint" in output
     assert "Falling back to" in output
     assert equal(Path(RUN), of(0.1, "whole"))
-    assert not (Path(RUN) / run.PREVIOUS).exists()
+    assert not (Path(RUN) / PREVIOUS).exists()
 
 
 def test_when_every_checkpoint_is_damaged_the_run_says_so(command, trained) -> None:
-    (trained / run.WEIGHTS).unlink()
-    for name in (run.LAST, run.PREVIOUS):
+    (trained / WEIGHTS).unlink()
+    for name in (LAST, PREVIOUS):
         (trained / name).write_bytes(b"PK nothing")
     code, output = command("train", "experiment=smoke")
     assert code == 1
@@ -753,6 +754,6 @@ def test_state_loss_and_error_are_those_of_now(tmp_path) -> None:
     validation = run.Table(tmp_path / "validation.csv", ["step", "p", "loss"], 0)
     validation.append({"step": 1, "p": 1.0, "loss": 2.0})
     assert status.read(tmp_path).loss == 2
-    (tmp_path / run.WEIGHTS).touch()
+    (tmp_path / WEIGHTS).touch()
     run.record(tmp_path, error="of an earlier start")
     assert status.read(tmp_path).error == ""

@@ -19,8 +19,10 @@ from conftest import RUN, composed, shell
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from progdtd import checkpoint, data, run, training
+from progdtd import checkpoint, run, training
 from progdtd.checkpoint import build_model, read_weights, warm_start
+from progdtd.files import WEIGHTS
+from progdtd.images import to_tensor
 
 
 def rows(path: Path | str) -> list[dict[str, str]]:
@@ -83,7 +85,7 @@ def test_smoke_run_leaves_everything(command) -> None:
     assert {row["step"] for row in validation} == {"3", "6"}
     model = checkpoint.load_model(run).model
     crops = training.held_out([Path(path) for path in record["held_out"]])
-    x = torch.cat([data.to_tensor(crop) for crop in crops])
+    x = torch.cat([to_tensor(crop) for crop in crops])
     with torch.inference_mode():
         out = model(x, 0.4)
         bpp = sum(-part.log2().sum((1, 2, 3)) for part in out["likelihoods"].values()) / 256**2
@@ -201,7 +203,7 @@ def test_weights_of_other_options_are_said_to_be(trained, caplog) -> None:
     for weights in (RUN, "bare.pt"):
         warm_start(model, {**config, "slope": 0.5}, weights)
     assert not caplog.records
-    checkpoint.add_meta(trained / run.WEIGHTS, {"model": {**config, "slope": 0.1}})
+    checkpoint.add_meta(trained / WEIGHTS, {"model": {**config, "slope": 0.1}})
     warm_start(model, {**config, "slope": 0.5}, RUN)
     assert "was trained with model.slope=0.1, not 0.5" in caplog.text
 

@@ -18,9 +18,9 @@ from progdtd import Codec, protocols
 from progdtd.checkpoint import Loaded, load_state, save_weights
 from progdtd.codec import codec as codec_module
 from progdtd.codec import container, counts, find
-from progdtd.codec.codec import to_rgb
 from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError
 from progdtd.errors import UserError
+from progdtd.images import to_rgb
 from progdtd.models import Progressive, ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
 from progdtd.tail_drop import P_LEVELS, TailDrop, kept
 

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from progdtd import data
-from progdtd.codec.codec import to_rgb
 from progdtd.errors import UserError
+from progdtd.images import centre, read_image, rgb, to_rgb
 
 
 def batches(root, **options):
@@ -32,7 +32,7 @@ def test_crops_are_taken_everywhere(tmp_path) -> None:
 def test_photos_are_on_this_machine() -> None:
     paths = data.photos()
     assert len(paths) == len(data.PHOTOS)
-    assert all(min(data.read_image(path).shape[:2]) >= 256 for path in paths)
+    assert all(min(read_image(path).shape[:2]) >= 256 for path in paths)
 
 
 def test_folder_finds_every_format_in_order(images) -> None:
@@ -198,7 +198,7 @@ def test_the_seed_decides_the_order(tmp_path) -> None:
 
 def test_what_all_images_take_is_estimated(images) -> None:
     paths = data.folder(images)
-    taken = sum(data.read_image(path).nbytes for path in paths)
+    taken = sum(read_image(path).nbytes for path in paths)
     assert data._decoded_gib(paths, None) == pytest.approx(taken / 2**30)
     assert data._decoded_gib(paths * 100, 64) == pytest.approx(100 * len(paths) * 3 * 64**2 / 2**30)
 
@@ -211,12 +211,12 @@ def test_readers_leave_signals_to_the_main_process(monkeypatch) -> None:
 
 
 def test_every_mode_becomes_upright_rgb(tmp_path, photograph) -> None:
-    rgb = Image.fromarray(photograph)
-    grey = rgb.convert("L")
+    whole = Image.fromarray(photograph)
+    grey = whole.convert("L")
 
     def saved(image: Image.Image, name: str, **options) -> np.ndarray:
         image.save(tmp_path / name, **options)
-        read = data.read_image(tmp_path / name)
+        read = read_image(tmp_path / name)
         assert read.dtype == np.uint8
         assert read.shape[2] == 3
         return read.astype(int)
@@ -224,20 +224,20 @@ def test_every_mode_becomes_upright_rgb(tmp_path, photograph) -> None:
     assert np.array_equal(saved(grey, "grey.png")[..., 0], np.asarray(grey))
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     assert np.array_equal(saved(deep, "deep.png")[..., 1], np.asarray(grey))
-    assert np.abs(saved(rgb.convert("CMYK"), "cmyk.jpg", quality=95) - photograph).mean() < 4
-    assert np.abs(saved(rgb.quantize(256), "palette.png") - photograph).mean() < 6
-    turned = rgb.transpose(Image.Transpose.ROTATE_90)
+    assert np.abs(saved(whole.convert("CMYK"), "cmyk.jpg", quality=95) - photograph).mean() < 4
+    assert np.abs(saved(whole.quantize(256), "palette.png") - photograph).mean() < 6
+    turned = whole.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6
     assert np.array_equal(saved(turned, "turned.png", exif=exif), photograph)
     for mode in ("RGBA", "L", "I;16"):  # which Pillow maps if they are not compressed
         plain = turned.convert("L").convert(mode) if mode == "I;16" else turned.convert(mode)
-        expected = data.rgb(plain.transpose(Image.Transpose.ROTATE_270))
+        expected = rgb(plain.transpose(Image.Transpose.ROTATE_270))
         assert np.array_equal(saved(plain, "turned.tif", exif=exif), expected)
         with Image.open(tmp_path / "turned.tif") as image:
             assert np.array_equal(to_rgb(image), expected)
-    clear = rgb.convert("RGBA")
-    clear.putalpha(Image.new("L", rgb.size, 0))
+    clear = whole.convert("RGBA")
+    clear.putalpha(Image.new("L", whole.size, 0))
     assert (saved(clear, "clear.png") == 255).all()
 
 
@@ -246,19 +246,19 @@ def test_deep_pixels_keep_their_brightness(tmp_path) -> None:
     for values in (dark, dark[:, :, None].repeat(3, 2)):
         assert to_rgb(values).max() == 1
     Image.fromarray(dark).save(tmp_path / "dark.png")
-    assert data.read_image(tmp_path / "dark.png").max() == 1
+    assert read_image(tmp_path / "dark.png").max() == 1
     over = np.full((8, 8), 0.5, np.float32)
     over[0, 0] = 1.02
-    assert data.rgb(Image.fromarray(over))[4, 4, 0] == 128
+    assert rgb(Image.fromarray(over))[4, 4, 0] == 128
     for scale in (1, 255, 65535):
         ramp = np.linspace(0, scale, 64, dtype=np.float32).reshape(8, 8)
         Image.fromarray(ramp).save(tmp_path / "ramp.tiff")
-        assert data.read_image(tmp_path / "ramp.tiff")[4, 0, 0] == 130
+        assert read_image(tmp_path / "ramp.tiff")[4, 0, 0] == 130
     broken = np.full((8, 8), np.nan, np.float32)
-    assert data.rgb(Image.fromarray(broken)).max() == 0
+    assert rgb(Image.fromarray(broken)).max() == 0
     broken[:] = 0.5
     broken[0, 0] = np.inf
-    assert data.rgb(Image.fromarray(broken))[:, :, 0].ravel()[[0, 1]].tolist() == [255, 128]
+    assert rgb(Image.fromarray(broken))[:, :, 0].ravel()[[0, 1]].tolist() == [255, 128]
 
 
 @pytest.mark.parametrize(
@@ -268,14 +268,14 @@ def test_pixels_of_no_known_range_are_refused(kind, largest) -> None:
     values = np.zeros((8, 8), kind)
     values[0, 0] = largest
     with pytest.raises(ValueError, match="its pixels reach"):
-        data.rgb(Image.fromarray(values))
+        rgb(Image.fromarray(values))
 
 
 def test_deep_pixels_may_be_transparent(tmp_path) -> None:
     values = np.full((8, 8), 20000, np.uint16)
     values[0, 0] = 7
     Image.fromarray(values).save(tmp_path / "clear.png", transparency=7)
-    assert data.read_image(tmp_path / "clear.png")[0, :2, 0].tolist() == [255, 78]
+    assert read_image(tmp_path / "clear.png")[0, :2, 0].tolist() == [255, 78]
 
 
 def test_damaged_exif_data_do_not_cost_the_picture(tmp_path, photograph) -> None:
@@ -283,7 +283,7 @@ def test_damaged_exif_data_do_not_cost_the_picture(tmp_path, photograph) -> None
     orientation, maker = struct.pack("<HHII", 0x112, 3, 1, 6), struct.pack("<HHII", 0x10F, 5, 1, 48)
     exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + orientation + maker + bytes(64)
     Image.fromarray(photograph[:64, :64]).save(tmp_path / "a.jpg", exif=exif)
-    assert data.read_image(tmp_path / "a.jpg").shape == (64, 64, 3)
+    assert read_image(tmp_path / "a.jpg").shape == (64, 64, 3)
 
 
 def test_a_digest_tells_other_images_wherever_they_are(images, tmp_path) -> None:
@@ -298,8 +298,8 @@ def test_a_digest_tells_other_images_wherever_they_are(images, tmp_path) -> None
 
 def test_centres_are_whole_where_there_is_less_and_homes_are_known(images, monkeypatch) -> None:
     picture = np.arange(5 * 9 * 3, dtype=np.uint8).reshape(5, 9, 3)
-    np.testing.assert_array_equal(data.centre(picture, 8), picture[:, :8])
-    np.testing.assert_array_equal(data.centre(picture, 3), picture[1:4, 3:6])
-    np.testing.assert_array_equal(data.centre(picture, 4), picture[:4, 2:6])
+    np.testing.assert_array_equal(centre(picture, 8), picture[:, :8])
+    np.testing.assert_array_equal(centre(picture, 3), picture[1:4, 3:6])
+    np.testing.assert_array_equal(centre(picture, 4), picture[:4, 2:6])
     monkeypatch.setenv("HOME", str(images.parent))
     assert data.folder("~/images") == data.folder(images)

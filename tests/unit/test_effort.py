@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from progdtd import Codec, checkpoint, data, protocols
+from progdtd import Codec, checkpoint, protocols
 from progdtd.checkpoint import Loaded
 from progdtd.codec import codec as codec_module
 from progdtd.codec import effort
@@ -13,6 +13,7 @@ from progdtd.codec.codec import recorded_gains
 from progdtd.codec.refinement import OCTAVE
 from progdtd.codec.tiles import tiles
 from progdtd.errors import UserError
+from progdtd.images import to_tensor
 from progdtd.tail_drop import TailDrop
 
 DTD = TailDrop(latent=True, hyper=True)
@@ -43,8 +44,8 @@ def tensors(picture: np.ndarray) -> torch.Tensor:
 def cost(codec: Codec, picture: np.ndarray, steps: int, kind: str = "channels") -> float:
     """R + lambda 255^2 MSE of the whole stream, in bits per pixel."""
     stream = codec.encode(picture, kind, effort=steps)
-    decoded = data.to_tensor(np.asarray(codec.decode(stream)))
-    mse = (decoded - data.to_tensor(picture)).square().mean().item()
+    decoded = to_tensor(np.asarray(codec.decode(stream)))
+    mse = (decoded - to_tensor(picture)).square().mean().item()
     return 8 * len(stream) / decoded[0, 0].numel() + 0.1 * 255**2 * mse
 
 

@@ -21,8 +21,8 @@ from progdtd.codec.errors import (
     UndecodableError,
 )
 from progdtd.codec.refinement import OCTAVE
-from progdtd.data import to_tensor
 from progdtd.errors import UserError
+from progdtd.images import to_tensor
 from progdtd.metrics import psnr
 from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
 from progdtd.tail_drop import TailDrop, kept

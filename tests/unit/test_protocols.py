@@ -9,12 +9,13 @@ from PIL import Image
 from pytorch_msssim import ms_ssim, ssim
 from torch.nn import functional
 
-from progdtd import Codec, data, protocols
+from progdtd import Codec, protocols
 from progdtd.checkpoint import Loaded
 from progdtd.codec import container
 from progdtd.codec.channels import ChannelDecoder
 from progdtd.codec.counts import default_plan
 from progdtd.codec.planes import PlaneDecoder
+from progdtd.images import to_tensor
 from progdtd.metrics import Quality, psnr, to_db
 from progdtd.models import ProgressiveHyperprior
 from progdtd.tail_drop import P_LEVELS, TailDrop, fraction, kept
@@ -41,9 +42,9 @@ def test_native_measures_what_decodes(model, photograph) -> None:
     rows = list(protocols.native(codec(model), picture, P_LEVELS))
     assert [row["p"] for row in rows] == list(P_LEVELS)
     assert rows[-1]["bytes"] == len(stream)
-    x = data.to_tensor(picture)
+    x = to_tensor(picture)
     for row in rows[::5]:
-        decoded = data.to_tensor(np.asarray(codec(model).decode(stream[: row["bytes"]])))
+        decoded = to_tensor(np.asarray(codec(model).decode(stream[: row["bytes"]])))
         assert row["psnr"] == pytest.approx(psnr(x, decoded), rel=1e-9)
         assert row["decode_s"] > 0
 
@@ -90,8 +91,8 @@ def test_planes_are_measured_at_fractions_of_the_bytes(model, photograph) -> Non
         max(ends[0], *(end for end in ends if end <= p * len(stream)), 0) for p in p_levels
     ]
     for row in rows[:2]:
-        decoded = data.to_tensor(np.asarray(planes.decode(stream[: row["bytes"]])))
-        assert row["psnr"] == pytest.approx(psnr(data.to_tensor(picture), decoded), rel=1e-9)
+        decoded = to_tensor(np.asarray(planes.decode(stream[: row["bytes"]])))
+        assert row["psnr"] == pytest.approx(psnr(to_tensor(picture), decoded), rel=1e-9)
         assert (row["latent_channels"], row["hyper_channels"]) == (12, 8)
     (whole,) = protocols.native(codec(model), picture, [1.0])
     assert rows[-1]["psnr"] == whole["psnr"]
@@ -122,7 +123,7 @@ def test_estimate_equals_a_full_forward_for_every_level(model, photograph) -> No
 
 def test_estimate_pads_by_repeating_the_edge(model, photograph) -> None:
     picture = photograph[:100, :130]
-    padded = functional.pad(data.to_tensor(picture), (0, 62, 0, 28), mode="replicate")
+    padded = functional.pad(to_tensor(picture), (0, 62, 0, 28), mode="replicate")
     with torch.no_grad():
         out = model(padded, 0.5)
     bits = -sum(values.log2().sum().item() for values in out["likelihoods"].values())
@@ -177,7 +178,7 @@ def test_quality_of_small_and_identical_pictures() -> None:
 
 @pytest.mark.parametrize("size", [(300, 451), (161, 200), (163, 162), (100, 300), (11, 12)])
 def test_similarities_are_those_of_pytorch_msssim(photograph, size) -> None:
-    x = data.to_tensor(photograph[: size[0], : size[1]]).contiguous()
+    x = to_tensor(photograph[: size[0], : size[1]]).contiguous()
     for strength in (0.01, 0.1, 1.0):
         y = (x + strength * torch.randn(x.shape)).clamp(0, 1)
         ours = Quality(x)(y)
@@ -190,6 +191,6 @@ def test_similarities_are_those_of_pytorch_msssim(photograph, size) -> None:
 
 
 def test_a_negative_has_a_similarity(photograph) -> None:
-    x = data.to_tensor(photograph).contiguous()
+    x = to_tensor(photograph).contiguous()
     expected = ms_ssim(x, 1 - x, data_range=1.0).item()
     assert Quality(x)(1 - x)["ms_ssim"] == pytest.approx(expected, abs=2e-5)

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from progdtd import run
 from progdtd.errors import UserError
-from progdtd.files import write_aside
+from progdtd.files import WEIGHTS, write_aside
 
 
 def test_another_configuration_is_refused_and_shown(tmp_path) -> None:
@@ -161,7 +161,7 @@ def test_only_a_finished_run_is_trained_further_from_its_weights(tmp_path) -> No
     run.claim(tmp_path, OmegaConf.create({"trainer": {"steps": 5}}))
     for finished in (False, True):
         if finished:
-            (tmp_path / run.WEIGHTS).touch()
+            (tmp_path / WEIGHTS).touch()
         with pytest.raises(UserError) as raised:
             run.compare(tmp_path, OmegaConf.create({"trainer": {"steps": 6}}))
         assert ("init_from=" in str(raised.value)) == finished
