@@ -17,15 +17,16 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from progdtd import checkpoint, data, protocols, results, run
+from progdtd import data, protocols, results, run
 from progdtd.codec.codec import Codec, recorded_gains
 from progdtd.codec.container import CHANNELS, KINDS, PLANES
 from progdtd.codec.effort import effort_of
 from progdtd.errors import UserError
 from progdtd.files import require_folder, write_aside
-from progdtd.fingerprint import fingerprint
 from progdtd.images import pictures
 from progdtd.machine import keep_freed_memory
+from progdtd.models import weights
+from progdtd.models.weights import fingerprint
 from progdtd.tail_drop import P_LEVELS, TailDrop
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def evaluate(
     images and options, by this code.
 
     Args:
-        path: a run directory or anything else that `checkpoint.load_model` takes.
+        path: a run directory or anything else that `weights.load_model` takes.
         images: a folder, or `held_out` for the images that the run was not trained on.
         names: protocols, and below `kinds`, that `check_choices` has passed.
         levels: fractions p.
@@ -64,7 +65,7 @@ def evaluate(
         UserError: no model, no images, none readable, no such effort, or no place for the tables.
     """
     keep_freed_memory()
-    loaded = checkpoint.load_model(path, device)
+    loaded = weights.load_model(path, device)
     if "native" in names and CHANNELS in kinds and tuple(levels) != P_LEVELS:
         warn_of_no_levels(levels, loaded.drop)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
@@ -106,7 +107,7 @@ Way = Callable[[np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]
 
 
 def ways_of(
-    loaded: checkpoint.Loaded, names: Sequence[str], kinds: Sequence[str], effort: int
+    loaded: weights.Loaded, names: Sequence[str], kinds: Sequence[str], effort: int
 ) -> list[Way]:
     """The protocols of these names, for one model.
 
@@ -224,7 +225,7 @@ def check_choices(names: Sequence[str], kinds: Sequence[str]) -> None:
         raise UserError("kinds=planes are measured by protocols=native alone: add it.")
 
 
-def coder(loaded: checkpoint.Loaded) -> Codec:
+def coder(loaded: weights.Loaded) -> Codec:
     """The codec of a model.
 
     Raises:
@@ -284,7 +285,7 @@ def measure(
         yield from rows
 
 
-def identity(loaded: checkpoint.Loaded) -> dict[str, Any]:
+def identity(loaded: weights.Loaded) -> dict[str, Any]:
     """The columns that say which model made a row."""
     drop, meta = loaded.drop, loaded.meta
     low, high = drop.range if drop.progressive else (1.0, 1.0)

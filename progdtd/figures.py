@@ -441,13 +441,13 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     """One image as decoded at several levels, beside the original, as JPEG of high quality."""
-    from progdtd import checkpoint
     from progdtd.codec.codec import Codec
     from progdtd.codec.strip import contact_sheet
     from progdtd.evaluation import HELD_OUT, find_held_out
     from progdtd.images import read_image, readable
+    from progdtd.models import weights
 
-    loaded = checkpoint.load_model(cfg.run)
+    loaded = weights.load_model(cfg.run)
     path = find_held_out(Path(cfg.run))[1][0] if cfg.image == HELD_OUT else Path(cfg.image)
     with readable(f"strip.image={path}"):
         picture = read_image(path)

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progdtd import checkpoint, images
-from progdtd.checkpoint import Loaded
+from progdtd import images
 from progdtd.codec import Codec
 from progdtd.codec.planes import LARGEST_GAIN
 from progdtd.codec.refinement import OCTAVE
 from progdtd.errors import UserError
 from progdtd.images import centre, to_tensor
+from progdtd.models import weights
+from progdtd.models.weights import Loaded
 
 SIDE = 256
 """Pixels a side of the centre of each photograph that is looked at."""
@@ -48,7 +49,7 @@ def record(
     """Measure the gains of the model in a weights file and write them into it.
 
     Args:
-        path: a file that `checkpoint.save_weights` wrote.
+        path: a file that `weights.save_weights` wrote.
         photographs: as `of` takes them.
         device: where the model runs.
         again: even if it has some; streams of planes made with them decode no more.
@@ -56,14 +57,14 @@ def record(
     Raises:
         UserError: no such file, it has gains, or what `of` raises.
     """
-    loaded = checkpoint.load_model(path, device)
+    loaded = weights.load_model(path, device)
     if "gains" in loaded.meta and not again:
         raise UserError(
             f"{path} has gains, and streams of planes made with them would no longer decode: "
             "--again measures new ones all the same."
         )
     gains = of(loaded, photographs)
-    checkpoint.add_meta(path, {"gains": gains})
+    weights.add_meta(path, {"gains": gains})
 
 
 def of(loaded: Loaded, photographs: Sequence[Path]) -> list[int]:

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from progdtd import checkpoint, data, protocols
+from progdtd import data, protocols
 from progdtd.errors import UserError
 from progdtd.files import matching
 from progdtd.images import read_image, readable
 from progdtd.metrics import to_db
+from progdtd.models import weights
 from progdtd.options import number
 
 
@@ -28,7 +29,7 @@ def ProgDTD(  # noqa: N802
     right.
 
     Args:
-        model_address: anything that `checkpoint.load_model` takes, among them checkpoints of the
+        model_address: anything that `weights.load_model` takes, among them checkpoints of the
             published code.
         p: fraction of the channels to keep, of latent and hyper-latent alike, 0 < p <= 1.
         Lambda: what the model was trained with. It changes nothing; if the model says otherwise,
@@ -49,7 +50,7 @@ def ProgDTD(  # noqa: N802
         )
     paths = _images(dataset_address)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loaded = checkpoint.load_model(model_address, device)
+    loaded = weights.load_model(model_address, device)
     trained = loaded.lmbda
     if trained is not None and not (number(Lambda) and math.isclose(trained, Lambda)):
         warnings.warn(

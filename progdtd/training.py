@@ -25,13 +25,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from progdtd import checkpoint, data, gains, protocols, run
+from progdtd import data, gains, protocols, run
 from progdtd.errors import UserError, first_line
 from progdtd.files import LAST, PREVIOUS, WEIGHTS
 from progdtd.images import centre, pictures
 from progdtd.losses import RateDistortion
 from progdtd.machine import gpus, keep_freed_memory
-from progdtd.models import Progressive
+from progdtd.models import Progressive, weights
 from progdtd.requeue import Requeue, StopSignals
 from progdtd.tail_drop import build_drop
 from progdtd.tracking import Tracker
@@ -95,10 +95,10 @@ class Trainer:
         log.info("%s: %d images to train on, %d held out.", cfg.dataset.name, len(paths), len(held))
 
         torch.manual_seed(cfg.seed)
-        self.model = checkpoint.build_model(cfg.model)
+        self.model = weights.build_model(cfg.model)
         began: dict[str, list] = {"ancestors": []}
         if cfg.init_from is not None and not checkpoints(directory):
-            began["ancestors"] = checkpoint.warm_start(self.model, cfg.model, cfg.init_from)
+            began["ancestors"] = weights.warm_start(self.model, cfg.model, cfg.init_from)
         channels_last = self.options.channels_last
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.layout)
@@ -253,8 +253,8 @@ class Trainer:
         Raises:
             UserError: it has, or nothing can be written.
         """
-        weights = self.model.state_dict()
-        if not all(value.isfinite().all() for value in weights.values()):
+        state_dict = self.model.state_dict()
+        if not all(value.isfinite().all() for value in state_dict.values()):
             self.check(math.nan, done)
         if done > self.since:
             self.means(done)
@@ -263,11 +263,11 @@ class Trainer:
         if not self.leads:
             return
         state = {
-            "model": weights, "optimizers": [o.state_dict() for o in self.optimizers],
+            "model": state_dict, "optimizers": [o.state_dict() for o in self.optimizers],
             "meta": self.meta, "step": done, "since": self.since, "sums": sums,
             "lowest": self.lowest, "seconds": self.seconds,
         }  # fmt: skip
-        checkpoint.save_checkpoint(self.directory / LAST, state)
+        weights.save_checkpoint(self.directory / LAST, state)
         run.record(self.directory, **self.spent(done))
 
     def spent(self, done: int) -> dict[str, float]:
@@ -304,13 +304,13 @@ class Trainer:
         made = {"steps": steps} | self.spent(steps)
         self.model.update(force=True)
         path, meta = self.directory / WEIGHTS, self.meta | made
-        loaded = checkpoint.Loaded(self.model.eval(), self.drop, meta)
+        loaded = weights.Loaded(self.model.eval(), self.drop, meta)
         try:
             with torch.compiler.set_stance("force_eager"):
                 meta["gains"] = gains.of(loaded, self.batches.paths)
         except Exception as error:  # a model without exact form, a GPU without memory left
             log.warning("%s has no gains, and so no levels of planes: %s", path, error)
-        checkpoint.save_weights(path, self.model, meta)
+        weights.save_weights(path, self.model, meta)
         (self.directory / PREVIOUS).unlink(missing_ok=True)
         run.record(self.directory, **made, state="finished")
         log.info("Finished %s after %d steps. To evaluate it:", path, steps)
@@ -422,8 +422,8 @@ def resume(directory: Path, model: Progressive) -> dict[str, Any]:
     damage = []
     for path in checkpoints(directory):
         try:
-            state = checkpoint.load_checkpoint(path)
-            checkpoint.load_state(model, state["model"], path)
+            state = weights.load_checkpoint(path)
+            weights.load_state(model, state["model"], path)
         except UserError as error:
             log.warning("%s", error)
             damage.append(path.name)

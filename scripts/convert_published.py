@@ -7,8 +7,9 @@ published code. Evaluating needs no conversion; every command takes published ch
 import argparse
 from pathlib import Path
 
-from progdtd import checkpoint, published, tail_drop
+from progdtd import tail_drop
 from progdtd.errors import UserError
+from progdtd.models import published, weights
 
 
 def main() -> None:
@@ -52,9 +53,9 @@ def convert(
     if bounds is not None:
         meta["drop"]["range"] = bounds
     tail_drop.build_drop(meta["drop"])  # refuses what is no range
-    model = checkpoint.build_model(meta["model"])
-    checkpoint.load_state(model, state, source)
-    checkpoint.save_weights(destination, model, meta)
+    model = weights.build_model(meta["model"])
+    weights.load_state(model, state, source)
+    weights.save_weights(destination, model, meta)
     return meta["model"]["N"], meta["model"]["M"]
 
 

@@ -15,11 +15,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from progdtd import Codec, checkpoint, data, markdown
+from progdtd import Codec, data, markdown
 from progdtd.errors import UserError
 from progdtd.files import data_root
 from progdtd.images import pictures, to_tensor
 from progdtd.metrics import psnr
+from progdtd.models import weights
 from progdtd.strides import STRIDE
 
 
@@ -51,7 +52,7 @@ def main() -> None:
 
 def row(run: Path, paths: list[Path]) -> tuple[str, ...]:
     """The cells of one model."""
-    loaded = checkpoint.load_model(run)
+    loaded = weights.load_model(run)
     codec = Codec(loaded)
     read = pictures(tqdm(paths, run.name, unit="image", disable=None))
     plain = compressai_model(loaded.model)

@@ -18,10 +18,10 @@ import torch
 from tqdm import tqdm
 
 from progdtd import Codec
-from progdtd.checkpoint import Loaded
 from progdtd.codec import container
 from progdtd.codec.errors import CodecError
 from progdtd.models import ProgressiveHyperprior
+from progdtd.models.weights import Loaded
 from progdtd.tail_drop import TailDrop
 
 SLOWEST_S = 5.0

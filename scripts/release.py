@@ -17,13 +17,14 @@ from every_level import prefixes
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from progdtd import Codec, checkpoint, data, markdown, run
+from progdtd import Codec, data, markdown, run
 from progdtd.codec import find
 from progdtd.codec.container import CHANNELS
 from progdtd.errors import UserError
 from progdtd.files import WEIGHTS, write_aside
-from progdtd.fingerprint import build_tables
 from progdtd.images import pictures
+from progdtd.models import weights
+from progdtd.models.weights import build_tables
 from progdtd.tail_drop import TailDrop
 
 TOLERANCE_DB = 0.01
@@ -67,14 +68,14 @@ def release(directory: Path, out: Path, images: Path | None, replace: bool) -> N
             raise UserError(f"{directory} is no finished run: it has no {name}.")
     if out.resolve() == directory.resolve():
         raise UserError(f"{out} is the run itself, whose weights would be lost: give another --to.")
-    exact, rounded = (checkpoint.load_model(directory) for _ in range(2))
-    checkpoint.round_transforms(rounded.model, torch.float16)
+    exact, rounded = (weights.load_model(directory) for _ in range(2))
+    weights.round_transforms(rounded.model, torch.float16)
     build_tables(rounded.model)
     before, after = Codec(exact), Codec(rounded)
-    weights = out / WEIGHTS
-    same = not weights.exists() or find.fingerprint_in(out) == after.fingerprint.hex()
+    target = out / WEIGHTS
+    same = not target.exists() or find.fingerprint_in(out) == after.fingerprint.hex()
     if not (same or replace):
-        raise UserError(f"{weights} is another model, whose streams would no longer decode: give "
+        raise UserError(f"{target} is another model, whose streams would no longer decode: give "
                         "another --to, or --replace.")  # fmt: skip
     paths = data.folder(images) if images else data.photos()
     losses = [
@@ -96,8 +97,8 @@ def release(directory: Path, out: Path, images: Path | None, replace: bool) -> N
     for part in (config, rounded.meta):
         if part.get("init_from"):
             part["init_from"] = Path(part["init_from"]).name
-    checkpoint.save_weights(weights, rounded.model, rounded.meta, torch.float16)
-    size = f"{weights.stat().st_size / 1e6:.1f} MB, fingerprint {after.fingerprint.hex()}"
+    weights.save_weights(target, rounded.model, rounded.meta, torch.float16)
+    size = f"{target.stat().st_size / 1e6:.1f} MB, fingerprint {after.fingerprint.hex()}"
     cost = f"half precision costs {worst:+.4f} dB at the worst level"
     write_aside(out / run.CONFIG, lambda aside: OmegaConf.save(config, aside))
     for table in (directory / name for name in TABLES):
@@ -105,10 +106,10 @@ def release(directory: Path, out: Path, images: Path | None, replace: bool) -> N
             write_aside(out / table.name, lambda aside, table=table: shutil.copyfile(table, aside))
     text = card(directory, config, rounded.drop, f"{size}; {cost}")
     write_aside(out / "README.md", lambda aside: aside.write_text(text))
-    print(f"{weights}: {size}; {cost}")
+    print(f"{target}: {size}; {cost}")
 
 
-def card(directory: Path, config: DictConfig, drop: TailDrop, weights: str) -> str:
+def card(directory: Path, config: DictConfig, drop: TailDrop, size: str) -> str:
     """How a model was made, as Markdown: its own training and those that it began from."""
     made = run.recorded(directory)
     optimizer = OmegaConf.select(config, "trainer.optimizer._target_", default="torch.optim.Adam")
@@ -128,9 +129,9 @@ def card(directory: Path, config: DictConfig, drop: TailDrop, weights: str) -> s
         "device": f"{made.get('device')}, {made.get('cores')} cores, {made.get('precision')}",
         "torch": made.get("packages", {}).get("torch"),
         "commit": made.get("git_commit"),
-        "weights": weights,
+        "weights": size,
     }
-    meta = checkpoint.read_weights(directory)[1]
+    meta = weights.read_weights(directory)[1]
     trainings = [
         (one["name"], one.get("steps", ""), one.get("images_seen", ""),
          f"{one['wall_time_s'] / 3600:.2f}" if "wall_time_s" in one else "")

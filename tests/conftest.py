@@ -21,8 +21,8 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from progdtd import data
-from progdtd.checkpoint import build_model
 from progdtd.images import read_image
+from progdtd.models.weights import build_model
 from progdtd.paths import CONF
 
 TINY = ("model.N=8", "model.M=12")

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from progdtd import checkpoint
 from progdtd.codec import channels, container, counts, find, planes
 from progdtd.codec.container import CHANNELS, KINDS, PLANES
 from progdtd.codec.effort import effort_of, fit
@@ -24,9 +23,10 @@ from progdtd.codec.errors import (
 )
 from progdtd.codec.tiles import tiled
 from progdtd.errors import UserError
-from progdtd.fingerprint import fingerprint
 from progdtd.images import Picture, to_rgb, to_tensor
 from progdtd.metrics import psnr
+from progdtd.models import weights
+from progdtd.models.weights import fingerprint
 from progdtd.options import number, whole
 from progdtd.strides import HYPER_STRIDE, LATENT_STRIDE, STRIDE
 from progdtd.tail_drop import P_LEVELS
@@ -58,7 +58,7 @@ class Codec:
         UserError: weights that are not finite, or a hyper-synthesis without an exact form.
     """
 
-    def __init__(self, loaded: checkpoint.Loaded) -> None:
+    def __init__(self, loaded: weights.Loaded) -> None:
         self.model = loaded.model.eval()
         self.device = self.model.device
         self.drop = loaded.drop
@@ -89,7 +89,7 @@ class Codec:
             UserError: there is no such model.
         """
         path = find.by_name(path)
-        codec = cls(checkpoint.load_model(path, device))
+        codec = cls(weights.load_model(path, device))
         find.remember(codec.fingerprint, path)
         return codec
 
@@ -496,7 +496,7 @@ def require_bytes(stream: object) -> None:
         )
 
 
-def recorded_gains(loaded: checkpoint.Loaded) -> np.ndarray | None:
+def recorded_gains(loaded: weights.Loaded) -> np.ndarray | None:
     """The gains (M,) of the latent's channels that `progdtd.gains` measured, if it did.
 
     Raises:

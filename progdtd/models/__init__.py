@@ -1,4 +1,9 @@
-"""CompressAI models with a tail drop."""
+"""What are the networks, and how does `p` reach them?
+
+Read `progressive.py` first: how any hyperprior makes a latent and a hyper-latent, cuts the tails of
+both and counts what is left. `hyperprior.py` has the two that there are, `weights.py` saves, loads
+and names what they have learned, and `published.py` reads the checkpoints of the published code.
+"""
 
 from progdtd.models.hyperprior import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
 from progdtd.models.progressive import Progressive

@@ -15,13 +15,12 @@ import torch
 from conftest import lively
 from PIL import Image
 
-from progdtd import Codec, checkpoint, data, gains
-from progdtd.checkpoint import save_weights
+from progdtd import Codec, data, gains
 from progdtd.codec import find
 from progdtd.codec.__main__ import complain, pair
 from progdtd.errors import UserError
-from progdtd.fingerprint import fingerprint
-from progdtd.models import ProgressiveHyperprior
+from progdtd.models import ProgressiveHyperprior, weights
+from progdtd.models.weights import fingerprint, save_weights
 
 META = {
     "model": {"_target_": "progdtd.models.ProgressiveHyperprior", "N": 8, "M": 12},
@@ -243,12 +242,12 @@ def test_planes_need_gains(model_file, photo, command) -> None:
     encode = (*codec, "encode", photo, "planes.pdtd", "--levels", "planes")
     code, output = command(*encode)
     assert (code, "measure_gains.py" in output) == (1, True)
-    before = checkpoint.load_model(model_file)
+    before = weights.load_model(model_file)
     gains.record(model_file, data.photos()[1:2], "cpu")
     with pytest.raises(UserError, match="would no longer decode: --again"):
         gains.record(model_file, data.photos()[1:2], "cpu")
     gains.record(model_file, data.photos()[1:2], "cpu", again=True)
-    after = checkpoint.load_model(model_file)
+    after = weights.load_model(model_file)
     assert len(after.meta["gains"]) == 12
     for name, value in before.model.state_dict().items():
         assert torch.equal(value, after.model.state_dict()[name])
@@ -256,7 +255,7 @@ def test_planes_need_gains(model_file, photo, command) -> None:
     assert command(*codec, "decode", "planes.pdtd", "planes.png", "--p", "0.5")[0] == 0
     code, output = command(*codec, "info", "planes.pdtd")
     assert (code, "whole, of planes" in output, "tiny" in output) == (0, True, True)
-    checkpoint.add_meta(model_file, {"gains": [0] * 12})
+    weights.add_meta(model_file, {"gains": [0] * 12})
     code, output = command(*codec, "decode", "planes.pdtd", "planes.png")
     assert (code, "other gains" in output) == (5, True)
 
@@ -462,7 +461,7 @@ def test_weights_of_this_project_are_found_by_the_streams_that_they_made() -> No
     paths = [*outputs.glob("reference/*/*.safetensors"), *outputs.glob("controls/*/*.safetensors")]
     assert len(paths) == 7
     for path in paths:
-        assert find.fingerprint_in(path) == fingerprint(checkpoint.load_model(path).model).hex()
+        assert find.fingerprint_in(path) == fingerprint(weights.load_model(path).model).hex()
         assert find.fingerprint_in(path) in path.with_name("README.md").read_text()
 
 
@@ -503,8 +502,8 @@ def test_released_weights_are_half_as_large_and_code_alike(
         assert code == 0, output_of_other
     assert f"{half}: " in output
     assert half.stat().st_size < 0.8 * trained.stat().st_size
-    assert find.fingerprint_in(half) == fingerprint(checkpoint.load_model(half).model).hex()
-    assert checkpoint.read_weights(half)[1]["init_from"] == "first"
+    assert find.fingerprint_in(half) == fingerprint(weights.load_model(half).model).hex()
+    assert weights.read_weights(half)[1]["init_from"] == "first"
     assert str(first) not in (released / "config.yaml").read_text(), "of no use to others"
     card = (released / "README.md").read_text()
     assert f"| {trained.parent.name} | 6 | 12 | " in card

@@ -11,9 +11,10 @@ import torch
 from conftest import TINY, composed
 from PIL import Image
 
-from progdtd import Codec, ProgDTD, bd, checkpoint, data, evaluation, protocols, run
+from progdtd import Codec, ProgDTD, bd, data, evaluation, protocols, run
 from progdtd.evaluation import warn_of_no_levels
 from progdtd.images import pictures
+from progdtd.models import weights
 from progdtd.results import COLUMNS
 from progdtd.tail_drop import TailDrop
 
@@ -199,10 +200,10 @@ def test_results_of_earlier_weights_are_named(command, drawn, trained, images) -
     said = "images_reference.csv is of other weights than those of its run now"
     code, output = command(*drawing)
     assert (code, said in output) == (0, False), output
-    loaded = checkpoint.load_model(trained)
+    loaded = weights.load_model(trained)
     with torch.no_grad():
         loaded.model.g_s[0].bias += 1
-    checkpoint.save_weights(trained / "weights.safetensors", loaded.model, loaded.meta)
+    weights.save_weights(trained / "weights.safetensors", loaded.model, loaded.meta)
     code, output = command(*drawing)
     assert (code, said in output) == (0, True), output
     (trained / "weights.safetensors").rename(trained / "last.pt")
@@ -296,7 +297,7 @@ def test_what_was_evaluated_is_not_again(command, trained, images, monkeypatch) 
 def test_an_interrupted_evaluation_is_of_its_weights_and_levels(images, monkeypatch) -> None:
     cfg, seen = composed("experiment=smoke", *TINY), []
     meta = {"model": dict(cfg.model), "drop": {"latent": True, "hyper": True}, "lambda": 0.1}
-    weights = Path("run/weights.safetensors")
+    file = Path("run/weights.safetensors")
 
     def interrupted(ways, paths, levels, title, unfinished):
         seen.append(len(unfinished.rows))
@@ -309,17 +310,17 @@ def test_an_interrupted_evaluation_is_of_its_weights_and_levels(images, monkeypa
                    {"kinds": ["planes"]}, {"code": 2}):  # fmt: skip
         now = first | change
         torch.manual_seed(now.pop("seed"))
-        checkpoint.save_weights(weights, checkpoint.build_model(cfg.model), meta)
+        weights.save_weights(file, weights.build_model(cfg.model), meta)
         facts = {"code": now.pop("code"), "host": len(seen), "cores": len(seen)}
         monkeypatch.setattr(run, "provenance", partial(dict, facts))
         with pytest.raises(KeyboardInterrupt):
-            evaluation.evaluate(weights, str(images), device="cpu", effort=0, **now)
+            evaluation.evaluate(file, str(images), device="cpu", effort=0, **now)
     assert seen == [0, 1, 0, 0, 0, 0, 0]
 
 
 def test_a_single_rate_model_has_the_whole_range() -> None:
     drop = TailDrop(latent=False, hyper=False, range=(0.3, 1.0))
-    made = evaluation.identity(checkpoint.Loaded(None, drop, {"model": {"name": "m"}}))
+    made = evaluation.identity(weights.Loaded(None, drop, {"model": {"name": "m"}}))
     assert (made["codec"], made["range_low"], made["range_high"]) == ("single-rate", 1.0, 1.0)
 
 
@@ -377,11 +378,11 @@ def test_a_run_has_its_name_also_from_within(command, trained, images, monkeypat
 
 
 def test_a_model_that_cannot_code_images_has_a_way(command, trained, images) -> None:
-    model = checkpoint.load_model(trained).model
+    model = weights.load_model(trained).model
     with torch.no_grad():
         model.g_s[0].bias[0] = float("inf")
-    meta = checkpoint.load_model(trained).meta
-    checkpoint.save_weights(Path("w/infinite.safetensors"), model, meta)
+    meta = weights.load_model(trained).meta
+    weights.save_weights(Path("w/infinite.safetensors"), model, meta)
     arguments = ("run=w/infinite.safetensors", f"images={images}", "levels=1.0")
     code, output = command("evaluate", *arguments)
     assert (code, "cannot code images" in output) == (1, True)

@@ -15,10 +15,10 @@ from PIL import Image
 from pytorch_msssim import ms_ssim, ssim
 from torch import nn
 
-from progdtd import checkpoint, published
 from progdtd.errors import UserError
 from progdtd.images import to_tensor
 from progdtd.metrics import psnr
+from progdtd.models import published, weights
 from progdtd.reference import ProgDTD
 
 N, M = 8, 12
@@ -160,7 +160,7 @@ def published_forward(model: nn.Module, x: torch.Tensor, p: float) -> tuple:
 @torch.inference_mode()
 @pytest.mark.parametrize("p", [0.01, 0.2, 0.5, 0.93, 1.0])
 def test_the_converted_model_is_the_published_model(address, trained, photograph, p) -> None:
-    loaded = checkpoint.load_model(address)
+    loaded = weights.load_model(address)
     x = to_tensor(photograph[:128, :192])
     x_hat, y_bits, z_bits, z_hat = published_forward(trained, x, p)
     ours = loaded.model(x, p)
@@ -217,14 +217,14 @@ def test_the_script_converts(address, trained, photograph, tmp_path, script) -> 
     destination = tmp_path / "new" / "weights.safetensors"
     code, output = script("convert_published.py", address, destination)
     assert (code, f"N={N}, M={M}" in output) == (0, True)
-    direct, converted = checkpoint.load_model(address), checkpoint.load_model(destination)
+    direct, converted = weights.load_model(address), weights.load_model(destination)
     assert converted.meta == direct.meta
     x = to_tensor(photograph[:64, :64])
     assert psnr(direct.model(x, 0.5)["x_hat"], converted.model(x, 0.5)["x_hat"]) > 200
 
     options = ("--lambda", 1, "--range", 0, 0.5)
     assert script("convert_published.py", address, destination, *options)[0] == 0
-    changed = checkpoint.load_model(destination)
+    changed = weights.load_model(destination)
     assert (changed.meta["lambda"], changed.drop.range) == (1.0, (0.0, 0.5))
 
 
@@ -244,7 +244,7 @@ def test_damage_is_told(address, tmp_path) -> None:
     for length in (0, 3, 100, len(content) // 2, len(content) - 30, len(content) - 1):
         broken.write_bytes(content[:length])
         with pytest.raises(UserError, match="broken"):
-            checkpoint.load_model(broken)
+            weights.load_model(broken)
         with pytest.raises(UserError, match="broken"):
             published.read_published(broken)
     with zipfile.ZipFile(address) as archive:
@@ -253,4 +253,4 @@ def test_damage_is_told(address, tmp_path) -> None:
     flipped = bytes([content[middle] ^ 1])
     broken.write_bytes(content[:middle] + flipped + content[middle + 1 :])
     with pytest.raises(UserError, match=r"broken.*CRC"):
-        checkpoint.load_model(broken)
+        weights.load_model(broken)

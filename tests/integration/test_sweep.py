@@ -24,8 +24,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from progdtd import run, status
-from progdtd.checkpoint import parameters
 from progdtd.files import LAST, PREVIOUS, WEIGHTS
+from progdtd.models.weights import parameters
 from progdtd.requeue import LAUNCHER
 
 GROUP = "outputs/smoke"

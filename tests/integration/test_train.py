@@ -19,10 +19,11 @@ from conftest import RUN, composed, shell
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from progdtd import checkpoint, run, training
-from progdtd.checkpoint import build_model, read_weights, warm_start
+from progdtd import run, training
 from progdtd.files import WEIGHTS
 from progdtd.images import to_tensor
+from progdtd.models import weights
+from progdtd.models.weights import build_model, read_weights, warm_start
 
 
 def rows(path: Path | str) -> list[dict[str, str]]:
@@ -83,7 +84,7 @@ def test_smoke_run_leaves_everything(command) -> None:
     record = json.loads((run / "run.json").read_text())
     validation = rows(run / "validation.csv")
     assert {row["step"] for row in validation} == {"3", "6"}
-    model = checkpoint.load_model(run).model
+    model = weights.load_model(run).model
     crops = training.held_out([Path(path) for path in record["held_out"]])
     x = torch.cat([to_tensor(crop) for crop in crops])
     with torch.inference_mode():
@@ -96,17 +97,17 @@ def test_smoke_run_leaves_everything(command) -> None:
     assert record["images_seen"] == 12
     assert OmegaConf.load(run / "config.yaml")["lambda"] == 0.1
 
-    weights = (run / "weights.safetensors").stat().st_mtime_ns
+    written = (run / "weights.safetensors").stat().st_mtime_ns
     code, output = command("train", "experiment=smoke")
     assert code == 0
     assert "finished: nothing to do" in output
-    assert (run / "weights.safetensors").stat().st_mtime_ns == weights
+    assert (run / "weights.safetensors").stat().st_mtime_ns == written
 
     code, output = command("train", "experiment=smoke", "trainer.steps=7")
     assert code == 1
     assert "trainer.steps: 6 there, 7 now" in output
     assert "Traceback" not in output
-    assert (run / "weights.safetensors").stat().st_mtime_ns == weights
+    assert (run / "weights.safetensors").stat().st_mtime_ns == written
 
 
 def test_without_drop_compressai_loads_the_weights(command) -> None:
@@ -200,10 +201,10 @@ def test_weights_of_other_options_are_said_to_be(trained, caplog) -> None:
     config = composed("experiment=smoke").model
     model = build_model(config)
     torch.save(model.state_dict(), "bare.pt")  # which says nothing of its options
-    for weights in (RUN, "bare.pt"):
-        warm_start(model, {**config, "slope": 0.5}, weights)
+    for file in (RUN, "bare.pt"):
+        warm_start(model, {**config, "slope": 0.5}, file)
     assert not caplog.records
-    checkpoint.add_meta(trained / WEIGHTS, {"model": {**config, "slope": 0.1}})
+    weights.add_meta(trained / WEIGHTS, {"model": {**config, "slope": 0.1}})
     warm_start(model, {**config, "slope": 0.5}, RUN)
     assert "was trained with model.slope=0.1, not 0.5" in caplog.text
 

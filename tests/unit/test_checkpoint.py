@@ -7,9 +7,8 @@ import torch
 from compressai.models.google import ScaleHyperprior
 from safetensors.torch import save_file
 
-from progdtd import checkpoint
 from progdtd.errors import UserError
-from progdtd.models import ProgressiveHyperprior
+from progdtd.models import ProgressiveHyperprior, weights
 
 META = {
     "model": {"_target_": "progdtd.models.ProgressiveHyperprior", "N": 8, "M": 12},
@@ -21,8 +20,8 @@ META = {
 def test_weights_come_back_whole(tmp_path) -> None:
     model = ProgressiveHyperprior(8, 12)
     model.update(force=True)
-    checkpoint.save_weights(tmp_path / "w.safetensors", model, META)
-    loaded = checkpoint.load_model(tmp_path / "w.safetensors")
+    weights.save_weights(tmp_path / "w.safetensors", model, META)
+    loaded = weights.load_model(tmp_path / "w.safetensors")
     assert not loaded.model.training
     assert loaded.meta == META
     assert loaded.drop.range == (0.3, 1.0)
@@ -37,7 +36,7 @@ def test_compressai_state_dicts_are_recognised(tmp_path, wrapped: bool) -> None:
     plain = ScaleHyperprior(8, 12).eval()
     state = plain.state_dict()
     torch.save({"state_dict": state} if wrapped else state, tmp_path / "c.pth.tar")
-    loaded = checkpoint.load_model(tmp_path / "c.pth.tar")
+    loaded = weights.load_model(tmp_path / "c.pth.tar")
     x = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(loaded.model(x)["x_hat"], plain(x)["x_hat"])
 
@@ -45,27 +44,27 @@ def test_compressai_state_dicts_are_recognised(tmp_path, wrapped: bool) -> None:
 def test_half_precision_weights_load_as_float32(tmp_path) -> None:
     state = {k: v.half() if v.is_floating_point() else v
              for k, v in ProgressiveHyperprior(8, 12).state_dict().items()}  # fmt: skip
-    metadata = {checkpoint.METADATA: json.dumps(META)}
+    metadata = {weights.METADATA: json.dumps(META)}
     save_file(state, tmp_path / "h.safetensors", metadata=metadata)
-    model = checkpoint.load_model(tmp_path / "h.safetensors").model
+    model = weights.load_model(tmp_path / "h.safetensors").model
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
 def test_another_architecture_is_shown(tmp_path) -> None:
-    checkpoint.save_weights(tmp_path / "w.safetensors", ProgressiveHyperprior(8, 12), META)
-    state, _ = checkpoint.read_weights(tmp_path / "w.safetensors")
+    weights.save_weights(tmp_path / "w.safetensors", ProgressiveHyperprior(8, 12), META)
+    state, _ = weights.read_weights(tmp_path / "w.safetensors")
     with pytest.raises(
         UserError, match=r"another architecture.*\(8, 3, 1\) there and \(16, 3, 1\) here"
     ):
-        checkpoint.load_state(ProgressiveHyperprior(16, 12), state, "w.safetensors")
+        weights.load_state(ProgressiveHyperprior(16, 12), state, "w.safetensors")
 
 
 @pytest.mark.parametrize("target", ["os.system", "progdtd.models.os", "progdtd.run.Table", None])
 def test_a_weights_file_can_name_nothing_but_a_model(tmp_path, target) -> None:
     meta = META | {"model": {"_target_": target, "N": 8, "M": 12}}
-    checkpoint.save_weights(tmp_path / "w.safetensors", ProgressiveHyperprior(8, 12), meta)
+    weights.save_weights(tmp_path / "w.safetensors", ProgressiveHyperprior(8, 12), meta)
     with pytest.raises(UserError, match="Cannot build the model"):
-        checkpoint.load_model(tmp_path / "w.safetensors")
+        weights.load_model(tmp_path / "w.safetensors")
 
 
 def test_what_is_no_model_says_so(tmp_path) -> None:
@@ -74,16 +73,16 @@ def test_what_is_no_model_says_so(tmp_path) -> None:
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pt")
     for name in ("junk.pt", "junk.safetensors", "other.pt", "missing.pt", "."):
         with pytest.raises(UserError, match=name.replace(".", r"\.")):
-            checkpoint.load_model(tmp_path / name)
+            weights.load_model(tmp_path / name)
 
 
 def test_a_truncated_checkpoint_is_told(tmp_path) -> None:
     path = tmp_path / "last.pt"
-    checkpoint.save_checkpoint(path, {"model": {"w": torch.ones(1000)}})
-    assert torch.equal(checkpoint.load_checkpoint(path)["model"]["w"], torch.ones(1000))
+    weights.save_checkpoint(path, {"model": {"w": torch.ones(1000)}})
+    assert torch.equal(weights.load_checkpoint(path)["model"]["w"], torch.ones(1000))
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(UserError, match="not a readable checkpoint"):
-        checkpoint.load_checkpoint(path)
+        weights.load_checkpoint(path)
 
 
 def test_compressai_state_dicts_of_its_earlier_versions_are_too(tmp_path) -> None:
@@ -95,28 +94,28 @@ def test_compressai_state_dicts_of_its_earlier_versions_are_too(tmp_path) -> Non
         old[f"module.{name}"] = value
     assert any("_matrix0" in name for name in old)
     torch.save(old, tmp_path / "old.pt")
-    loaded = checkpoint.load_model(tmp_path / "old.pt").model.state_dict()
-    assert all(torch.equal(loaded[name], state[name]) for name in checkpoint.parameters(state))
+    loaded = weights.load_model(tmp_path / "old.pt").model.state_dict()
+    assert all(torch.equal(loaded[name], state[name]) for name in weights.parameters(state))
 
 
 def test_a_full_disk_loses_nothing(tmp_path) -> None:
     """A limit on the size of files makes the real write fail half-way, as a full disk does."""
     path = tmp_path / "last.pt"
-    checkpoint.save_checkpoint(path, {"step": 1})
+    weights.save_checkpoint(path, {"step": 1})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(UserError, match="could not be written"):
-            checkpoint.save_checkpoint(path, {"w": torch.ones(1_000_000)})
+            weights.save_checkpoint(path, {"w": torch.ones(1_000_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert checkpoint.load_checkpoint(path) == {"step": 1}
+    assert weights.load_checkpoint(path) == {"step": 1}
     assert os.listdir(tmp_path) == ["last.pt"]
 
 
 def test_weights_may_be_read_by_whom_other_files_may(tmp_path) -> None:
     path, other = tmp_path / "w.safetensors", tmp_path / "other"
     other.touch()
-    checkpoint.save_weights(path, ProgressiveHyperprior(8, 12), META)
-    checkpoint.add_meta(path, {"gains": [1.0]})
+    weights.save_weights(path, ProgressiveHyperprior(8, 12), META)
+    weights.add_meta(path, {"gains": [1.0]})
     assert path.stat().st_mode == other.stat().st_mode

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from progdtd import Codec, protocols
-from progdtd.checkpoint import Loaded, load_state, save_weights
 from progdtd.codec import codec as codec_module
 from progdtd.codec import container, counts, find
 from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError
 from progdtd.errors import UserError
 from progdtd.images import to_rgb
 from progdtd.models import Progressive, ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
+from progdtd.models.weights import Loaded, load_state, save_weights
 from progdtd.tail_drop import P_LEVELS, TailDrop, kept
 
 DTD = TailDrop(latent=True, hyper=True)

@@ -9,9 +9,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
-from progdtd import checkpoint, tail_drop
+from progdtd import tail_drop
 from progdtd.check import check
 from progdtd.errors import UserError
+from progdtd.models import weights
 from progdtd.options import minutes
 from progdtd.paths import CONF
 from progdtd.sweep import check_words
@@ -33,7 +34,7 @@ def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_model_configs_build(model: str) -> None:
-    net = checkpoint.build_model(composed(f"model={model}", "model.N=8", "model.M=12").model)
+    net = weights.build_model(composed(f"model={model}", "model.N=8", "model.M=12").model)
     assert (net.N, net.M) == (8, 12)
 
 

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from progdtd import Codec, checkpoint, protocols
-from progdtd.checkpoint import Loaded
+from progdtd import Codec, protocols
 from progdtd.codec import codec as codec_module
 from progdtd.codec import effort
 from progdtd.codec.codec import recorded_gains
@@ -14,6 +13,8 @@ from progdtd.codec.refinement import OCTAVE
 from progdtd.codec.tiles import tiles
 from progdtd.errors import UserError
 from progdtd.images import to_tensor
+from progdtd.models import weights
+from progdtd.models.weights import Loaded
 from progdtd.tail_drop import TailDrop
 
 DTD = TailDrop(latent=True, hyper=True)
@@ -34,7 +35,7 @@ def codec_of(model, drop: TailDrop = DTD, **meta: object) -> Codec:
 @pytest.fixture(scope="module")
 def trained() -> Loaded:
     """A model that comes with the project: only of a trained one is the synthesis a picture."""
-    return checkpoint.load_model(RELEASED)
+    return weights.load_model(RELEASED)
 
 
 def tensors(picture: np.ndarray) -> torch.Tensor:

@@ -10,8 +10,7 @@ from conftest import lively
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from progdtd import Codec, checkpoint, gains
-from progdtd.checkpoint import Loaded
+from progdtd import Codec, gains
 from progdtd.codec import channels, container, entropy, find, planes, refinement, strip
 from progdtd.codec import codec as codec_module
 from progdtd.codec.errors import (
@@ -24,7 +23,8 @@ from progdtd.codec.refinement import OCTAVE
 from progdtd.errors import UserError
 from progdtd.images import to_tensor
 from progdtd.metrics import psnr
-from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
+from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior, weights
+from progdtd.models.weights import Loaded
 from progdtd.tail_drop import TailDrop, kept
 
 TABLES = refinement.refinement()
@@ -366,8 +366,8 @@ def test_tables_are_the_same_on_every_machine() -> None:
     for scale in entropy.scales():
         frequencies = entropy.gaussian_frequencies(scale)
         reach = len(frequencies) // 2
-        weights = np.array([frequencies[-1], *2 * frequencies[:-1], frequencies[-1]], np.float64)
-        for plane, finer in itertools.pairwise(refinement._planes(weights, reach)):
+        masses = np.array([frequencies[-1], *2 * frequencies[:-1], frequencies[-1]], np.float64)
+        for plane, finer in itertools.pairwise(refinement._planes(masses, reach)):
             chance = finer.mass / np.repeat(np.maximum(plane.mass, 1), 3)
             exact = -np.log2(chance[chance > 0]) * 2**20
             assert abs(exact % 1 - 0.5).min() > 1e-7
@@ -385,7 +385,7 @@ def test_gains_follow_the_synthesis(photograph) -> None:
     """A channel of half the values that is shown twice as strongly has four times the gain, and the
     others have theirs."""
     picture, channel = photograph[:128, :128], 3
-    loaded = checkpoint.load_model(find.DEFAULT)
+    loaded = weights.load_model(find.DEFAULT)
     before = np.array(gains.measure(loaded, [picture]))
     assert len(before) == 192
     with torch.no_grad():
@@ -398,7 +398,7 @@ def test_gains_follow_the_synthesis(photograph) -> None:
 
 
 def test_gains_add_up_to_what_the_image_gains(photograph) -> None:
-    loaded = checkpoint.load_model(find.DEFAULT)
+    loaded = weights.load_model(find.DEFAULT)
     codec = Codec(Loaded(loaded.model, loaded.drop, loaded.meta | {"gains": [0] * 192}))
     picture = np.ascontiguousarray(photograph[:128, :128])
     way, x = gains._way(codec, picture), to_tensor(picture)

@@ -10,7 +10,6 @@ from pytorch_msssim import ms_ssim, ssim
 from torch.nn import functional
 
 from progdtd import Codec, protocols
-from progdtd.checkpoint import Loaded
 from progdtd.codec import container
 from progdtd.codec.channels import ChannelDecoder
 from progdtd.codec.counts import default_plan
@@ -18,6 +17,7 @@ from progdtd.codec.planes import PlaneDecoder
 from progdtd.images import to_tensor
 from progdtd.metrics import Quality, psnr, to_db
 from progdtd.models import ProgressiveHyperprior
+from progdtd.models.weights import Loaded
 from progdtd.tail_drop import P_LEVELS, TailDrop, fraction, kept
 
 DTD = TailDrop(latent=True, hyper=True)

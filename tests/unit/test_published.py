@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from progdtd import checkpoint, published
 from progdtd.errors import UserError
-from progdtd.models import ProgressiveHyperprior
+from progdtd.models import ProgressiveHyperprior, published, weights
 
 LIGHTNING = b"cProgDTD\nScaleHyperpriorLightning\n)\x81"
 
@@ -103,7 +102,7 @@ def test_malicious_pickles_are_refused_and_run_nothing(name, tmp_path) -> None:
     path = archive(tmp_path / "hidden.pt", hidden)
     assert published.is_published(path)
     with pytest.raises(UserError, match=name):
-        checkpoint.load_model(path)
+        weights.load_model(path)
     assert not Path("executed").exists()
     assert torch._utils._rebuild_tensor_v2.__code__ is code
 

@@ -1,27 +1,28 @@
-"""Save and load: training checkpoints, released weights, and weights from elsewhere."""
+"""Save, load and name weights: checkpoints, released weights, and weights from elsewhere."""
 
+import copy
+import hashlib
 import importlib
 import inspect
 import json
 import logging
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
+from compressai.layers import GDN
 from compressai.models.utils import remap_old_keys
 from compressai.zoo.pretrained import load_pretrained
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
-from progdtd import published
 from progdtd.errors import UserError, first_line
 from progdtd.files import LAST, PREVIOUS, WEIGHTS, weights_in, write_aside
-from progdtd.fingerprint import build_tables, fingerprint
-from progdtd.models import Progressive
+from progdtd.models import Progressive, published
 from progdtd.options import number, whole
 from progdtd.tail_drop import TailDrop, build_drop
 
@@ -34,6 +35,20 @@ TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
 
 PICTURE = ("g_a.", "g_s.")
 """The transforms between image and latent, which models with different priors share."""
+
+LAYER_OPTIONS = (
+    "stride",
+    "padding",
+    "output_padding",
+    "dilation",
+    "groups",
+    "negative_slope",
+    "inverse",
+)
+"""What, beside weights, decides what a layer computes."""
+
+PLAIN = (nn.Conv2d, nn.ConvTranspose2d, nn.ReLU, nn.LeakyReLU, GDN)
+"""Of whose options all that matter are among these; of others, all that torch calls constants."""
 
 
 @dataclass(frozen=True)
@@ -330,3 +345,51 @@ def parameters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _shape(state: Mapping[str, Tensor], name: str) -> str:
     return str(tuple(state[name].shape)) if name in state else "missing"
+
+
+def build_tables(model: Progressive) -> None:
+    """Compute the frequency tables of the hyper-latent and keep them with the weights.
+
+    In float64: CompressAI's own float32 would let another instruction set round some entry
+    differently.
+    """
+    exact = copy.deepcopy(model.entropy_bottleneck).cpu().double()
+    exact.update(force=True)
+    for name in ("_quantized_cdf", "_cdf_length", "_offset"):
+        setattr(model.entropy_bottleneck, name, getattr(exact, name))
+
+
+def fingerprint(model: Progressive) -> bytes:
+    """8 bytes of the BLAKE2b hash of all that decoding needs: architecture, synthesis, hyper-
+    synthesis, and the hyper-latent's medians and tables, which are built if there are none. The
+    analyses do not count.
+    """
+    if model.entropy_bottleneck._quantized_cdf.numel() == 0:
+        build_tables(model)
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(type(model).__name__.encode())
+    for synthesis in (model.g_s, model.h_s):
+        digest.update("".join(map(_describe, _layers(synthesis))).encode())
+    parts = ("g_s.", "h_s.", "entropy_bottleneck._", "entropy_bottleneck.quantiles")
+    for name, value in sorted(model.state_dict().items()):
+        if name.startswith(parts):
+            exact = value.float() if value.is_floating_point() else value.int()
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(exact.cpu().contiguous().numpy().tobytes())
+    return digest.digest()
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """All layers within a module, but for what a GDN, which its weights tell, consists of."""
+    for child in module.children():
+        yield child
+        if not isinstance(child, GDN):
+            yield from _layers(child)
+
+
+def _describe(layer: nn.Module) -> str:
+    options = [f" {name}={getattr(layer, name)}" for name in LAYER_OPTIONS if hasattr(layer, name)]
+    if not isinstance(layer, PLAIN):
+        names = {*getattr(layer, "__constants__", ())} - {*LAYER_OPTIONS, "inplace"}
+        options += [f" {name}={getattr(layer, name, None)}" for name in sorted(names)]
+    return f"{type(layer).__name__}{''.join(options)}\n"
