@@ -1,4 +1,4 @@
-"""The Hydra launcher behind `launcher=local` and `launcher=gpus`; see `progdtd.processes`."""
+"""The Hydra launcher of `launcher=local` and `gpus`; see `progdtd.experiment.processes`."""
 
 import logging
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class ProcessesConf:
-    """Options, as `progdtd.processes.slots` describes them."""
+    """Options, as `progdtd.experiment.processes.slots` describes them."""
 
     _target_: str = "hydra_plugins.progdtd_processes.Processes"
     workers: Any = None
@@ -42,7 +42,7 @@ class Processes(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        from progdtd import processes, status
+        from progdtd.experiment import processes, progress
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         slots = processes.slots(*self.options)
@@ -54,7 +54,7 @@ class Processes(Launcher):
             jobs.append(processes.Job(directory, tuple(overrides), configs))
         threads = slots[0]["OMP_NUM_THREADS"]
         log.info("%d jobs, %d at a time, %s threads each", len(jobs), len(slots), threads)
-        with status.Live([job.directory for job in jobs]) as live:
+        with progress.Live([job.directory for job in jobs]) as live:
             failed = processes.run_jobs(jobs, slots, live.refresh)
         for job in [job for job in jobs if job in failed][1:]:  # the first is what Hydra says
             log.error("%s: %s", job.directory, failed[job])

@@ -28,11 +28,11 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from progdtd import results
-from progdtd.check import check_options
 from progdtd.errors import UserError
+from progdtd.experiment.check import check_options
+from progdtd.experiment.config import CONF
 from progdtd.files import require_folder, write_aside
 from progdtd.options import listed
-from progdtd.paths import CONF
 
 log = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from progdtd.check import check_options
 from progdtd.errors import UserError
+from progdtd.experiment.check import check_options
+from progdtd.experiment.config import CONF
+from progdtd.experiment.run import begun
 from progdtd.files import matching, weights_in
 from progdtd.machine import loading
 from progdtd.options import listed, number
-from progdtd.paths import CONF
-from progdtd.run import begun
 
 log = logging.getLogger(__name__)
 

@@ -22,12 +22,12 @@ from matplotlib.lines import Line2D
 from omegaconf import DictConfig
 
 from progdtd import bd, curves, results
-from progdtd.check import check_options
 from progdtd.codec import find as find_model
 from progdtd.errors import UserError
+from progdtd.experiment.check import check_options
+from progdtd.experiment.config import CONF
 from progdtd.files import WEIGHTS, matching, weights_in, write_aside
 from progdtd.options import listed
-from progdtd.paths import CONF
 
 log = logging.getLogger(__name__)
 

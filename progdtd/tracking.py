@@ -8,9 +8,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from progdtd import run
 from progdtd.errors import UserError
-from progdtd.requeue import Requeue
+from progdtd.experiment import run
+from progdtd.experiment.signals import Requeue
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from progdtd import run, sweep
-from progdtd.check import check, check_run_name, warnings
 from progdtd.errors import UserError
+from progdtd.experiment import run, sweep
+from progdtd.experiment.check import check, check_run_name, warnings
+from progdtd.experiment.config import CONF
+from progdtd.experiment.signals import LAUNCHER, end_with_parent
 from progdtd.files import WEIGHTS
 from progdtd.machine import loading
-from progdtd.paths import CONF
-from progdtd.requeue import LAUNCHER, end_with_parent
 
 log = logging.getLogger(__name__)
 

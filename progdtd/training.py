@@ -25,14 +25,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from progdtd import data, gains, protocols, run
+from progdtd import data, gains, protocols
 from progdtd.errors import UserError, first_line
+from progdtd.experiment import run
+from progdtd.experiment.signals import Requeue, StopSignals
 from progdtd.files import LAST, PREVIOUS, WEIGHTS
 from progdtd.images import centre, pictures
 from progdtd.losses import RateDistortion
 from progdtd.machine import gpus, keep_freed_memory
 from progdtd.models import Progressive, weights
-from progdtd.requeue import Requeue, StopSignals
 from progdtd.tail_drop import build_drop
 from progdtd.tracking import Tracker
 

@@ -36,10 +36,10 @@ from tqdm import tqdm
 
 from progdtd import data, markdown, protocols
 from progdtd.errors import UserError
+from progdtd.experiment.config import CONF
 from progdtd.images import read_image
 from progdtd.machine import keep_freed_memory
 from progdtd.models import ProgressiveHyperprior
-from progdtd.paths import CONF
 from progdtd.tail_drop import P_LEVELS, TailDrop
 from progdtd.training import Trainer, device_name, fast_bf16
 

@@ -22,10 +22,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from progdtd import data, markdown
-from progdtd.check import check
 from progdtd.errors import UserError
+from progdtd.experiment.check import check
+from progdtd.experiment.config import CONF
 from progdtd.machine import keep_freed_memory
-from progdtd.paths import CONF
 from progdtd.training import Trainer, device_name, products_in
 
 SIDE = 4096

@@ -21,9 +21,9 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from progdtd import data
+from progdtd.experiment.config import CONF
 from progdtd.images import read_image
 from progdtd.models.weights import build_model
-from progdtd.paths import CONF
 
 TINY = ("model.N=8", "model.M=12")
 RUN = "outputs/smoke/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"

@@ -11,8 +11,9 @@ import torch
 from conftest import TINY, composed
 from PIL import Image
 
-from progdtd import Codec, ProgDTD, bd, data, evaluation, protocols, run
+from progdtd import Codec, ProgDTD, bd, data, evaluation, protocols
 from progdtd.evaluation import warn_of_no_levels
+from progdtd.experiment import run
 from progdtd.images import pictures
 from progdtd.models import weights
 from progdtd.results import COLUMNS

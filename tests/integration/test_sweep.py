@@ -23,10 +23,10 @@ from filelock import FileLock
 from rich.console import Console
 from safetensors.torch import load_file
 
-from progdtd import run, status
+from progdtd.experiment import progress, run
+from progdtd.experiment.signals import LAUNCHER
 from progdtd.files import LAST, PREVIOUS, WEIGHTS
 from progdtd.models.weights import parameters
-from progdtd.requeue import LAUNCHER
 
 GROUP = "outputs/smoke"
 LONG = ("trainer.steps=100000", "trainer.checkpoint_every=100000", "trainer.validate_every=100000")
@@ -47,7 +47,7 @@ def wait_for(met: Callable[[], object], process: subprocess.Popen, seconds: floa
 
 
 def steps(directory: Path) -> int:
-    return status.read(directory).step
+    return progress.read(directory).step
 
 
 def pid(directory: Path) -> int:
@@ -76,7 +76,7 @@ def test_a_failing_job_costs_the_others_nothing(launcher, monkeypatch) -> None:
     assert process.returncode == 1
     assert output.count("lambda=-1 must be a number above 0") >= 2
     assert "Traceback" not in output
-    states = [status.read(of(x)).state for x in (0.01, -1.0, 1.0)]
+    states = [progress.read(of(x)).state for x in (0.01, -1.0, 1.0)]
     assert states == ["finished", "failed", "finished"]
     rows = re.findall(r"lambda-(\S+)_range\S+ +(finished|failed)", output.rpartition("best")[2])
     assert rows == [("0.01", "finished"), ("-1.0", "failed"), ("1.0", "finished")]
@@ -111,7 +111,7 @@ def test_a_sweep_over_what_directories_are_not_named_after(command) -> None:
     code, output = command("train", "experiment=smoke", "-m", *words)  # wherever -m is
     assert code == 0, output
     assert json.loads(Path(GROUP, run.PLAN).read_text())["runs"] == ["lr-0.001", "lr-0.002"]
-    assert {status.read(path).state for path in status.runs([Path(GROUP)])} == {"finished"}
+    assert {progress.read(path).state for path in progress.runs([Path(GROUP)])} == {"finished"}
 
 
 def test_a_sweep_ends_in_a_table_of_its_own_runs(command) -> None:
@@ -125,7 +125,8 @@ def test_a_sweep_ends_in_a_table_of_its_own_runs(command) -> None:
 
 
 def test_a_sweep_whose_plan_is_unknown_ends_in_a_table_too(command, monkeypatch) -> None:
-    monkeypatch.setattr("progdtd.sweep.planned", lambda config: [])  # as of another sweeper
+    # as of another sweeper
+    monkeypatch.setattr("progdtd.experiment.sweep.planned", lambda config: [])
     code, output = command("train", "-m", "experiment=smoke", "trainer.steps=1")
     assert code == 0, output
     assert "seed-0" in output.partition("last error")[2]
@@ -166,8 +167,8 @@ def test_configs_may_be_the_user_s_own(command, launcher) -> None:
     words = ("--config-dir", "own", "-m", "experiment=mine", "seed=0", f"launcher={launcher}")
     code, output = command("train", *words)
     assert code == 0, output
-    assert status.read(Path(RUN)).steps == 2
-    assert status.read(Path(RUN)).state == "finished"
+    assert progress.read(Path(RUN)).steps == 2
+    assert progress.read(Path(RUN)).state == "finished"
 
 
 def test_a_follower_ends_where_its_leader_does(command, trained, monkeypatch) -> None:
@@ -193,13 +194,13 @@ def test_a_killed_job_is_resumed_by_the_same_sweep(command) -> None:
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "killed by SIGKILL (out of memory?)" in output
-    assert status.read(of(0.01)).state == "interrupted"
-    assert status.read(of(1.0)).state == "finished"
+    assert progress.read(of(0.01)).state == "interrupted"
+    assert progress.read(of(1.0)).state == "finished"
     code, output = command("train", *arguments)
     assert code == 0, output
     assert "finished" in output
     assert "Resuming" in (of(0.01) / "train.log").read_text()
-    assert status.read(of(0.01)).state == "finished"
+    assert progress.read(of(0.01)).state == "finished"
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_a_sweep_that_ends_has_its_jobs_save_and_end(how) -> None:
         time.sleep(0.1)
     for directory in both:
         assert (directory / LAST).exists()
-        assert status.read(directory).state == "interrupted"
+        assert progress.read(directory).state == "interrupted"
         assert not run.is_held(directory)
 
 
@@ -277,7 +278,7 @@ def test_a_directory_is_one_process_s_until_it_dies(launcher) -> None:
     process.kill()
     process.communicate()
     assert not run.is_held(Path(RUN))
-    assert status.read(Path(RUN)).state == "interrupted"
+    assert progress.read(Path(RUN)).state == "interrupted"
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(command) -> None:
@@ -364,7 +365,7 @@ def test_an_image_that_breaks_during_the_run_is_skipped(images) -> None:
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "Skipped" in output
-    assert status.read(Path(RUN)).state == "finished"
+    assert progress.read(Path(RUN)).state == "finished"
 
 
 @pytest.mark.slow
@@ -425,7 +426,7 @@ def test_two_processes_stop_together(command) -> None:
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75, output
     assert output.count("Told to stop") == 1
-    assert status.read(Path(RUN)).state == "interrupted"
+    assert progress.read(Path(RUN)).state == "interrupted"
 
 
 @pytest.mark.slow
@@ -440,7 +441,7 @@ def test_a_sweep_of_runs_of_two_processes(command, monkeypatch) -> None:
     one = ("launcher=local", "launcher.workers=1", "group=sweep")
     code, output = command("train", "-m", "experiment=smoke", *DDP, *one)
     assert code == 0, output
-    assert status.read(of(0.1, "sweep")).state == "finished"
+    assert progress.read(of(0.1, "sweep")).state == "finished"
 
 
 @pytest.mark.slow
@@ -460,7 +461,7 @@ def test_the_script_of_the_reference_models_goes_on_in_chunks() -> None:
     assert (codes[0], codes[-1]) == (75, 0)
     runs = sorted(Path("outputs/sweeps/reference").glob("hyperprior_*"))
     assert len(runs) == 9
-    assert {status.read(run).state for run in runs} == {"finished"}
+    assert {progress.read(run).state for run in runs} == {"finished"}
     assert sorted(steps(run) for run in runs) == [4] * 8 + [6]
 
 
@@ -521,7 +522,7 @@ def test_a_group_without_a_choice_is_refused_in_a_sentence(command, word) -> Non
 
 
 def test_a_plugin_that_is_missing_is_named_with_its_remedy(command, monkeypatch) -> None:
-    monkeypatch.setattr("progdtd.sweep.find_spec", lambda name: None)
+    monkeypatch.setattr("progdtd.experiment.sweep.find_spec", lambda name: None)
     code, output = command("train", "-m", "experiment=smoke", "launcher=ray")
     assert code == 1
     assert "pip install -e '.[ray]'" in output
@@ -559,20 +560,20 @@ def test_status_shows_what_is_planned_running_and_done() -> None:
 
 def test_the_best_loss_is_that_of_held_out_images(trained) -> None:
     """That in training is the loss of a lucky draw of p now and then."""
-    lucky = status.metrics(Path(RUN))[1]
+    lucky = progress.metrics(Path(RUN))[1]
     table = pd.read_csv(Path(RUN, "validation.csv"))
     validated = table.groupby("step").loss.mean().min()
-    assert status.read(Path(RUN)).loss == pytest.approx(validated)
+    assert progress.read(Path(RUN)).loss == pytest.approx(validated)
     worse, half = table.assign(step=table.step + 1, loss=2 * validated), table.head(1)
     half = half.assign(step=table.step + 2, loss=0.1)
     pd.concat([table, worse, half]).to_csv(Path(RUN, "validation.csv"), index=False)
-    assert status.read(Path(RUN)).loss == pytest.approx(validated)
+    assert progress.read(Path(RUN)).loss == pytest.approx(validated)
     Path(RUN, "validation.csv").unlink()
-    assert status.read(Path(RUN)).loss == lucky
+    assert progress.read(Path(RUN)).loss == lucky
 
 
 def test_a_table_edited_by_hand_costs_no_status(trained) -> None:
-    last = status.metrics(Path(RUN))[0]
+    last = progress.metrics(Path(RUN))[0]
     table = Path(RUN, "metrics.csv")
     header, *rows = table.read_text().splitlines()
     for name in ("loss", "step", "images_per_s"):
@@ -580,17 +581,17 @@ def test_a_table_edited_by_hand_costs_no_status(trained) -> None:
         cells[header.split(",").index(name)] = "n/a"
         table.unlink()
         table.write_text("\n".join((header, *rows, ",".join(cells), "")))
-        assert status.metrics(Path(RUN))[0] == last
+        assert progress.metrics(Path(RUN))[0] == last
     table.unlink()
     table.write_text(f"{header}\n{rows[-1]}\n".replace(",", ";"))
-    assert status.read(Path(RUN)).state == "finished"
+    assert progress.read(Path(RUN)).state == "finished"
 
 
 def test_status_fits_a_terminal(trained) -> None:
     """A long error takes lines of its own, and no other column its room."""
     run.record(of(1.0), state="failed", error="something went wrong " * 20)
     screen = Console(width=80, file=io.StringIO())
-    screen.print(status.table(status.runs([Path(GROUP)])))
+    screen.print(progress.table(progress.runs([Path(GROUP)])))
     shown = screen.file.getvalue()
     for word in ("finished", "failed", "6/6", "something"):
         assert word in shown
@@ -609,8 +610,8 @@ def test_what_brackets_hold_is_shown(tmp_path, capsys) -> None:
     directory = tmp_path / "lr[high]"
     for error in ("drop.range=[a,b] is no range", "[/gloo/pair.cc:5] closed :warning: there\\"):
         run.record(directory, state="failed", error=error)
-        status.Live([directory]).refresh()
-        status.show([directory])
+        progress.Live([directory]).refresh()
+        progress.show([directory])
         for line in capsys.readouterr().out.splitlines()[::2]:
             assert "lr[high]" in line
             assert error in line
@@ -622,24 +623,24 @@ def test_time_left(tmp_path, monkeypatch) -> None:
     metrics = run.Table(tmp_path / "metrics.csv", ["step", "loss", "images_per_s"], 0)
     metrics.append({"step": 50, "loss": 1.0, "images_per_s": 20.0})
     monkeypatch.setattr(run, "is_held", lambda _: True)
-    assert status.read(tmp_path).eta == 50 * 4 * 2 / 20
+    assert progress.read(tmp_path).eta == 50 * 4 * 2 / 20
 
 
 def test_status_reads_on_where_it_was(tmp_path) -> None:
     table = run.Table(tmp_path / "metrics.csv", ["step", "loss"], 0)
     for step, loss in ((1, 3.0), (2, 2.0), (3, math.nan), (4, 2.5)):
         table.append({"step": step, "loss": loss})
-        assert status.metrics(tmp_path)[0]["step"] == str(step)
+        assert progress.metrics(tmp_path)[0]["step"] == str(step)
     with table.path.open("a") as file:
         file.write("5,1.0")
         file.flush()
-        assert status.metrics(tmp_path) == ({"step": "4", "loss": "2.5"}, 2.0)
+        assert progress.metrics(tmp_path) == ({"step": "4", "loss": "2.5"}, 2.0)
         file.write("25\n")
-    assert status.metrics(tmp_path) == ({"step": "5", "loss": "1.025"}, 1.025)
+    assert progress.metrics(tmp_path) == ({"step": "5", "loss": "1.025"}, 1.025)
     run.Table(table.path, ["step", "loss"], 1)
-    assert status.metrics(tmp_path) == ({"step": "1", "loss": "3"}, 3.0)
+    assert progress.metrics(tmp_path) == ({"step": "1", "loss": "3"}, 3.0)
     table.path.unlink()
-    assert status.metrics(tmp_path)[0] == {}
+    assert progress.metrics(tmp_path)[0] == {}
 
 
 def test_status_waits_in_a_terminal_for_runs_that_have_not_begun() -> None:
@@ -697,7 +698,7 @@ def test_slurm_trains_a_sweep(slurm) -> None:
     process = shell("progdtd.train", "-m", "experiment=smoke", "lambda=0.01,-1,1.0", *NODE)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1, output
-    states = [status.read(of(x)).state for x in (0.01, -1.0, 1.0)]
+    states = [progress.read(of(x)).state for x in (0.01, -1.0, 1.0)]
     assert states == ["finished", "failed", "finished"]
 
 
@@ -734,7 +735,7 @@ def test_slurm_requeues_what_is_preempted_and_that_resumes(slurm, command, how) 
     }[how]
     subprocess.run(act, check=True, capture_output=True)
     if how == "cancelled":  # what submitit may never hear of, where Slurm keeps no accounts
-        wait_for(lambda: status.read(Path(RUN)).state == "interrupted", process)
+        wait_for(lambda: progress.read(Path(RUN)).state == "interrupted", process)
         time.sleep(5)
         process.kill()
     process.communicate(timeout=300)
@@ -749,11 +750,11 @@ def test_slurm_requeues_what_is_preempted_and_that_resumes(slurm, command, how) 
 
 def test_state_loss_and_error_are_those_of_now(tmp_path) -> None:
     run.record(tmp_path, state="finished")
-    assert status.read(tmp_path).state == "interrupted", "its weights are gone"
+    assert progress.read(tmp_path).state == "interrupted", "its weights are gone"
     run.Table(tmp_path / "metrics.csv", ["step", "loss"], 0).append({"step": 1, "loss": 1.0})
     validation = run.Table(tmp_path / "validation.csv", ["step", "p", "loss"], 0)
     validation.append({"step": 1, "p": 1.0, "loss": 2.0})
-    assert status.read(tmp_path).loss == 2
+    assert progress.read(tmp_path).loss == 2
     (tmp_path / WEIGHTS).touch()
     run.record(tmp_path, error="of an earlier start")
-    assert status.read(tmp_path).error == ""
+    assert progress.read(tmp_path).error == ""

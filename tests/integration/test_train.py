@@ -19,7 +19,8 @@ from conftest import RUN, composed, shell
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from progdtd import run, training
+from progdtd import training
+from progdtd.experiment import run
 from progdtd.files import WEIGHTS
 from progdtd.images import to_tensor
 from progdtd.models import weights

@@ -59,7 +59,9 @@ def test_another_architecture_is_shown(tmp_path) -> None:
         weights.load_state(ProgressiveHyperprior(16, 12), state, "w.safetensors")
 
 
-@pytest.mark.parametrize("target", ["os.system", "progdtd.models.os", "progdtd.run.Table", None])
+@pytest.mark.parametrize(
+    "target", ["os.system", "progdtd.models.os", "progdtd.experiment.run.Table", None]
+)
 def test_a_weights_file_can_name_nothing_but_a_model(tmp_path, target) -> None:
     meta = META | {"model": {"_target_": target, "N": 8, "M": 12}}
     weights.save_weights(tmp_path / "w.safetensors", ProgressiveHyperprior(8, 12), meta)

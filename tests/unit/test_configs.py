@@ -10,12 +10,11 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from progdtd import tail_drop
-from progdtd.check import check
 from progdtd.errors import UserError
+from progdtd.experiment.check import check
+from progdtd.experiment.config import CONF, minutes
+from progdtd.experiment.sweep import check_words
 from progdtd.models import weights
-from progdtd.options import minutes
-from progdtd.paths import CONF
-from progdtd.sweep import check_words
 
 GROUPS = (
     "model", "drop", "dataset", "trainer", "trainer/optimizer", "logger", "launcher", "quality",
@@ -97,7 +96,7 @@ def test_a_dataset_of_one_s_own_begins_with_another(tmp_path, monkeypatch) -> No
     ):  # fmt: skip
         own = f"defaults: ['{base}']\n{name}{choice}: all.txt\nvalidation: 2\n"
         (tmp_path / f"conf/dataset/{choice}.yaml").write_text(own)
-    monkeypatch.setattr("progdtd.check.CONF", str(tmp_path / "conf"))
+    monkeypatch.setattr("progdtd.experiment.check.CONF", str(tmp_path / "conf"))
     with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
         for choice in ("textures", "more", "as", "absolute"):
             check(compose("train", [f"dataset={choice}", "dataset.root=images"]))

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from progdtd import machine, processes
-from progdtd.processes import gpus, slots
+from progdtd import machine
+from progdtd.experiment import processes
+from progdtd.experiment.processes import gpus, slots
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from progdtd.requeue import LAUNCHER, Requeue, StopSignals, requeue_in_slurm
+from progdtd.experiment.signals import LAUNCHER, Requeue, StopSignals, requeue_in_slurm
 
-WAITING = "import time; from progdtd.requeue import end_with_parent; end_with_parent(); " \
-          "print(flush=True); time.sleep(60)"  # fmt: skip
+WAITING = "from progdtd.experiment.signals import end_with_parent; end_with_parent(); " \
+          "import time; print(flush=True); time.sleep(60)"  # fmt: skip
 PARENT = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', sys.argv[1]], " \
          "stdout=subprocess.PIPE); child.stdout.readline(); print(child.pid, flush=True); " \
          "child.wait()"  # fmt: skip

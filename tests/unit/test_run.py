@@ -5,8 +5,8 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 from omegaconf import OmegaConf
 
-from progdtd import run
 from progdtd.errors import UserError
+from progdtd.experiment import run
 from progdtd.files import WEIGHTS, write_aside
 
 
@@ -91,18 +91,18 @@ def test_a_start_with_other_code_keeps_what_was_before(tmp_path, caplog) -> None
 
 def test_a_record_has_the_code_that_git_does_not_know(tmp_path, monkeypatch) -> None:
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    monkeypatch.setattr(run, "__file__", str(tmp_path / "progdtd" / "run.py"))
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "progdtd" / "experiment" / "run.py"))
     for name, text in {
         ".gitignore": "ignored.py", "progdtd/models/mine.py": "class Mine: ...",
         "conf/model/mine.yaml": "name: mine", "progdtd/ignored.py": "", "elsewhere.py": "",
-        "progdtd/run.py": "",
+        "progdtd/experiment/run.py": "",
     }.items():  # fmt: skip
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     unknown = {"git_commit": None, "git_diff": None, "git_untracked": {}}
     assert run.provenance() | unknown == run.provenance(), "somebody else's repository"
-    subprocess.run(["git", "-C", tmp_path, "add", "progdtd/run.py"], check=True)
+    subprocess.run(["git", "-C", tmp_path, "add", "progdtd/experiment/run.py"], check=True)
     assert run.provenance()["git_untracked"] == {
         "conf/model/mine.yaml": "name: mine", "progdtd/models/mine.py": "class Mine: ..."
     }  # fmt: skip
@@ -110,11 +110,13 @@ def test_a_record_has_the_code_that_git_does_not_know(tmp_path, monkeypatch) -> 
 
 def test_a_record_has_what_changed_since_the_commit_but_no_results(tmp_path, monkeypatch) -> None:
     git = ("git", "-C", tmp_path, "-c", "user.name=t", "-c", "user.email=t@example.org")
-    monkeypatch.setattr(run, "__file__", str(tmp_path / "progdtd" / "run.py"))
-    changed = [tmp_path / name for name in ("progdtd/run.py", "pyproject.toml", "outputs/a.csv")]
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "progdtd" / "experiment" / "run.py"))
+    changed = [
+        tmp_path / name for name in ("progdtd/experiment/run.py", "pyproject.toml", "outputs/a.csv")
+    ]
     subprocess.run([*git, "init", "-q"], check=True)
     for path in changed:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("before")
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-qm", "."], check=True)

@@ -8,10 +8,11 @@ import torch
 from conftest import TINY, composed, lively
 from PIL import Image
 
-from progdtd import protocols, run
-from progdtd.check import warnings
+from progdtd import protocols
 from progdtd.errors import UserError
-from progdtd.requeue import Requeue
+from progdtd.experiment import run
+from progdtd.experiment.check import warnings
+from progdtd.experiment.signals import Requeue
 from progdtd.tracking import Tracker
 from progdtd.training import (
     Progress,

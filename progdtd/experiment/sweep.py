@@ -23,13 +23,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from progdtd.check import OPTIMIZERS, check, loaded, names_in, no_option, warnings
 from progdtd.errors import UserError, first_line
+from progdtd.experiment.check import OPTIMIZERS, check, loaded, names_in, no_option, warnings
+from progdtd.experiment.config import CONF, minutes
+from progdtd.experiment.run import PLAN
+from progdtd.experiment.signals import LAUNCHER
 from progdtd.files import write_aside
-from progdtd.options import minutes
-from progdtd.paths import CONF
-from progdtd.requeue import LAUNCHER
-from progdtd.run import PLAN
 
 log = logging.getLogger(__name__)
 
@@ -274,7 +273,7 @@ def reported() -> Iterator[None]:
         yield
     finally:
         if Plan.directory:
-            from progdtd import status
+            from progdtd.experiment import progress
 
-            runs = Plan.runs or status.runs([Plan.directory])
-            status.show(runs if any(run.exists() for run in runs) else [])
+            runs = Plan.runs or progress.runs([Plan.directory])
+            progress.show(runs if any(run.exists() for run in runs) else [])

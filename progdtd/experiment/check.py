@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.errors import UserError, first_line
+from progdtd.experiment.config import CONF
 from progdtd.options import listed, number, whole
-from progdtd.paths import CONF
 from progdtd.strides import STRIDE
 from progdtd.tail_drop import TailDrop, build_drop
 

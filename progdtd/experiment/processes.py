@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from progdtd import run
 from progdtd.errors import UserError
+from progdtd.experiment import run
+from progdtd.experiment.signals import LAUNCHER, StopSignals
 from progdtd.machine import SHARE, cores, gpus
 from progdtd.options import whole
-from progdtd.requeue import LAUNCHER, StopSignals
 
 log = logging.getLogger(__name__)
 
