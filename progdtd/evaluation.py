@@ -20,7 +20,7 @@ from tqdm import tqdm
 from progdtd import data, protocols, results
 from progdtd.codec.codec import Codec, recorded_gains
 from progdtd.codec.container import CHANNELS, KINDS, PLANES
-from progdtd.codec.effort import effort_of
+from progdtd.codec.latent_refinement import effort_of
 from progdtd.errors import UserError
 from progdtd.experiment import run
 from progdtd.files import require_folder, write_aside

@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from omegaconf import DictConfig
 
 from progdtd import bd, curves, results
-from progdtd.codec import find as find_model
+from progdtd.codec import model_store as find_model
 from progdtd.errors import UserError
 from progdtd.experiment.check import check_options
 from progdtd.experiment.config import CONF
@@ -442,7 +442,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     """One image as decoded at several levels, beside the original, as JPEG of high quality."""
     from progdtd.codec.codec import Codec
-    from progdtd.codec.strip import contact_sheet
+    from progdtd.codec.contact_sheet import contact_sheet
     from progdtd.evaluation import HELD_OUT, find_held_out
     from progdtd.images import read_image, readable
     from progdtd.models import weights

@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from progdtd.codec import container, planes
+from progdtd.codec import container, tritplanes
 from progdtd.codec.codec import Codec, StreamDecoder
 from progdtd.codec.container import CHANNELS, PLANES
-from progdtd.codec.effort import Effort, fit
+from progdtd.codec.latent_refinement import Effort, fit
 from progdtd.images import to_tensor
 from progdtd.metrics import Quality, eight_bit
 from progdtd.models import Progressive
@@ -87,7 +87,7 @@ def _channels(
 def _planes(codec: Codec, stream: bytes, x: Tensor, levels: Sequence[float]) -> Iterator[Row]:
     """What the last level within each fraction of the bytes, or the first, costs and brings."""
     ends = container.ends(stream)
-    chosen = {p: planes.level_at(ends, p, len(stream)) for p in levels}
+    chosen = {p: tritplanes.level_at(ends, p, len(stream)) for p in levels}
     wanted = set(chosen.values())
     prefixes = {
         prefix.pop("level"): prefix for prefix in _prefixes(codec.decoder(), stream, x, wanted)

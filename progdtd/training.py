@@ -25,7 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from progdtd import data, gains, protocols
+from progdtd import data, protocols
+from progdtd.codec import sensitivities
 from progdtd.errors import UserError, first_line
 from progdtd.experiment import run
 from progdtd.experiment.signals import Requeue, StopSignals
@@ -308,7 +309,7 @@ class Trainer:
         loaded = weights.Loaded(self.model.eval(), self.drop, meta)
         try:
             with torch.compiler.set_stance("force_eager"):
-                meta["gains"] = gains.of(loaded, self.batches.paths)
+                meta["gains"] = sensitivities.of(loaded, self.batches.paths)
         except Exception as error:  # a model without exact form, a GPU without memory left
             log.warning("%s has no gains, and so no levels of planes: %s", path, error)
         weights.save_weights(path, self.model, meta)

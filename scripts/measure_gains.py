@@ -9,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from progdtd import data, gains
+from progdtd import data
+from progdtd.codec import sensitivities
 from progdtd.errors import UserError
 from progdtd.files import WEIGHTS
 
@@ -31,7 +32,7 @@ def main() -> None:
         photographs = data.folder(options.images) if options.images else data.photos()
         for path in options.model:
             weights = path / WEIGHTS if path.is_dir() else path
-            gains.record(weights, photographs, options.device, options.again)
+            sensitivities.record(weights, photographs, options.device, options.again)
             print(f"{weights}: gains recorded")
     except UserError as error:
         sys.exit(str(error))

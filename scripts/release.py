@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from progdtd import Codec, data, markdown
-from progdtd.codec import find
+from progdtd.codec import model_store
 from progdtd.codec.container import CHANNELS
 from progdtd.errors import UserError
 from progdtd.experiment import run
@@ -74,7 +74,7 @@ def release(directory: Path, out: Path, images: Path | None, replace: bool) -> N
     build_tables(rounded.model)
     before, after = Codec(exact), Codec(rounded)
     target = out / WEIGHTS
-    same = not target.exists() or find.fingerprint_in(out) == after.fingerprint.hex()
+    same = not target.exists() or model_store.fingerprint_in(out) == after.fingerprint.hex()
     if not (same or replace):
         raise UserError(f"{target} is another model, whose streams would no longer decode: give "
                         "another --to, or --replace.")  # fmt: skip

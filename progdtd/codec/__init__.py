@@ -1,4 +1,13 @@
-"""A progressive codec: one file, any prefix of which decodes to a picture."""
+"""Where does a picture become bytes, of which any prefix is a picture again?
+
+Read `codec.py` first: from a picture to a stream and back. `container.py` is the format of the
+file, `counts.py` and `channels.py` are the levels of the paper, prefixes of the channels;
+`tritplanes.py`, `digits.py` and `sensitivities.py` the levels that refine all channels, digit by
+digit. `entropy.py` codes symbols, `integer_network.py` makes the decoder's probabilities the
+encoder's on every machine, `tiles.py` bounds the memory, `latent_refinement.py` fits a latent to
+its image, `model_store.py` finds the model of a stream. `__main__.py` is the command line,
+`contact_sheet.py` draws the levels side by side, `pillow.py` opens streams with `Image.open`.
+"""
 
 from typing import Any
 

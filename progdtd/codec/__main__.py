@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from progdtd.codec import container, counts, find
+from progdtd.codec import container, counts, model_store
 from progdtd.codec.errors import CodecError, DamagedError
 from progdtd.errors import UserError
 from progdtd.files import WEIGHTS, printable, write_aside
@@ -165,7 +165,7 @@ def run_encode(options: argparse.Namespace) -> int:
         from progdtd import data
         from progdtd.codec.codec import Codec
 
-    model = find.by_name(options.model)
+    model = model_store.by_name(options.model)
     codec = Codec.load(model, options.device)
     if model.is_dir() and not (model / WEIGHTS).exists():
         say(f"{model}: once it is trained further, nothing decodes what it codes now.")
@@ -194,7 +194,7 @@ def run_encode(options: argparse.Namespace) -> int:
         levels = container.read_header(stream)[0].levels
         say(
             f"{output}: {len(stream)} bytes, {rate:.4f} bpp, {levels} levels, "
-            f"by {find.name_of(model)}"
+            f"by {model_store.name_of(model)}"
         )
 
     return each(options, data.EXTENSIONS, ".pdtd", code)
@@ -290,9 +290,9 @@ def describe(stream: bytes) -> dict:
         damage = str(error)
     header = reader.require_header()
     code = header.fingerprint.hex()
-    here = (path for path in find.by_fingerprint(header.fingerprint)
-            if find.fingerprint_in(path) in (None, code))  # fmt: skip
-    model = next(map(find.name_of, here), None)
+    here = (path for path in model_store.by_fingerprint(header.fingerprint)
+            if model_store.fingerprint_in(path) in (None, code))  # fmt: skip
+    model = next(map(model_store.name_of, here), None)
     pixels = header.width * header.height
     return {
         "width": header.width,
@@ -354,7 +354,7 @@ def run_strip(options: argparse.Namespace) -> int:
         from matplotlib.figure import Figure
 
         from progdtd.codec.codec import Codec
-        from progdtd.codec.strip import contact_sheet
+        from progdtd.codec.contact_sheet import contact_sheet
 
     if options.output != "-" and Path(options.output).resolve() == Path(options.input).resolve():
         raise UserError(f"{options.output} would be drawn over: give another name.")

@@ -8,9 +8,9 @@ escape; then of a check, the low 16 bits of the CRC-32 of the new channels' clas
 each, and means, if the prior has them, each 4 bytes, in 1/4096; then of the latent's new channels,
 gathered by class, classes in rising order, elements of a class in the order channel, row, column,
 and of what they escape. `entropy.py` has the code and the classes, of which a scale at a threshold
-has the upper, `exact.py` how the scales and means are computed. The hyper-latent's tables are those
-of CompressAI's entropy bottleneck, of sum 2^16. A symbol stands for the difference to the mean (of
-the hyper-latent: to the channel's median, in 1/4096).
+has the upper, `integer_network.py` how the scales and means are computed. The hyper-latent's tables
+are those of CompressAI's entropy bottleneck, of sum 2^16. A symbol stands for the difference to the
+mean (of the hyper-latent: to the channel's median, in 1/4096).
 
 The parameters of the levels, in the container's header, are those of `counts.py`.
 """
@@ -37,7 +37,7 @@ from progdtd.codec.entropy import (
     thresholds,
 )
 from progdtd.codec.errors import UndecodableError
-from progdtd.codec.exact import UNIT, ExactSynthesis
+from progdtd.codec.integer_network import UNIT, ExactSynthesis
 from progdtd.models import Progressive
 from progdtd.strides import HYPER_STRIDE
 

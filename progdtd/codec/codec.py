@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from progdtd.codec import channels, container, counts, find, planes
+from progdtd.codec import channels, container, counts, model_store, tritplanes
 from progdtd.codec.container import CHANNELS, KINDS, PLANES
-from progdtd.codec.effort import effort_of, fit
 from progdtd.codec.errors import (
     DamagedError,
     IncompleteError,
     OtherModelError,
     UndecodableError,
 )
+from progdtd.codec.latent_refinement import effort_of, fit
 from progdtd.codec.tiles import tiled
 from progdtd.errors import UserError
 from progdtd.images import Picture, to_rgb, to_tensor
@@ -88,9 +88,9 @@ class Codec:
         Raises:
             UserError: there is no such model.
         """
-        path = find.by_name(path)
+        path = model_store.by_name(path)
         codec = cls(weights.load_model(path, device))
-        find.remember(codec.fingerprint, path)
+        model_store.remember(codec.fingerprint, path)
         return codec
 
     @classmethod
@@ -102,9 +102,9 @@ class Codec:
             CodecError: this is no stream, or its model is not here.
         """
         header = read_header(stream)
-        reason: UserError = find.not_here(header.fingerprint)
-        for path in find.by_fingerprint(header.fingerprint):
-            right = find.fingerprint_in(path) == header.fingerprint.hex()
+        reason: UserError = model_store.not_here(header.fingerprint)
+        for path in model_store.by_fingerprint(header.fingerprint):
+            right = model_store.fingerprint_in(path) == header.fingerprint.hex()
             try:
                 codec = cls.load(path, device)
                 right = codec.fingerprint == header.fingerprint
@@ -112,7 +112,9 @@ class Codec:
                     codec.check(header)
                     return codec
             except UserError as error:
-                reason = error if right else find.not_here(header.fingerprint, f"{path}: {error}")
+                reason = (
+                    error if right else model_store.not_here(header.fingerprint, f"{path}: {error}")
+                )
         raise reason
 
     def check(self, header: container.Header) -> None:
@@ -128,8 +130,8 @@ class Codec:
                 f"{self.fingerprint.hex()}. Decode it with the model that made it."
             )
         if header.kind == PLANES:
-            made_with = planes.unpack(header.parameters, self._prior.channels)[1]
-            if self._gains is None or made_with != planes.digest(self._gains):
+            made_with = tritplanes.unpack(header.parameters, self._prior.channels)[1]
+            if self._gains is None or made_with != tritplanes.digest(self._gains):
                 raise OtherModelError(
                     "The stream was made by this model with other gains of its channels than the "
                     "weights here have. Decode it with the weights file that made it."
@@ -156,8 +158,8 @@ class Codec:
                 that is left. None: planes, or channels if the model has no gains.
             max_bytes: keep as many levels as fit into this many bytes.
             target_psnr: keep as few levels as reach this PSNR, in dB (all, if none does).
-            effort: steps in which the latent is fitted to the image (`effort.py`); 2 bring half of
-                the gain, 10 nearly all.
+            effort: steps in which the latent is fitted to the image (`latent_refinement.py`); 2
+                bring half of the gain, 10 nearly all.
             progress: show progress bars.
 
         Raises:
@@ -200,7 +202,7 @@ class Codec:
         if levels == PLANES:
             assert self._gains is not None
             kind, held = PLANES, counts.plan(self.drop, [], *self._prior.channels)[-1]
-            parameters, payloads = planes.encode(self._prior, self._gains, y, z, held)
+            parameters, payloads = tritplanes.encode(self._prior, self._gains, y, z, held)
         else:
             fractions = self.drop.within(P_LEVELS) if isinstance(levels, str) else levels
             planned = counts.plan(self.drop, fractions, *self._prior.channels)
@@ -227,7 +229,7 @@ class Codec:
                 f'levels={levels!r}: give "channels", "planes", or fractions of the channels.'
             )
         if levels == PLANES:
-            planes.require_gains(self._gains, "Planes need")
+            tritplanes.require_gains(self._gains, "Planes need")
         return levels
 
     def decode(
@@ -355,7 +357,7 @@ class StreamDecoder:
         self.reader = container.Reader()
         self.position = 0
         self._error: UndecodableError | None = None
-        self._levels: channels.ChannelDecoder | planes.PlaneDecoder | None = None
+        self._levels: channels.ChannelDecoder | tritplanes.PlaneDecoder | None = None
         self._picture: np.ndarray | None = None
 
     @property
@@ -437,7 +439,7 @@ class StreamDecoder:
         self.codec.check(header)
         if header.kind == PLANES:
             whole = len(bytes(header)) + header.total
-            return planes.level_at(container.ends(stream), p, whole)
+            return tritplanes.level_at(container.ends(stream), p, whole)
         latent, hyper = self.codec._prior.channels
         plan = counts.unpack(header.parameters, header.levels, latent, hyper)
         return counts.level_at(plan, p, latent)
@@ -449,11 +451,11 @@ class StreamDecoder:
             self._picture = self.codec.synthesise(self.y_hat, header.height, header.width, progress)
         return self._picture
 
-    def _begun(self, header: container.Header) -> channels.ChannelDecoder | planes.PlaneDecoder:
+    def _begun(self, header: container.Header) -> channels.ChannelDecoder | tritplanes.PlaneDecoder:
         self._levels = self._levels or self._begin(header)
         return self._levels
 
-    def _begin(self, header: container.Header) -> channels.ChannelDecoder | planes.PlaneDecoder:
+    def _begin(self, header: container.Header) -> channels.ChannelDecoder | tritplanes.PlaneDecoder:
         self.codec.check(header)
         if header.width * header.height > MAX_PIXELS:
             raise DamagedError(f"{header.width}x{header.height} pixels are more than can be")
@@ -463,8 +465,8 @@ class StreamDecoder:
         )
         if header.kind == PLANES:
             assert self.codec._gains is not None
-            levels, _, held = planes.unpack(header.parameters, prior.channels)
-            return planes.PlaneDecoder(prior, self.codec._gains, levels, held, height, width)
+            levels, _, held = tritplanes.unpack(header.parameters, prior.channels)
+            return tritplanes.PlaneDecoder(prior, self.codec._gains, levels, held, height, width)
         plan = counts.unpack(header.parameters, header.levels, *prior.channels)
         return channels.ChannelDecoder(prior, plan, height, width)
 
@@ -497,7 +499,7 @@ def require_bytes(stream: object) -> None:
 
 
 def recorded_gains(loaded: weights.Loaded) -> np.ndarray | None:
-    """The gains (M,) of the latent's channels that `progdtd.gains` measured, if it did.
+    """The gains (M,) of the latent's channels that `sensitivities.py` measured, if it did.
 
     Raises:
         UserError: what is recorded are no such gains.
@@ -510,7 +512,7 @@ def recorded_gains(loaded: weights.Loaded) -> np.ndarray | None:
     except (TypeError, ValueError, OverflowError):
         gains = np.empty(0, np.int64)
     channels = loaded.model.M
-    if gains.shape != (channels,) or np.abs(gains).max() > planes.LARGEST_GAIN:
+    if gains.shape != (channels,) or np.abs(gains).max() > tritplanes.LARGEST_GAIN:
         raise UserError(
             "The gains recorded with this model are not those of its channels: measure them anew "
             "with python scripts/measure_gains.py --again."

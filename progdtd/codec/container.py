@@ -7,7 +7,7 @@ most 49 bits.
     bytes    field
     4        magic, 89 44 54 44 (\\x89 D T D)
     1        version of this format, 2
-    1        kind of the levels: 1 = channels, 2 = planes (see `channels.py`, `planes.py`)
+    1        kind of the levels: 1 = channels, 2 = planes (see `channels.py`, `tritplanes.py`)
     varint   width in pixels, 1 to 2^20
     varint   height in pixels, 1 to 2^20
     8        fingerprint of the model (see `Codec.fingerprint`)

@@ -15,8 +15,8 @@ import torch
 from conftest import lively
 from PIL import Image
 
-from progdtd import Codec, data, gains
-from progdtd.codec import find
+from progdtd import Codec, data
+from progdtd.codec import model_store, sensitivities
 from progdtd.codec.__main__ import complain, pair
 from progdtd.errors import UserError
 from progdtd.models import ProgressiveHyperprior, weights
@@ -33,7 +33,7 @@ META = {
 def model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model where the codec looks for models, and a home of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(find, "PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(model_store, "PACKAGE", tmp_path / "package")
     monkeypatch.setenv("PROGDTD_MODEL", "tiny")
     path = tmp_path / "outputs" / "train" / "tiny" / "weights.safetensors"
     save_weights(path, lively(ProgressiveHyperprior(8, 12)), META)
@@ -77,7 +77,7 @@ def test_the_commands_as_typed(model_file, photo, command) -> None:
     assert Path("kind.pdtd").read_bytes() == Path("photo.pdtd").read_bytes()
     assert command(*codec, "strip", photo, "levels.png")[0] == 0
     assert pixels("levels.png").shape[1] > 1000
-    gains.record(model_file, data.photos()[1:2], "cpu")
+    sensitivities.record(model_file, data.photos()[1:2], "cpu")
     assert command(*codec, "strip", photo, "planes.png", "--effort", "1")[0] == 0
     assert pixels("planes.png").shape[1] > 1000
     for name, kind in (("photo.pdtd", "of channels"), ("planes.pdtd", "of planes")):
@@ -243,10 +243,10 @@ def test_planes_need_gains(model_file, photo, command) -> None:
     code, output = command(*encode)
     assert (code, "measure_gains.py" in output) == (1, True)
     before = weights.load_model(model_file)
-    gains.record(model_file, data.photos()[1:2], "cpu")
+    sensitivities.record(model_file, data.photos()[1:2], "cpu")
     with pytest.raises(UserError, match="would no longer decode: --again"):
-        gains.record(model_file, data.photos()[1:2], "cpu")
-    gains.record(model_file, data.photos()[1:2], "cpu", again=True)
+        sensitivities.record(model_file, data.photos()[1:2], "cpu")
+    sensitivities.record(model_file, data.photos()[1:2], "cpu", again=True)
     after = weights.load_model(model_file)
     assert len(after.meta["gains"]) == 12
     for name, value in before.model.state_dict().items():
@@ -457,12 +457,12 @@ def test_help_and_info_are_quick_and_complete(model_file, photo, command) -> Non
 
 
 def test_weights_of_this_project_are_found_by_the_streams_that_they_made() -> None:
-    outputs = find.DEFAULT.parents[1]
+    outputs = model_store.DEFAULT.parents[1]
     paths = [*outputs.glob("reference/*/*.safetensors"), *outputs.glob("controls/*/*.safetensors")]
     assert len(paths) == 7
     for path in paths:
-        assert find.fingerprint_in(path) == fingerprint(weights.load_model(path).model).hex()
-        assert find.fingerprint_in(path) in path.with_name("README.md").read_text()
+        assert model_store.fingerprint_in(path) == fingerprint(weights.load_model(path).model).hex()
+        assert model_store.fingerprint_in(path) in path.with_name("README.md").read_text()
 
 
 def test_released_weights_are_half_as_large_and_code_alike(
@@ -502,7 +502,7 @@ def test_released_weights_are_half_as_large_and_code_alike(
         assert code == 0, output_of_other
     assert f"{half}: " in output
     assert half.stat().st_size < 0.8 * trained.stat().st_size
-    assert find.fingerprint_in(half) == fingerprint(weights.load_model(half).model).hex()
+    assert model_store.fingerprint_in(half) == fingerprint(weights.load_model(half).model).hex()
     assert weights.read_weights(half)[1]["init_from"] == "first"
     assert str(first) not in (released / "config.yaml").read_text(), "of no use to others"
     card = (released / "README.md").read_text()

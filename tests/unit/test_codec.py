@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 
 from progdtd import Codec, protocols
 from progdtd.codec import codec as codec_module
-from progdtd.codec import container, counts, find
+from progdtd.codec import container, counts, model_store
 from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError
 from progdtd.errors import UserError
 from progdtd.images import to_rgb
@@ -504,8 +504,8 @@ def test_weights_that_are_not_numbers_are_refused() -> None:
 
 def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photograph) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(find, "PACKAGE", tmp_path / "nowhere" / "package")
-    monkeypatch.setattr(find, "DEFAULT", tmp_path / "nowhere")
+    monkeypatch.setattr(model_store, "PACKAGE", tmp_path / "nowhere" / "package")
+    monkeypatch.setattr(model_store, "DEFAULT", tmp_path / "nowhere")
     meta = {
         "model": {"_target_": "progdtd.models.ProgressiveHyperprior", "N": 8, "M": 12},
         "drop": {"latent": True, "hyper": True},
@@ -517,7 +517,7 @@ def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photogr
     save_weights(path, lively(ProgressiveHyperprior(8, 12)), meta)
     named, only = Codec.load("run-1"), Codec.load()
     assert Codec.load(Path("run-1")).fingerprint == named.fingerprint
-    assert named.fingerprint == only.fingerprint == bytes.fromhex(find.fingerprint_in(path))
+    assert named.fingerprint == only.fingerprint == bytes.fromhex(model_store.fingerprint_in(path))
     stream = named.encode(photograph[:64, :64])
     with Image.open(io.BytesIO(stream[: len(stream) // 2])) as opened:
         assert (opened.format, opened.size, opened.mode) == ("PDTD", (64, 64), "RGB")

@@ -7,9 +7,9 @@ import torch
 
 from progdtd import Codec, protocols
 from progdtd.codec import codec as codec_module
-from progdtd.codec import effort
+from progdtd.codec import latent_refinement
 from progdtd.codec.codec import recorded_gains
-from progdtd.codec.refinement import OCTAVE
+from progdtd.codec.digits import OCTAVE
 from progdtd.codec.tiles import tiles
 from progdtd.errors import UserError
 from progdtd.images import to_tensor
@@ -24,7 +24,7 @@ RELEASED = (
 )
 
 
-EFFORT = effort.Effort(3, LAMBDA, np.full(12, 6 * OCTAVE))
+EFFORT = latent_refinement.Effort(3, LAMBDA, np.full(12, 6 * OCTAVE))
 
 
 def codec_of(model, drop: TailDrop = DTD, **meta: object) -> Codec:
@@ -63,8 +63,8 @@ def test_effort_lowers_the_loss_of_real_streams(trained, photograph, kind) -> No
 def test_effort_with_other_tail_drops(model, photograph, drop) -> None:
     codec, picture = codec_of(model, drop), photograph[:64, :64]
     x, (y, z) = tensors(picture), codec.analyse(picture)
-    fitted = effort.fit(model, drop, EFFORT, x, y, z, side=40)
-    tile = effort.Tile(model, drop, EFFORT, x, y, z, next(tiles(4, 4, 40)))
+    fitted = latent_refinement.fit(model, drop, EFFORT, x, y, z, side=40)
+    tile = latent_refinement.Tile(model, drop, EFFORT, x, y, z, next(tiles(4, 4, 40)))
     with torch.no_grad():
         assert tile.loss(fitted, drop.range[1]) < tile.loss(y, drop.range[1])
 
@@ -73,7 +73,7 @@ def test_the_loss_is_that_of_training(model, photograph) -> None:
     x = tensors(photograph[:128, :192])
     with torch.no_grad():
         y, z = model.analyse(x / 255)
-        tile = effort.Tile(model, DTD, EFFORT, x, y, z, next(tiles(8, 12, 40)))
+        tile = latent_refinement.Tile(model, DTD, EFFORT, x, y, z, next(tiles(8, 12, 40)))
         for p in (0.2, 1.0):
             y_hat, likelihoods = model.quantise(y, z, p)
             bits = -likelihoods["y"].log2().sum()
@@ -94,9 +94,9 @@ def test_a_tile_knows_all_that_it_has_an_effect_on(model, photograph, monkeypatc
         y, z = model.analyse(padded)
         boxes = list(tiles(16, 20, 4))
         assert len(boxes) == 20
-        whole = effort.Tile(model, DTD, EFFORT, x, y, z, next(tiles(16, 20, 100)))
+        whole = latent_refinement.Tile(model, DTD, EFFORT, x, y, z, next(tiles(16, 20, 100)))
         for box in boxes:
-            tile = effort.Tile(model, DTD, EFFORT, x, y, z, box)
+            tile = latent_refinement.Tile(model, DTD, EFFORT, x, y, z, box)
             other = y.clone()
             other[box.slices] += 1.3
             here = tile.loss(other[box.slices], 1.0) - tile.loss(y[box.slices], 1.0)
@@ -113,18 +113,18 @@ def test_tiles_are_fitted_too(trained, photograph, monkeypatch) -> None:
 
 def test_a_latent_of_which_the_whole_is_worse_is_not_taken(model, photograph, monkeypatch) -> None:
     codec, picture = codec_of(model), photograph[:64, :128]
-    monkeypatch.setattr(effort, "RATE", 50.0)
+    monkeypatch.setattr(latent_refinement, "RATE", 50.0)
     assert torch.equal(codec.analyse(picture, 2)[0], codec.analyse(picture)[0])
 
 
 def test_the_whole_is_all_that_the_model_was_trained_for(model, photograph, monkeypatch) -> None:
-    compared, loss = [], effort.Tile.loss
+    compared, loss = [], latent_refinement.Tile.loss
 
     def noted(tile, latent, p, *steepness):
         compared.append((p, *steepness))
         return loss(tile, latent, p, *steepness)
 
-    monkeypatch.setattr(effort.Tile, "loss", noted)
+    monkeypatch.setattr(latent_refinement.Tile, "loss", noted)
     codec_of(model, TailDrop(True, True, (0.3, 0.6))).analyse(photograph[:64, :64], 1)
     assert compared[1:] == [(0.6,), (0.6,)]
 
@@ -133,9 +133,11 @@ def test_images_of_a_batch_are_fitted_each_by_itself(model, photograph) -> None:
     x = torch.cat([tensors(photograph[:64, a : a + 64]) for a in (0, 100)])
     with torch.no_grad():
         y, z = model.analyse(x / 255)
-    both = effort.fit(model, DTD, EFFORT, x, y, z, side=4)
+    both = latent_refinement.fit(model, DTD, EFFORT, x, y, z, side=4)
     for i in range(2):
-        one = effort.fit(model, DTD, EFFORT, x[i : i + 1], y[i : i + 1], z[i : i + 1], side=4)
+        one = latent_refinement.fit(
+            model, DTD, EFFORT, x[i : i + 1], y[i : i + 1], z[i : i + 1], side=4
+        )
         torch.testing.assert_close(both[i : i + 1], one, rtol=1e-3, atol=1e-3)
 
 
@@ -143,16 +145,16 @@ def test_soft_rounding_hardens() -> None:
     values = torch.linspace(-3, 3, 241, requires_grad=True)
     apart = (values.detach() % 1 - 0.5).abs() > 0.1
     for steepness, error in ((2, 0.45), (10, 0.12), (60, 1e-4)):
-        soft = effort.soft_round(values, steepness)
+        soft = latent_refinement.soft_round(values, steepness)
         (slope,) = torch.autograd.grad(soft.sum(), values)
         assert (slope > 0).all() or steepness == 60
         assert (soft - values.round())[apart].abs().max() < error
         assert (soft.diff() > -1e-6).all()
-    assert torch.equal(effort.soft_round(values, math.inf), values.round())
+    assert torch.equal(latent_refinement.soft_round(values, math.inf), values.round())
 
 
 def test_fractions_are_spread_over_the_range() -> None:
-    found = list(effort.fractions(TailDrop(True, True, (0.3, 0.9)), 40))
+    found = list(latent_refinement.fractions(TailDrop(True, True, (0.3, 0.9)), 40))
     assert found[::2] == [0.9] * 20
     drawn = sorted(found[1::2])
     assert 0.3 <= drawn[0] < 0.35
@@ -165,7 +167,7 @@ def test_both_protocols_measure_with_effort(trained, photograph) -> None:
     losses = {}
     for steps in (0, 2):
         native = protocols.native(codec, picture, [1.0], ["channels", "planes"], steps)
-        chosen = effort.effort_of(steps, trained.lmbda, recorded_gains(trained))
+        chosen = latent_refinement.effort_of(steps, trained.lmbda, recorded_gains(trained))
         reference = protocols.reference(trained.model, trained.drop, picture, [1.0], effort=chosen)
         rows = [*native, *reference]
         assert rows[0]["psnr"] == rows[1]["psnr"]
@@ -212,10 +214,10 @@ def test_the_curvature_is_that_of_the_loss(model, photograph) -> None:
     model.g_s = torch.nn.ConvTranspose2d(12, 3, 16, 16, bias=False).double()
     with torch.no_grad():
         gains = 255**2 * model.g_s.weight.square().sum((1, 2, 3))
-        known = effort.Effort(1, LAMBDA, (OCTAVE * gains.log2()).numpy())
+        known = latent_refinement.Effort(1, LAMBDA, (OCTAVE * gains.log2()).numpy())
         y, z = torch.zeros(1, 12, 4, 4).double(), torch.zeros(1, 8, 1, 1).double()
         x = tensors(photograph[:64, :64]).double() / 255
-        tile = effort.Tile(model, DTD, known, x, y, z, next(tiles(4, 4, 40)))
+        tile = latent_refinement.Tile(model, DTD, known, x, y, z, next(tiles(4, 4, 40)))
         scales = torch.full_like(y, 8.0)
         tile.prior = lambda p: (scales, torch.zeros_like(y))
         for channel in (0, 7):

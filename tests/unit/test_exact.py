@@ -5,8 +5,8 @@ import torch
 from compressai.models.google import MeanScaleHyperprior, ScaleHyperprior
 from torch import nn
 
-from progdtd.codec import exact
-from progdtd.codec.exact import LIMIT, UNIT, ExactSynthesis
+from progdtd.codec import integer_network
+from progdtd.codec.integer_network import LIMIT, UNIT, ExactSynthesis
 from progdtd.codec.tiles import tiled
 
 
@@ -50,7 +50,7 @@ def test_tiles_change_nothing(monkeypatch) -> None:
     sums = integers.begin(9, 14)
     integers.extend(sums, z_hat, 0)
     whole = integers.predict(sums, range(12))
-    monkeypatch.setattr(exact, "TILE", 8)
+    monkeypatch.setattr(integer_network, "TILE", 8)
     assert torch.equal(integers.predict(sums, range(12)), whole)
 
 

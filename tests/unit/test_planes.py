@@ -10,16 +10,25 @@ from conftest import lively
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from progdtd import Codec, gains
-from progdtd.codec import channels, container, entropy, find, planes, refinement, strip
+from progdtd import Codec
+from progdtd.codec import (
+    channels,
+    contact_sheet,
+    container,
+    digits,
+    entropy,
+    model_store,
+    sensitivities,
+    tritplanes,
+)
 from progdtd.codec import codec as codec_module
+from progdtd.codec.digits import OCTAVE
 from progdtd.codec.errors import (
     DamagedError,
     IncompleteError,
     OtherModelError,
     UndecodableError,
 )
-from progdtd.codec.refinement import OCTAVE
 from progdtd.errors import UserError
 from progdtd.images import to_tensor
 from progdtd.metrics import psnr
@@ -27,7 +36,7 @@ from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
 from progdtd.models.weights import Loaded
 from progdtd.tail_drop import TailDrop, kept
 
-TABLES = refinement.refinement()
+TABLES = digits.refinement()
 GAINS = [(37 * channel) % 101 for channel in range(12)]
 DROPS = {
     "dtd": TailDrop(latent=True, hyper=True),
@@ -66,7 +75,7 @@ def test_the_whole_stream_is_that_of_channels(model, photograph, drop) -> None:
     stream, by_channels = codec.encode(picture, "planes"), codec.encode(picture, [1.0])
     assert torch.equal(whole(codec, stream), whole(codec, by_channels))
     assert codec.decode(stream).tobytes() == codec.decode(by_channels).tobytes()
-    assert len(container.ends(stream)) >= planes.FEWEST_LEVELS / 2
+    assert len(container.ends(stream)) >= tritplanes.FEWEST_LEVELS / 2
 
 
 @given(st.integers(1, 150), st.integers(1, 150), st.integers(0, 2**32 - 1), st.sampled_from([0, 1]))
@@ -113,17 +122,17 @@ def test_the_cost_is_that_of_coding_at_once() -> None:
     classes = rng.integers(0, 50, (12, 40, 40)).astype(np.uint8)
     y = torch.from_numpy(rng.normal(0, np.array(entropy.scales())[classes]))[None].float()
     symbols = channels.symbols_of(y[0])
-    digits = planes._Digits(symbols, classes)
-    front = planes.Front(classes, np.array(GAINS), [refinement.LOWEST - planes.LARGEST_GAIN])
+    coded = tritplanes._Digits(symbols, classes)
+    front = tritplanes.Front(classes, np.array(GAINS), [digits.LOWEST - tritplanes.LARGEST_GAIN])
     at_once, encoder = entropy.Encoder(), entropy.Encoder()
     by_class = [symbols[classes == c] for c in range(64)]
     at_once.put(by_class, entropy.gaussian_tables())
     for elements in front.passes(0):
         states = front.state[elements]
-        taken = digits.take(elements, states)
+        taken = coded.take(elements, states)
         encoder.put_digits(taken, front.odds, states)
         reached = front.advance(elements, taken)
-        encoder.put_numbers(digits.excess(elements[TABLES.escape[reached] != 0]))
+        encoder.put_numbers(coded.excess(elements[TABLES.escape[reached] != 0]))
     sizes = [len(entropy.payloads([level])[0]) for level in (encoder, at_once)]
     assert abs(sizes[0] / sizes[1] - 1) < 1e-3
 
@@ -171,7 +180,7 @@ def test_damage_is_noticed(codec, photograph) -> None:
     def forged(contents: list[bytes], parameters: bytes) -> bytes:
         return container.write(replace(header, parameters=parameters), contents)
 
-    made_with = planes.digest(np.array(GAINS))
+    made_with = tritplanes.digest(np.array(GAINS))
     for parameters in (b"", b"\x10", b"\x00" + made_with, b"\x10" + made_with + b"\x00"):
         with pytest.raises(DamagedError):
             codec.decode(forged(payloads, parameters))
@@ -225,7 +234,7 @@ def test_a_stream_ends_where_its_code_began_unless_it_was_cut(monkeypatch, level
 def test_digits_that_cannot_be_are_refused(codec, monkeypatch) -> None:
     """Whose probability is zero, though the code has room for them."""
     picture, wrong = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), []
-    take = planes._Digits.take
+    take = tritplanes._Digits.take
 
     def one_wrong(self, elements, states):
         digits = take(self, elements, states)
@@ -236,7 +245,7 @@ def test_digits_that_cannot_be_are_refused(codec, monkeypatch) -> None:
         return digits
 
     with monkeypatch.context() as changed:
-        changed.setattr(planes._Digits, "take", one_wrong)
+        changed.setattr(tritplanes._Digits, "take", one_wrong)
         stream = codec.encode(picture, "planes")
     assert wrong
     with pytest.raises(UndecodableError):
@@ -245,7 +254,7 @@ def test_digits_that_cannot_be_are_refused(codec, monkeypatch) -> None:
 
 def test_the_number_of_levels_follows_the_bytes() -> None:
     sizes = (1_000, 8_000, 20_000, 40_000, 100_000)
-    assert [planes.levels_for(size) for size in sizes] == [16, 50, 66, 100, 128]
+    assert [tritplanes.levels_for(size) for size in sizes] == [16, 50, 66, 100, 128]
 
 
 def test_planes_are_the_default_where_gains_are_known(model, photograph) -> None:
@@ -292,10 +301,10 @@ def test_tiles_bound_what_is_computed_at_once(codec, photograph, monkeypatch) ->
 
 def test_thresholds_fall_and_share_the_bits() -> None:
     classes = np.random.default_rng(0).integers(0, 40, (12, 30, 30)).astype(np.uint8)
-    bits = planes.expected_bits(classes, np.array(GAINS))
-    ends = planes.thresholds(bits, 40)
+    bits = tritplanes.expected_bits(classes, np.array(GAINS))
+    ends = tritplanes.thresholds(bits, 40)
     assert all(a > b for a, b in itertools.pairwise(ends))
-    assert ends[-1] == refinement.LOWEST - planes.LARGEST_GAIN
+    assert ends[-1] == digits.LOWEST - tritplanes.LARGEST_GAIN
     at = np.array(ends) - ends[-1]
     parts = np.array([bits[end:].sum() for end in at]) / bits.sum()
     assert parts[0] < 0.05
@@ -342,8 +351,8 @@ def test_urgency_is_what_the_best_way_on_brings(number) -> None:
 
     width = 3 * int(TABLES.width[TABLES.roots[number]])
     slope = max(fall / bits for fall, bits in ways(-(width // 2), width))
-    urgency = TABLES.urgency[TABLES.roots[number]] / refinement.OCTAVE
-    assert urgency == pytest.approx(np.log2(slope), abs=1 / refinement.OCTAVE)
+    urgency = TABLES.urgency[TABLES.roots[number]] / digits.OCTAVE
+    assert urgency == pytest.approx(np.log2(slope), abs=1 / digits.OCTAVE)
 
 
 def test_no_digit_is_more_urgent_than_the_one_before_it() -> None:
@@ -361,13 +370,13 @@ def test_no_digit_is_more_urgent_than_the_one_before_it() -> None:
 
 def test_tables_are_the_same_on_every_machine() -> None:
     """No rounded logarithm or power lies near a boundary: an error of 1e-15 in it changes none."""
-    powers = 2 ** (np.arange(1, refinement.OCTAVE) / refinement.OCTAVE) * 2**30
+    powers = 2 ** (np.arange(1, digits.OCTAVE) / digits.OCTAVE) * 2**30
     assert abs(powers % 1 - 0.5).min() > 1e-4
     for scale in entropy.scales():
         frequencies = entropy.gaussian_frequencies(scale)
         reach = len(frequencies) // 2
         masses = np.array([frequencies[-1], *2 * frequencies[:-1], frequencies[-1]], np.float64)
-        for plane, finer in itertools.pairwise(refinement._planes(masses, reach)):
+        for plane, finer in itertools.pairwise(digits._planes(masses, reach)):
             chance = finer.mass / np.repeat(np.maximum(plane.mass, 1), 3)
             exact = -np.log2(chance[chance > 0]) * 2**20
             assert abs(exact % 1 - 0.5).min() > 1e-7
@@ -385,34 +394,34 @@ def test_gains_follow_the_synthesis(photograph) -> None:
     """A channel of half the values that is shown twice as strongly has four times the gain, and the
     others have theirs."""
     picture, channel = photograph[:128, :128], 3
-    loaded = weights.load_model(find.DEFAULT)
-    before = np.array(gains.measure(loaded, [picture]))
+    loaded = weights.load_model(model_store.DEFAULT)
+    before = np.array(sensitivities.measure(loaded, [picture]))
     assert len(before) == 192
     with torch.no_grad():
         loaded.model.g_a[-1].weight[channel] /= 2
         loaded.model.g_a[-1].bias[channel] /= 2
         loaded.model.g_s[0].weight[channel] *= 2
-    change = np.array(gains.measure(loaded, [picture])) - before
+    change = np.array(sensitivities.measure(loaded, [picture])) - before
     assert change[channel] == pytest.approx(2 * OCTAVE, abs=OCTAVE / 2)
     assert np.abs(np.delete(change, channel)).mean() < OCTAVE / 8
 
 
 def test_gains_add_up_to_what_the_image_gains(photograph) -> None:
-    loaded = weights.load_model(find.DEFAULT)
+    loaded = weights.load_model(model_store.DEFAULT)
     codec = Codec(Loaded(loaded.model, loaded.drop, loaded.meta | {"gains": [0] * 192}))
     picture = np.ascontiguousarray(photograph[:128, :128])
-    way, x = gains._way(codec, picture), to_tensor(picture)
+    way, x = sensitivities._way(codec, picture), to_tensor(picture)
     with torch.no_grad():
         first, last = (
             (255 * (loaded.model.g_s(y_hat) - x)).square().sum().item()
             for y_hat in (way[0], way[-1])
         )
-    of_image, _ = gains._falls(codec, picture)
+    of_image, _ = sensitivities._falls(codec, picture)
     assert of_image.sum().item() == pytest.approx(first - last, rel=0.1)
 
 
 def test_a_target_of_psnr_is_reached_by_the_fewest_planes(photograph, caplog) -> None:
-    codec, picture = Codec.load(find.DEFAULT), photograph[:128, :192]
+    codec, picture = Codec.load(model_store.DEFAULT), photograph[:128, :192]
     decoder = codec.decoder()
     got = {level: psnr(to_tensor(picture), to_tensor(decoder.picture()))
            for level in decoder.levels_of(codec.encode(picture, "planes"))}  # fmt: skip
@@ -440,23 +449,23 @@ def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photogr
     in_steps = codec.decoder()
     in_steps.feed(codec.encode(photograph[:64, :64], "channels"))
     assert [latent for latent, _ in in_steps.plan] == [3, 4, 5, 7]
-    packed = planes.pack(9, codec._gains, held, (12, 8))
-    assert planes.unpack(packed, (12, 8)) == (9, planes.digest(codec._gains), held)
+    packed = tritplanes.pack(9, codec._gains, held, (12, 8))
+    assert tritplanes.unpack(packed, (12, 8)) == (9, tritplanes.digest(codec._gains), held)
     for channels_here in ((6, 8), (12, 4)):
         with pytest.raises(DamagedError):
-            planes.unpack(packed, channels_here)
+            tritplanes.unpack(packed, channels_here)
     with pytest.raises(DamagedError):
-        planes.unpack(packed[:-1], (12, 8))
+        tritplanes.unpack(packed[:-1], (12, 8))
 
 
 def test_what_a_damaged_level_would_show_is_never_shown(photograph) -> None:
     """Not even in part, when the damage is noticed only at the level's end."""
-    codec = Codec.load(find.DEFAULT)
-    parameters, payloads = planes.encode(
+    codec = Codec.load(model_store.DEFAULT)
+    parameters, payloads = tritplanes.encode(
         codec._prior, codec._gains, *codec.analyse(photograph[:64, :64]), codec._prior.channels
     )
-    levels, _, held = planes.unpack(parameters, codec._prior.channels)
-    decoder = planes.PlaneDecoder(codec._prior, codec._gains, levels, held, 4, 4)
+    levels, _, held = tritplanes.unpack(parameters, codec._prior.channels)
+    decoder = tritplanes.PlaneDecoder(codec._prior, codec._gains, levels, held, 4, 4)
     for payload in payloads[:5]:
         decoder.feed(payload)
     before = decoder.y_hat.clone()
@@ -466,17 +475,17 @@ def test_what_a_damaged_level_would_show_is_never_shown(photograph) -> None:
 
 
 def test_a_contact_sheet_shows_levels_from_the_first_to_the_last(photograph, monkeypatch) -> None:
-    monkeypatch.setattr(strip, "MOST", 5)
+    monkeypatch.setattr(contact_sheet, "MOST", 5)
     picture = photograph[:128, :128]
     for levels, shown in (("planes", 5), ([0.2, 0.6, 1.0], 3)):
         stream = CODECS[0].encode(picture, levels)
-        sheet = strip.contact_sheet(CODECS[0], stream, picture)
+        sheet = contact_sheet.contact_sheet(CODECS[0], stream, picture)
         captions = [axis.get_title() for axis in sheet.axes if axis.images]
         assert len(captions) == shown + 1
         assert captions[0].startswith("level 1: ")
         assert captions[-2].startswith(f"level {len(container.ends(stream))}: {len(stream)} bytes")
         assert captions[-1] == "original"
-        sheet = strip.contact_sheet(CODECS[0], stream, picture, {2, 3})
+        sheet = contact_sheet.contact_sheet(CODECS[0], stream, picture, {2, 3})
         captions = [axis.get_title() for axis in sheet.axes if axis.images]
         assert [caption.partition(":")[0] for caption in captions] == [
             "level 2",
@@ -496,6 +505,6 @@ def test_p_of_a_prefix_is_of_the_whole_stream(photograph) -> None:
 def test_a_contact_sheet_says_the_rate_and_has_the_pictures_shape(photograph) -> None:
     picture = photograph[:64, :192]
     stream = CODECS[0].encode(picture, [1.0])
-    sheet = strip.contact_sheet(CODECS[0], stream, picture)
+    sheet = contact_sheet.contact_sheet(CODECS[0], stream, picture)
     assert f"{8 * len(stream) / (64 * 192):.3f} bpp" in sheet.axes[0].get_title()
     assert sheet.get_figwidth() > 3 * sheet.get_figheight()

@@ -13,7 +13,7 @@ from progdtd import Codec, protocols
 from progdtd.codec import container
 from progdtd.codec.channels import ChannelDecoder
 from progdtd.codec.counts import default_plan
-from progdtd.codec.planes import PlaneDecoder
+from progdtd.codec.tritplanes import PlaneDecoder
 from progdtd.images import to_tensor
 from progdtd.metrics import Quality, psnr, to_db
 from progdtd.models import ProgressiveHyperprior

@@ -2,7 +2,7 @@
 
 The first level carries the hyper-latent whole, so everything is known of the latent's prior from
 then on. The latent's symbols, those of `channels.py`, are refined in ternary digits
-(`refinement.py`). The digits of all elements are sent in the order of their urgency, which is that
+(`digits.py`). The digits of all elements are sent in the order of their urgency, which is that
 of the digit in the state of its element plus the gain of the element's channel; an element in which
 little is known, or nothing, is shown as the mean of what it can be.
 
@@ -20,14 +20,14 @@ those that it brought to a symbol that stands for all beyond it, by how much the
 coded as the values of escaped symbols are.
 
 Probabilities learn. Before each level, those of every state whose digits were seen are made anew:
-of its three masses m_d 2^20 / sum(m), rounded as `refinement.shares` does, and the counts c_d of
+of its three masses m_d 2^20 / sum(m), rounded as `digits.shares` does, and the counts c_d of
 its digits in all levels before, the new ones are the shares of the masses m_d + 2^11 c_d.
 
 The parameters of the levels, in the container's header, are the number of levels as a varint, then
 4 bytes of the BLAKE2b hash of the gains, each 2 bytes, little-endian, and, of a model that was not
 trained for all of its channels, as varints how many channels of the latent and of the hyper-latent
 the stream holds; the rest are zero. A gain is the logarithm, to base 2^(1/32), of the image's
-squared error, in grey levels, for each unit of squared error in the channel; `progdtd.gains`
+squared error, in grey levels, for each unit of squared error in the channel; `sensitivities.py`
 measures it.
 """
 
@@ -41,9 +41,9 @@ from torch import Tensor
 from progdtd.codec import container, entropy
 from progdtd.codec.channels import Predictor, Prior, symbols_of
 from progdtd.codec.counts import Counts
+from progdtd.codec.digits import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinement, shares
 from progdtd.codec.entropy import Decoder, Encoder, MismatchError
 from progdtd.codec.errors import DamagedError, UndecodableError
-from progdtd.codec.refinement import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinement, shares
 from progdtd.errors import UserError
 from progdtd.strides import HYPER_STRIDE
 

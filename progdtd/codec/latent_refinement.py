@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from progdtd.codec.planes import require_gains
-from progdtd.codec.refinement import OCTAVE
+from progdtd.codec.digits import OCTAVE
 from progdtd.codec.tiles import Box, tiles
+from progdtd.codec.tritplanes import require_gains
 from progdtd.errors import UserError
 from progdtd.models import Progressive
 from progdtd.options import whole
@@ -54,7 +54,7 @@ class Effort:
     Args:
         steps: how many, at least 1; each is a pass through the synthesis and back.
         lmbda: lambda, the weight of the distortion, above 0.
-        gains: (M,) of the latent's channels, as `progdtd.gains` measures them.
+        gains: (M,) of the latent's channels, as `progdtd.codec.sensitivities` measures them.
     """
 
     steps: int

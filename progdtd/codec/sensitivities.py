@@ -19,8 +19,8 @@ from torch import Tensor
 
 from progdtd import images
 from progdtd.codec import Codec
-from progdtd.codec.planes import LARGEST_GAIN
-from progdtd.codec.refinement import OCTAVE
+from progdtd.codec.digits import OCTAVE
+from progdtd.codec.tritplanes import LARGEST_GAIN
 from progdtd.errors import UserError
 from progdtd.images import centre, to_tensor
 from progdtd.models import weights
