@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
         return Codec
     if name == "ProgDTD":
-        from progdtd.reference import ProgDTD
+        from progdtd.evaluation.published_function import ProgDTD
 
         return ProgDTD
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,152 +1,21 @@
-"""Classical codecs for comparison, with real bytes: `python -m progdtd.baselines`; see `--help`.
+"""Classical codecs for comparison, with real bytes: `python -m progdtd.baselines`; see `--help`."""
 
-All go through Pillow: JPEG (4:2:0, optimised), JPEG 2000 (irreversible, with its colour transform,
-one quality layer for each rate), WebP (method 6), AVIF (speed 6, 4:2:0) and JPEG XL (effort 7, by
-pillow-jxl-plugin; from quality 20 on, below which its encoder halves the image first, and is worse
-by 1 dB at the same rate). A progressive codec has to beat the prefixes of one stream: of a
-progressive JPEG of quality 75, and of a JPEG 2000 codestream with 13 quality layers cut at its
-packets. A truncated JPEG XL is left out, since the plugin decodes whole files only.
-"""
-
-import importlib
-import io
 import json
 import logging
-import re
-import struct
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from itertools import accumulate
 from pathlib import Path
 
 import hydra
-import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
-from PIL import Image
 
-from progdtd import results
 from progdtd.errors import UserError
+from progdtd.evaluation import classical, results
 from progdtd.experiment.check import check_options
 from progdtd.experiment.config import CONF
 from progdtd.files import require_folder, write_aside
 from progdtd.options import listed
 
 log = logging.getLogger(__name__)
-
-QUALITIES = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95)
-RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
-"""Target bits per pixel of JPEG 2000; it takes them as ratios to 24."""
-FRACTIONS = (0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A codec that Pillow can decode, and the settings it is measured at.
-
-    Args:
-        name: as tables and figures show it.
-        streams: yields `(p, bytes)` for an image; p in (0, 1] is the setting, ascending with the
-            rate: quality / 100, target rate / 24 bpp, or the fraction of one stream.
-        once: whether all of them are prefixes of one stream, coded once.
-        plugin: a module that teaches Pillow the format, of the package that `pip install` knows as
-            `package`.
-    """
-
-    name: str
-    streams: Callable[[Image.Image], Iterator[tuple[float, bytes]]]
-    once: bool = False
-    plugin: str | None = None
-    package: str | None = None
-
-
-def save(image: Image.Image, form: str, **options) -> bytes:
-    """The image as a file in memory."""
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
-def by_quality(
-    image: Image.Image, form: str, lowest: int = 0, **options
-) -> Iterator[tuple[float, bytes]]:
-    """Files of a Pillow format at each of QUALITIES from `lowest` on, with its quality / 100."""
-    for quality in QUALITIES:
-        if quality >= lowest:
-            yield quality / 100, save(image, form, quality=quality, **options)
-
-
-def by_rate(image: Image.Image) -> Iterator[tuple[float, bytes]]:
-    """JPEG 2000 codestreams at each of RATES, each with its rate / 24."""
-    for rate in RATES:
-        yield rate / 24, jpeg2000(image, [rate])
-
-
-def jpeg2000(image: Image.Image, rates: list[float], **options) -> bytes:
-    """A bare JPEG 2000 codestream with a quality layer for each rate, in bits per pixel."""
-    layers = [24 / rate for rate in rates]
-    return save(image, "JPEG2000", quality_mode="rates", quality_layers=layers, no_jp2=True,
-                irreversible=True, mct=1, progression="LRCP", **options)  # fmt: skip
-
-
-def jpeg_prefixes(image: Image.Image) -> Iterator[tuple[float, bytes]]:
-    """Prefixes of one progressive JPEG, each cut within or after a scan, with an end marker."""
-    whole = save(image, "JPEG", quality=75, progressive=True, optimize=True)
-    scans = [match.span() for match in JPEG_SCAN.finditer(whole)]
-    for fraction in FRACTIONS:
-        length = round(fraction * len(whole))
-        ends = [min(end, length) for start, end in scans if start < length]
-        if ends:
-            yield fraction, whole[: ends[-1]].rstrip(b"\xff") + b"\xff\xd9"
-
-
-JPEG_SCAN = re.compile(
-    rb"(?:(?<=\xff\xda\x00\x08.{6})|(?<=\xff\xda\x00\x0c.{10}))(?:[^\xff]|\xff[\x00\xd0-\xd7])+",
-    re.DOTALL,
-)
-"""Entropy-coded data: what follows the header of a scan of one or of three components."""
-
-
-def jpeg2000_prefixes(image: Image.Image) -> Iterator[tuple[float, bytes]]:
-    """Prefixes of one embedded codestream, each cut after a whole packet.
-
-    The packets' lengths stand in the PLT markers of the tile header; a cut codestream needs its
-    tile's length (Psot) corrected and an end marker (ISO/IEC 15444-1, annex A).
-    """
-    whole = jpeg2000(image, [0.05, *RATES], plt=True)
-    tile = whole.index(b"\xff\x90")
-    position, lengths, value = tile + 12, [], 0
-    while whole[position : position + 2] != b"\xff\x93":
-        marker, length = struct.unpack_from(">HH", whole, position)
-        for byte in whole[position + 5 : position + 2 + length] if marker == 0xFF58 else b"":
-            value = value << 7 | byte & 0x7F
-            if byte < 0x80:
-                lengths.append(value)
-                value = 0
-        position += 2 + length
-    ends = list(accumulate(lengths, initial=position + 2))
-    for fraction in FRACTIONS:
-        end = max((end for end in ends if end <= fraction * len(whole)), default=ends[0])
-        cut = bytearray(whole[:end] + b"\xff\xd9")
-        struct.pack_into(">I", cut, tile + 6, end - tile)
-        yield fraction, bytes(cut)
-
-
-CODECS = {
-    codec.name: codec
-    for codec in (
-        Baseline("JPEG", partial(by_quality, form="JPEG", optimize=True)),
-        Baseline("JPEG 2000", by_rate),
-        Baseline("WebP", partial(by_quality, form="WEBP", method=6)),
-        Baseline("AVIF", partial(by_quality, form="AVIF", speed=6)),
-        Baseline("JPEG XL", partial(by_quality, form="JXL", lowest=20, effort=7),
-                 plugin="pillow_jxl", package="pillow-jxl-plugin"),
-        Baseline("JPEG progressive (prefix)", jpeg_prefixes, once=True),
-        Baseline("JPEG 2000 (prefix)", jpeg2000_prefixes, once=True),
-    )
-}  # fmt: skip
 
 
 @hydra.main(config_path=CONF, config_name="baselines", version_base="1.3")
@@ -155,10 +24,10 @@ def main(cfg: DictConfig) -> None:
     from tqdm import tqdm
 
     from progdtd import data
-    from progdtd.evaluation import find_images
+    from progdtd.evaluation.evaluator import find_images
     from progdtd.images import pictures
 
-    codecs = available([*map(str, listed(cfg.codecs))] or list(CODECS))
+    codecs = classical.available([*map(str, listed(cfg.codecs))] or list(classical.CODECS))
     dataset, paths = find_images(str(cfg.images))
     target = Path(str(cfg.out), f"{dataset}_native.csv")
     before = results.read([target] if target.exists() else [])
@@ -169,7 +38,7 @@ def main(cfg: DictConfig) -> None:
     for path, picture in pictures(bar):
         for codec in codecs:
             try:
-                measured = list(measure(codec, picture))
+                measured = list(classical.measure(codec, picture))
             except (OSError, ValueError) as error:
                 log.warning("%s cannot code %s: %s", codec.name, called[path], error)
                 continue
@@ -187,58 +56,6 @@ def main(cfg: DictConfig) -> None:
     columns = ["bpp", "psnr", "ms_ssim_db"]
     log.info("%s", table.groupby(["codec", "p"])[columns].mean().round(3).to_string())
     log.info("%s", target)
-
-
-def available(names: list[str]) -> list[Baseline]:
-    """The codecs of these names that can run here; what is missing is said.
-
-    Raises:
-        UserError: no codec of such a name, or none that can run.
-    """
-    unknown = [name for name in names if name not in CODECS]
-    if unknown:
-        raise UserError(f"No codec {', '.join(unknown)}; there are {', '.join(CODECS)}.")
-    found = []
-    for codec in (CODECS[name] for name in names):
-        try:
-            if codec.plugin:
-                importlib.import_module(codec.plugin)
-            found.append(codec)
-        except ImportError:
-            log.warning("%s is left out: pip install %s", codec.name, codec.package)
-    if not found:
-        raise UserError("None of the codecs asked for can run here.")
-    return found
-
-
-def measure(codec: Baseline, picture: np.ndarray) -> Iterator[dict]:
-    """A row of results for each setting of a codec on one image, (H, W, 3) uint8; prefixes that
-    are too short to be decoded have none."""
-    from progdtd.images import to_tensor
-    from progdtd.metrics import Quality
-
-    height, width = picture.shape[:2]
-    image, x = Image.fromarray(picture), to_tensor(picture).contiguous()
-    quality = Quality(x)
-    started = time.perf_counter()
-    encode_s = None
-    for p, stream in codec.streams(image):
-        encoded = time.perf_counter()
-        if encode_s is None or not codec.once:
-            encode_s = encoded - started
-        try:
-            decoded = np.asarray(Image.open(io.BytesIO(stream)).convert("RGB"))
-        except OSError:
-            if not codec.once:
-                raise
-            continue
-        decode_s = time.perf_counter() - encoded
-        yield {
-            "codec": codec.name, "protocol": "native", "p": p, "width": width, "height": height,
-            "bytes": len(stream), "bpp": 8 * len(stream) / (width * height),
-            "encode_s": encode_s, "decode_s": decode_s,
-        } | quality(to_tensor(decoded).contiguous())  # fmt: skip
-        started = time.perf_counter()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,13 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> None:
     check_options(cfg, "evaluate")
     with loading():
-        from progdtd.evaluation import HELD_OUT, check_choices, evaluate, find_images, pick_device
+        from progdtd.evaluation.evaluator import (
+            HELD_OUT,
+            check_choices,
+            evaluate,
+            find_images,
+            pick_device,
+        )
         from progdtd.tail_drop import P_LEVELS
 
     levels = list(dict.fromkeys(P_LEVELS if cfg.levels is None else listed(cfg.levels)))
@@ -61,7 +67,7 @@ def find(run: list[Any]) -> list[Path]:
     Raises:
         UserError: one of them names nothing, or the results of two would go to one place.
     """
-    from progdtd.evaluation import directory_of
+    from progdtd.evaluation.evaluator import directory_of
 
     if not run:
         raise UserError("Which run? Give run=<run directory>, a weights file, a list or a glob.")

@@ -1,86 +1,24 @@
 """Rate-distortion figures and BD tables: `python -m progdtd.figures`; see `--help`."""
 
-import contextlib
-import glob
-import itertools
-import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import hydra
-import matplotlib
-import numpy as np
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
-from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from omegaconf import DictConfig
 
-from progdtd import bd, curves, results
-from progdtd.codec import model_store as find_model
 from progdtd.errors import UserError
+from progdtd.evaluation import bd, charts, curves, gather, results
 from progdtd.experiment.check import check_options
 from progdtd.experiment.config import CONF
-from progdtd.files import WEIGHTS, matching, weights_in, write_aside
-from progdtd.options import listed
+from progdtd.files import write_aside
 
 log = logging.getLogger(__name__)
 
-PANELS = {"ms_ssim_db": "MS-SSIM (dB)", "psnr": "PSNR (dB)"}
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart; one colour a lambda."""
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d", "8")
-"""One marker for each range of p, in the first place."""
-
-GREY, DARK = "#999999", "#222222"
-"""Of other codecs: measured, and published."""
-
-LINESTYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
-"""Of other codecs."""
-
-THIN: Any = {"linestyle": "--", "lw": 0.7, "ms": 2.2, "mfc": "white", "alpha": 0.8}
-HOLLOW: Any = {"linestyle": (0, (4, 1)), "mfc": "white"}
-BARE: Any = {"lw": 0.7, "label": "ours without effort"}
-"""Of the published ProgDTD, of our levels of planes, and of ours without effort beside it."""
-
-OURS, PUBLISHED = "λ", "ProgDTD as published (512×512, last patch)"
-TITLES = {
-    "native": "whole images",
-    "reference": "512×512, rate of the last patch (as published)",
-    "reference-all-patches": "512×512, rate of all patches",
-}
-
-MOST_COLUMNS = 4
-"""Lambdas get panels of their own up to this many."""
-
-APART = ("nth", "several", "range")
-"""Columns that `_numbered` adds."""
-
 STRIP_LEVELS = (0.05, 0.1, 0.2, 0.4, 1.0)
 """Fractions p of a stream on a strip."""
-
-STYLE: Any = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "pdf.fonttype": 42,
-    "savefig.bbox": "tight",
-    "savefig.dpi": 250,
-}
 
 
 @hydra.main(config_path=CONF, config_name="figures", version_base="1.3")
@@ -92,8 +30,8 @@ def main(cfg: DictConfig) -> None:
         raise UserError("out=null is no directory to draw into.")
     cfg.images = str(cfg.images)  # a folder may be called 2020
     chosen = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
-    ours, baselines = gather(cfg, chosen)
-    published, others = published_curves(cfg, ours)
+    ours, baselines = gather.gather(cfg, chosen)
+    published, others = gather.published_curves(cfg, ours)
 
     named = f"{cfg.images[:1].upper()}{cfg.images[1:]}"
     if {*(counts := ours.images.unique())} != {curves.IMAGES}:
@@ -112,13 +50,13 @@ def main(cfg: DictConfig) -> None:
         native = protocol == "native"
         whole_images = slice(None if native else 0)
         left = part
-        for suffix, curves_of, beside in panels(part):
+        for suffix, curves_of, beside in charts.panels(part):
             left = left.drop(curves_of.index, errors="ignore")
-            figure = rate_distortion(
+            figure = charts.rate_distortion(
                 curves_of, published if beside else published.iloc[:0], baselines[whole_images],
-                others[whole_images], f"{named}, {TITLES[str(protocol)]}",
+                others[whole_images], f"{named}, {charts.TITLES[str(protocol)]}",
             )  # fmt: skip
-            written += save(figure, out / f"rate_distortion_{protocol}{suffix}")
+            written += charts.save(figure, out / f"rate_distortion_{protocol}{suffix}")
         for key, _ in left.groupby(results.MODEL, dropna=False):
             log.warning("In no figure of %s, but in the tables: %s", protocol, results.spelled(key))
     deltas = bd.compare(ours, published, baselines, others)
@@ -130,320 +68,11 @@ def main(cfg: DictConfig) -> None:
                     "are not wanted.", ", ".join(p.name for p in old))  # fmt: skip
 
 
-def published_curves(cfg: DictConfig, ours: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The published curves of ProgDTD and of the other codecs that can be compared with ours.
-
-    Raises:
-        UserError: no published curve of a codec asked for.
-    """
-    published, others = curves.progdtd(), curves.codecs()
-    wanted = [*map(str, listed(cfg.codecs))]
-    if unknown := set(wanted) - set(others.codec):
-        raise UserError(f"codecs: no published curve of {', '.join(sorted(unknown))}; there are "
-                        f"{', '.join(sorted(set(others.codec)))}.")  # fmt: skip
-    others = others[others.codec.isin(wanted)]
-    comparable = cfg.images == "kodak"
-    if comparable and (some := ours.images[ours.images != curves.IMAGES].unique()).size:
-        log.warning("Published curves are of all %d images of Kodak, and results here of %s: they "
-                    "are left out.", curves.IMAGES, ", ".join(map(str, sorted(some))))  # fmt: skip
-        comparable = False
-    none = published.iloc[:0]
-    return (published if comparable and cfg.published else none,
-            others if comparable else others.iloc[:0])  # fmt: skip
-
-
-def gather(cfg: DictConfig, chosen: set[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Aggregated results of models and of measured codecs: of this machine, or kept from earlier.
-
-    Args:
-        cfg: the configuration.
-        chosen: those of its options that were asked for, rather than left as they are.
-
-    Raises:
-        UserError: there are none.
-    """
-    patterns = [*map(str, listed(cfg.runs))]
-    tables = [*find(patterns, cfg.images)]
-    measured = results.read(tables)
-    warn_of_stale(tables, cfg.images)
-    measured = measured[measured.dataset == cfg.images]
-    if len(measured):
-        ours = results.aggregate(measured)
-        codecs = results.read(matching(cfg.baselines) if cfg.baselines else [])
-        codecs = codecs[codecs.dataset == cfg.images]
-        if other := results.of_other_images(pd.concat([measured, codecs])):
-            log.warning("Not of the same images as the rest, so not to be compared with it: %s.",
-                        "; ".join(other))  # fmt: skip
-        if len(codecs) or "baselines" in chosen:
-            means = results.aggregate(codecs)
-            codecs = results.of_all_images(means)
-            for codec, left_out in means.drop(codecs.index).groupby("codec"):
-                log.warning("%s is left out at p = %s, where not all images have a level.", codec,
-                            ", ".join(f"{p:g}" for p in left_out.p))  # fmt: skip
-            return ours, codecs
-        earlier = kept(cfg)
-        earlier = earlier[earlier.model.isna() & (earlier.images == ours.images.max())]
-        if len(earlier):
-            log.info("No other codecs were measured here: drawing those in %s.", cfg.results)
-        return ours, earlier
-    elsewhere = "runs" not in chosen or "results" in chosen
-    if not elsewhere or (earlier := kept(cfg)).empty:
-        raise UserError(
-            f"No results for {cfg.images} under {', '.join(patterns)}"
-            f"{f', nor in {cfg.results}' if elsewhere and cfg.results else ''}: make some "
-            "with `python -m progdtd.evaluate run=<run>`, or set runs= and images=."
-        )
-    log.info("No run under %s has results for %s: drawing those in %s.", ", ".join(patterns),
-             cfg.images, cfg.results)  # fmt: skip
-    return earlier[earlier.model.notna()], earlier[earlier.model.isna()]
-
-
-def kept(cfg: DictConfig) -> pd.DataFrame:
-    """The results that `results=` keeps of these images, if there are any."""
-    path = Path(cfg.results or "")
-    table = results.read_means(path) if path.is_file() else results.aggregate(results.read([]))
-    return table[table.dataset == cfg.images]
-
-
-def panels(ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, bool]]:
-    """The figures of one protocol: a suffix of the name, what is drawn, and whether the published
-    curves, which are of that protocol, are drawn beside it. Levels of planes, an effort in
-    encoding (beside none), and other tail drops (with both kinds of level) have figures of their
-    own."""
-    planes, effort = ours.kind == "planes", ours.effort > 0
-    double = ~ours["drop"].isin(results.CONTROLS)
-    alike = (ours.protocol == "reference").all()
-    main = double | ~double.any()
-    if (main & ~planes & ~effort).any():
-        yield "", ours[main & ~planes & ~effort], alike
-    if (main & planes & ~effort).any():
-        yield "_planes", ours[main & ~effort], False
-    if (main & effort).any():
-        same = ["codec", *(name for name in results.MODEL if name != "effort")]
-        fitted = pd.MultiIndex.from_frame(ours.loc[effort, same])
-        both = effort | pd.MultiIndex.from_frame(ours[same]).isin(fitted)
-        yield "_effort", ours[main & both], alike
-    controls = results.controls(ours[~effort])
-    if controls["drop"].nunique() > 1:
-        yield "_drops", controls, False
-
-
-def find(patterns: list[str], dataset: str) -> Iterator[Path]:
-    """The results tables of a dataset in the runs that globs name."""
-    for pattern in patterns:
-        for directory in matching(pattern):
-            yield from sorted((directory / "evaluation").glob(f"{glob.escape(dataset)}_*.csv"))
-
-
-def warn_of_stale(tables: Iterable[Path], dataset: str) -> None:
-    """Warn of tables of other weights than those that lie beside them now, or of a checkpoint, and
-    of those of one dataset that are of images of other names or sizes in bytes."""
-    first: dict[str, Path] = {}
-    for table in tables:
-        directory = table.parent.parent
-        if weights_in(directory) not in (None, directory / WEIGHTS):
-            log.warning("%s is of a run that is not finished: evaluate it again when it is.", table)
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            measured = json.loads(table.with_suffix(".json").read_text())
-            if find_model.fingerprint_in(directory) not in (None, measured["fingerprint"]):
-                log.warning("%s is of other weights than those of its run now: evaluate it again.",
-                            table)  # fmt: skip
-            if measured["dataset"] == dataset:
-                first.setdefault(measured["images"], table)
-    if len(first) > 1:
-        log.warning("Not of the same images, so not to be compared: %s.",
-                    ", ".join(map(str, first.values())))  # fmt: skip
-
-
-def rate_distortion(
-    ours: pd.DataFrame,
-    published: pd.DataFrame,
-    baselines: pd.DataFrame,
-    others: pd.DataFrame,
-    title: str,
-) -> Figure:
-    """MS-SSIM and PSNR over the rate, a curve for each model.
-
-    Panels  one for each metric; with planes, whose curves are close to each other, and several
-            lambdas, one for each metric and lambda
-    colour  lambda, or what else differs first: the drop, the model, the run; where lambda has its
-            own panels, the drop, the model, the run or the range of p
-    marker  the range of p, and all that tells models apart beside lambda and colour
-    line    solid for channels, dashed with hollow markers for planes, thin for the published, and
-            beside those with an effort, for the same without
-
-    Args:
-        ours: aggregated results of one protocol.
-        published: published ProgDTD curves, dashed: those of our lambdas in their colours, or
-            where none is of one of them, all in grey.
-        baselines: aggregated results of measured codecs.
-        others: published curves of other codecs.
-    """
-    ours = _numbered(ours)
-    lambdas, effort = sorted(ours["lambda"].unique()), ours.effort > 0
-    apart = (ours.kind == "planes").any() and 1 < len(lambdas) <= MOST_COLUMNS
-    apart &= ours["lambda"].notna().all()
-    parts = [ours[ours["lambda"] == lmbda] for lmbda in lambdas] if apart else [ours]
-    first = ("drop", "model", "nth", "range") if apart else ("lambda", "drop", "model", "nth")
-    shade = next((key for key in first if ours[key].nunique() > 1), first[0])
-    colours = _palette(ours[shade].dropna())
-    if (alike := published["lambda"].isin(lambdas)).any():
-        published = published[alike]
-    of_kin, of_range = _markers(ours[effort] if effort.any() else ours, published, shade)
-    with matplotlib.rc_context(STYLE):
-        rows, columns = (2, len(parts)) if apart else (1, 2)
-        figure = Figure(figsize=(7.0, 1.2 + 2.4 * rows), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axis, (metric, part) in zip(grid.flat, itertools.product(PANELS, parts), strict=True):
-            for codec, style, curve in _curves(baselines, others):
-                _line(axis, curve, metric, **style, lw=0.9, label=codec)
-            for (lmbda, *bounds), curve in published.groupby(["lambda", "range_low", "range_high"]):
-                style = {"color": colours.get(lmbda, GREY), "marker": of_range[tuple(bounds)]}
-                _line(axis, curve[curve.p >= bounds[0]], metric, **style | THIN, label=PUBLISHED)
-            for key, curve in part.groupby([*results.MODEL, *APART], dropna=False):
-                named = dict(zip([*results.MODEL, *APART], key, strict=True))
-                style = {"color": colours.get(named[shade], "black"),
-                         "marker": of_kin.get(_kin(named, shade), "")}  # fmt: skip
-                style |= {"lw": 1.3, "ms": 3.2, "label": _label(named, ours, apart)}
-                style |= HOLLOW if named["kind"] == "planes" else {}
-                style |= BARE if effort.any() and not named["effort"] else {}
-                _line(axis, results.trained(curve), metric, **style)
-            _frame(axis, 1.04 * pd.concat([part.bpp, published.bpp]).max())
-        for axis in grid[-1]:
-            axis.set_xlabel("Rate (bit per pixel)")
-        for axis, lmbda in zip(grid[0], lambdas if apart else (), strict=False):
-            axis.set_title(f"{OURS} = {lmbda:g}", fontsize=8)
-        for axis, name in zip(grid[:, 0] if apart else grid[0], PANELS.values(), strict=True):
-            axis.set_ylabel(name)
-        _legend(figure)
-        figure.suptitle(title, fontsize=8)
-    return figure
-
-
-def _legend(figure: Figure) -> None:
-    """Name below the panels what is seen in any of them, our models first."""
-    lines = {
-        str(line.get_label()): line
-        for axis in figure.axes
-        for line in axis.lines
-        if len(_up_to(axis.get_xlim()[1], line))
-    }
-    for label, style in ((PUBLISHED, {"marker": "o", **THIN}), (BARE["label"], {"lw": BARE["lw"]})):
-        if label in lines:  # in no one's colour, for it stands for all of them
-            lines[label] = Line2D([], [], color=GREY, **style)
-    order = sorted(lines, key=lambda label: (not label.startswith((OURS, "p ")), label))
-    figure.legend(
-        [lines[label] for label in order], order, loc="outside lower center", ncols=3,
-        frameon=False, handlelength=2.6,
-    )  # fmt: skip
-
-
-def _palette(values: Iterable) -> dict[Any, str]:
-    """A colour for each value, in their order: of the palette or, where they are more, of a map."""
-    each = sorted(set(values))
-    if len(each) <= len(COLOURS):
-        return dict(zip(each, COLOURS, strict=False))
-    shades = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(each)))
-    return dict(zip(each, map(to_hex, shades), strict=True))
-
-
-def _frame(axis: Axes, rate: float) -> None:
-    """Show a panel up to a rate, and as high and low as its points up to there."""
-    axis.set_xlim(0, rate)
-    shown = np.concatenate([_up_to(rate, line) for line in axis.lines])
-    if len(shown):
-        margin = 0.04 * np.ptp(shown) or 0.5
-        axis.set_ylim(shown.min() - margin, shown.max() + margin)
-
-
-def _up_to(rate: float, line: Line2D) -> np.ndarray:
-    """The heights of a curve's points up to a rate."""
-    x, y = (np.asarray(values, float) for values in line.get_data())
-    return y[x <= rate]
-
-
-def _numbered(ours: pd.DataFrame) -> pd.DataFrame:
-    """With three more columns: `nth`, the number among runs that differ in their name alone,
-    `several`, whether there are such, and `range`, the bounds of p."""
-    alike = [column for column in results.MODEL if column not in ("run", "kind", "effort")]
-    models = ours[[*alike, "run"]].drop_duplicates().sort_values("run")
-    same = models.groupby(alike, dropna=False)["run"]
-    ours = ours.merge(models.assign(nth=same.cumcount(), several=same.transform("size") > 1))
-    bounds: Any = zip(ours.range_low, ours.range_high, strict=True)
-    return ours.assign(range=list(bounds))
-
-
-def _kin(named: dict[str, Any], shade: str) -> tuple:
-    """What curves of one marker share: the range of p, and what else but lambda, the kind of level
-    and what has colours tells models apart."""
-    keys = ("codec", "effort", "model", "drop", "seed", "nth")
-    others = (str(named[key]) for key in keys if key != shade)
-    return named["range_low"], named["range_high"], *others
-
-
-def _markers(
-    ours: pd.DataFrame, published: pd.DataFrame, shade: str
-) -> tuple[dict[tuple, str], dict[tuple, str]]:
-    """A marker for each `_kin` of ours, and for each range of p of the published models: that of
-    the first of ours of that range."""
-    models: Any = ours[[*results.MODEL, "nth"]].drop_duplicates().to_dict("records")
-    kin = {_kin(named, shade) for named in models}
-    ranges = set(zip(published.range_low, published.range_high, strict=True))
-    free = itertools.cycle(MARKERS)
-    of_kin, of_range = dict[tuple, str](), dict[tuple, str]()
-    for bounds in sorted({key[:2] for key in kin} | ranges):
-        alike = sorted(key for key in kin if key[:2] == bounds)
-        of_kin |= {key: next(free) for key in alike}
-        of_range[bounds] = of_kin[alike[0]] if alike else next(free)
-    return of_kin, of_range
-
-
-def _curves(
-    baselines: pd.DataFrame, others: pd.DataFrame
-) -> Iterator[tuple[str, dict[str, Any], pd.DataFrame]]:
-    """Measured codecs in grey and published ones in nearly black, each with its line style."""
-    for table, colour, remark in ((baselines, GREY, ""), (others, DARK, " (published)")):
-        for i, (codec, curve) in enumerate(table.groupby("codec")):
-            style = {"color": colour, "linestyle": LINESTYLES[i % len(LINESTYLES)]}
-            yield f"{codec}{remark}", style, curve
-
-
-def _line(axis: Axes, curve: pd.DataFrame, metric: str, **style) -> Line2D:
-    curve = curve[np.isfinite(curve[metric].astype(float))].sort_values("bpp")
-    return axis.plot(curve.bpp, curve[metric], **style)[0]
-
-
-def _label(named: dict, ours: pd.DataFrame, apart: bool) -> str:
-    """What the legend says: λ, unless the panels' titles do, the range of p, and model, drop, seed
-    and the run's name only where they are needed to tell curves apart."""
-    more = [str(named[key]) for key in ("model", "drop") if ours[key].nunique() > 1]
-    if ours.seed.nunique() > 1:
-        more.append(f"seed {named['seed']:.0f}")
-    if named["several"]:
-        more.append(named["run"])
-    low, high = named["range_low"], named["range_high"]
-    bounds = f"p ∈ [{low:g}, {high:g}]" if low < high else f"p = {low:g}"
-    if named["kind"] == "planes":
-        bounds += ", planes"
-    if named["effort"]:
-        bounds += f", effort {named['effort']:g}"
-    lmbda = [] if apart else [f"{OURS} = {named['lambda']:g}"]
-    return ", ".join([*lmbda, bounds, *more])
-
-
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as PDF and PNG, the same bytes for the same figure."""
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
-        figure.savefig(stem.with_suffix(".png"))
-    return [stem.with_suffix(".pdf"), stem.with_suffix(".png")]
-
-
 def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     """One image as decoded at several levels, beside the original, as JPEG of high quality."""
     from progdtd.codec.codec import Codec
     from progdtd.codec.contact_sheet import contact_sheet
-    from progdtd.evaluation import HELD_OUT, find_held_out
+    from progdtd.evaluation.evaluator import HELD_OUT, find_held_out
     from progdtd.images import read_image, readable
     from progdtd.models import weights
 

@@ -25,9 +25,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from progdtd import data, protocols
+from progdtd import data
 from progdtd.codec import sensitivities
 from progdtd.errors import UserError, first_line
+from progdtd.evaluation import protocols
 from progdtd.experiment import run
 from progdtd.experiment.signals import Requeue, StopSignals
 from progdtd.files import LAST, PREVIOUS, WEIGHTS

@@ -34,8 +34,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from tqdm import tqdm
 
-from progdtd import data, markdown, protocols
+from progdtd import data
 from progdtd.errors import UserError
+from progdtd.evaluation import markdown, protocols
 from progdtd.experiment.config import CONF
 from progdtd.images import read_image
 from progdtd.machine import keep_freed_memory

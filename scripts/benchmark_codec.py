@@ -31,11 +31,12 @@ from every_level import compressai_model, prefixes
 from torch import Tensor
 from tqdm import tqdm
 
-from progdtd import Codec, data, markdown, protocols
+from progdtd import Codec, data
 from progdtd.codec import counts
 from progdtd.codec.codec import Levels
 from progdtd.codec.container import CHANNELS, PLANES
 from progdtd.errors import UserError
+from progdtd.evaluation import markdown, protocols
 from progdtd.images import pictures, read_image, to_tensor
 from progdtd.machine import keep_freed_memory
 from progdtd.metrics import psnr

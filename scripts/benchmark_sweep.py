@@ -15,7 +15,7 @@ from pathlib import Path
 
 import readme
 
-from progdtd import markdown
+from progdtd.evaluation import markdown
 from progdtd.machine import cores
 
 TRAIN = [sys.executable, "-m", "progdtd.train"]

@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import OmegaConf
 
-from progdtd import data, markdown
+from progdtd import data
 from progdtd.errors import UserError
+from progdtd.evaluation import markdown
 from progdtd.experiment import run
 
 

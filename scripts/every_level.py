@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from progdtd import Codec, data, markdown
+from progdtd import Codec, data
 from progdtd.errors import UserError
+from progdtd.evaluation import markdown
 from progdtd.files import data_root
 from progdtd.images import pictures, to_tensor
 from progdtd.metrics import psnr

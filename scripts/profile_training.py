@@ -21,8 +21,9 @@ from hydra.errors import HydraException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from progdtd import data, markdown
+from progdtd import data
 from progdtd.errors import UserError
+from progdtd.evaluation import markdown
 from progdtd.experiment.check import check
 from progdtd.experiment.config import CONF
 from progdtd.machine import keep_freed_memory

@@ -17,10 +17,11 @@ from every_level import prefixes
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from progdtd import Codec, data, markdown
+from progdtd import Codec, data
 from progdtd.codec import model_store
 from progdtd.codec.container import CHANNELS
 from progdtd.errors import UserError
+from progdtd.evaluation import markdown
 from progdtd.experiment import run
 from progdtd.files import WEIGHTS, write_aside
 from progdtd.images import pictures

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import readme
 
-from progdtd import bd, curves, markdown, results
 from progdtd.errors import UserError
+from progdtd.evaluation import bd, curves, markdown, results
 
 RATES = (0.1, 0.25, 0.5, 1.0)
 BESIDE = ("bmshj2018-hyperprior", "DPICT", "CTC(tri_planet_23)")

@@ -145,7 +145,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
         figures[stem.name] = figure
         return []
 
-    monkeypatch.setattr("progdtd.figures.save", keep)
+    monkeypatch.setattr("progdtd.evaluation.charts.save", keep)
     return figures
 
 

@@ -11,12 +11,13 @@ import torch
 from conftest import TINY, composed
 from PIL import Image
 
-from progdtd import Codec, ProgDTD, bd, data, evaluation, protocols
-from progdtd.evaluation import warn_of_no_levels
+from progdtd import Codec, ProgDTD, data
+from progdtd.evaluation import bd, evaluator, protocols
+from progdtd.evaluation.evaluator import warn_of_no_levels
+from progdtd.evaluation.results import COLUMNS
 from progdtd.experiment import run
 from progdtd.images import pictures
 from progdtd.models import weights
-from progdtd.results import COLUMNS
 from progdtd.tail_drop import TailDrop
 
 
@@ -189,7 +190,7 @@ def test_where_nothing_can_be_written_nothing_is_measured(
     command, trained, images, monkeypatch
 ) -> None:
     (trained / "evaluation").touch()
-    monkeypatch.setattr(evaluation, "measure", None)
+    monkeypatch.setattr(evaluator, "measure", None)
     code, output = command("evaluate", f"run={trained}", f"images={images}")
     assert (code, "No results can be written to" in output) == (1, True), output
 
@@ -305,7 +306,7 @@ def test_an_interrupted_evaluation_is_of_its_weights_and_levels(images, monkeypa
         unfinished.add("a", [{"p": 1.0}])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation, "measure", interrupted)
+    monkeypatch.setattr(evaluator, "measure", interrupted)
     first = {"seed": 0, "names": ["reference"], "levels": [1.0], "kinds": ["channels"], "code": 1}
     for change in ({}, {}, {"seed": 1}, {"names": ["native"]}, {"levels": [0.5]},
                    {"kinds": ["planes"]}, {"code": 2}):  # fmt: skip
@@ -315,13 +316,13 @@ def test_an_interrupted_evaluation_is_of_its_weights_and_levels(images, monkeypa
         facts = {"code": now.pop("code"), "host": len(seen), "cores": len(seen)}
         monkeypatch.setattr(run, "provenance", partial(dict, facts))
         with pytest.raises(KeyboardInterrupt):
-            evaluation.evaluate(file, str(images), device="cpu", effort=0, **now)
+            evaluator.evaluate(file, str(images), device="cpu", effort=0, **now)
     assert seen == [0, 1, 0, 0, 0, 0, 0]
 
 
 def test_a_single_rate_model_has_the_whole_range() -> None:
     drop = TailDrop(latent=False, hyper=False, range=(0.3, 1.0))
-    made = evaluation.identity(weights.Loaded(None, drop, {"model": {"name": "m"}}))
+    made = evaluator.identity(weights.Loaded(None, drop, {"model": {"name": "m"}}))
     assert (made["codec"], made["range_low"], made["range_high"]) == ("single-rate", 1.0, 1.0)
 
 
@@ -429,10 +430,10 @@ def test_bad_input_gets_one_clear_message(command, trained, images, arguments, s
 
 def test_a_line_that_was_cut_costs_no_other(tmp_path) -> None:
     path = tmp_path / "u.jsonl"
-    evaluation.Unfinished(path).add("a", [{"p": 1}])
+    evaluator.Unfinished(path).add("a", [{"p": 1}])
     path.write_text(path.read_text() + '\n["cut", [{')
-    evaluation.Unfinished(path).add("b", [{"p": 2}])
-    assert evaluation.Unfinished(path).rows == {"a": [{"p": 1}], "b": [{"p": 2}]}
+    evaluator.Unfinished(path).add("b", [{"p": 2}])
+    assert evaluator.Unfinished(path).rows == {"a": [{"p": 1}], "b": [{"p": 2}]}
 
 
 def test_folders_of_images_may_have_brackets(command, trained, images) -> None:

@@ -16,10 +16,10 @@ from pytorch_msssim import ms_ssim, ssim
 from torch import nn
 
 from progdtd.errors import UserError
+from progdtd.evaluation.published_function import ProgDTD
 from progdtd.images import to_tensor
 from progdtd.metrics import psnr
 from progdtd.models import published, weights
-from progdtd.reference import ProgDTD
 
 N, M = 8, 12
 

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from progdtd import baselines
 from progdtd.errors import UserError
-from progdtd.results import COLUMNS
+from progdtd.evaluation import classical
+from progdtd.evaluation.results import COLUMNS
 
 
-@pytest.mark.parametrize("name", list(baselines.CODECS))
+@pytest.mark.parametrize("name", list(classical.CODECS))
 def test_rate_and_quality_grow_with_the_setting(name, photograph) -> None:
     if name == "JPEG XL":
         pytest.importorskip("pillow_jxl")
-    rows = pd.DataFrame(baselines.measure(baselines.CODECS[name], photograph[:256, :256]))
+    rows = pd.DataFrame(classical.measure(classical.CODECS[name], photograph[:256, :256]))
     assert rows.p.is_monotonic_increasing
     assert 0 < rows.p.min() < rows.p.max() <= 1
     assert rows.bytes.is_monotonic_increasing
@@ -29,7 +29,7 @@ def test_rate_and_quality_grow_with_the_setting(name, photograph) -> None:
 
 
 def test_bytes_are_those_of_a_file_that_pillow_opens(photograph) -> None:
-    streams = dict(baselines.CODECS["JPEG"].streams(Image.fromarray(photograph)))
+    streams = dict(classical.CODECS["JPEG"].streams(Image.fromarray(photograph)))
     assert np.asarray(Image.open(io.BytesIO(streams[0.9]))).shape == photograph.shape
 
 
@@ -40,16 +40,16 @@ def test_each_setting_has_its_own_time(monkeypatch, photograph) -> None:
     def streams(image):
         for number in (1, 2, 3):
             now[0] += number
-            yield number / 10, baselines.save(image, "JPEG")
+            yield number / 10, classical.save(image, "JPEG")
 
-    rows = baselines.measure(baselines.Baseline("x", streams), photograph[:64, :64])
+    rows = classical.measure(classical.Baseline("x", streams), photograph[:64, :64])
     assert [row["encode_s"] for row in rows] == [1, 2, 3]
 
 
 def test_jpeg2000_is_at_its_best(photograph) -> None:
     """Without its colour transform it would lose to JPEG, by decibels."""
     jpeg, jpeg2000 = (
-        pd.DataFrame(baselines.measure(baselines.CODECS[name], photograph[:256, :256]))
+        pd.DataFrame(classical.measure(classical.CODECS[name], photograph[:256, :256]))
         for name in ("JPEG", "JPEG 2000")
     )
     at = [0.6, 1.0]
@@ -59,7 +59,7 @@ def test_jpeg2000_is_at_its_best(photograph) -> None:
 
 def test_jpeg2000_prefixes_are_prefixes(photograph) -> None:
     """Apart from the tile's length and the end marker, each is the beginning of the next."""
-    streams = [bytes(s) for _, s in baselines.jpeg2000_prefixes(Image.fromarray(photograph))]
+    streams = [bytes(s) for _, s in classical.jpeg2000_prefixes(Image.fromarray(photograph))]
     tile = streams[0].index(b"\xff\x90")
     bare = [s[: tile + 6] + s[tile + 10 : -2] for s in streams]
     assert all(b.startswith(a) for a, b in itertools.pairwise(bare))
@@ -73,7 +73,7 @@ def test_command_writes_the_common_table(command, images) -> None:
     assert "a.png" in output
     table = pd.read_csv("outputs/baselines/images_native.csv")
     assert list(table.columns) == COLUMNS
-    assert len(table) == 4 * 2 * len(baselines.QUALITIES)
+    assert len(table) == 4 * 2 * len(classical.QUALITIES)
     assert table.bytes.notna().all()
 
 
@@ -92,20 +92,20 @@ def test_an_image_that_one_codec_cannot_take_costs_no_other_rows(command, tmp_pa
 
 
 def test_other_codecs_stay_in_the_table(command, images, monkeypatch) -> None:
-    monkeypatch.setattr(baselines, "QUALITIES", (10, 50, 90))
+    monkeypatch.setattr(classical, "QUALITIES", (10, 50, 90))
     for codecs in ("codecs=[JPEG,WebP]", "codecs=WebP"):
         code, output = command("baselines", f"images={images}", codecs)
         assert code == 0, output
     table = pd.read_csv("outputs/baselines/images_native.csv")
     assert table.groupby("codec").size().to_dict() == dict.fromkeys(
-        ("JPEG", "WebP"), 5 * len(baselines.QUALITIES)
+        ("JPEG", "WebP"), 5 * len(classical.QUALITIES)
     )
 
 
 def test_what_is_not_measured_again_is_kept(command, images, monkeypatch) -> None:
     """In the table the rows of other codecs, beside it those of an image that is gone; of a folder
     that is called a number."""
-    monkeypatch.setattr(baselines, "QUALITIES", (10, 50, 90))
+    monkeypatch.setattr(classical, "QUALITIES", (10, 50, 90))
     folder = images.rename("2020")
     for codec in ("WebP", "JPEG"):
         code, output = command("baselines", "images=2020", f"codecs={codec}")
@@ -113,7 +113,7 @@ def test_what_is_not_measured_again_is_kept(command, images, monkeypatch) -> Non
     (folder / "a.png").unlink()
     code, output = command("baselines", "images=2020", "codecs=JPEG")
     assert code == 0, output
-    assert f"lacks {len(baselines.QUALITIES)} of the" in output
+    assert f"lacks {len(classical.QUALITIES)} of the" in output
     before = pd.read_csv("outputs/baselines/2020_native.csv.before-1")
     assert before.image.nunique() == 5
 
@@ -138,16 +138,16 @@ def test_where_nothing_can_be_written_nothing_is_measured(command, images, monke
     code, output = command("baselines", f"images={images}", "out=file")
     assert (code, "No results can be written to file (File exists)" in output) == (1, True), output
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-    monkeypatch.setattr(baselines, "measure", None)
+    monkeypatch.setattr(classical, "measure", None)
     code, output = command("baselines", f"images={images}", "out=there")
     assert (code, "to there (Permission denied)" in output) == (1, True), output
 
 
 def test_scans_begin_where_their_headers_end(photograph) -> None:
     """As a walk from marker to marker finds them."""
-    whole = baselines.save(Image.fromarray(photograph), "JPEG", quality=90, progressive=True,
+    whole = classical.save(Image.fromarray(photograph), "JPEG", quality=90, progressive=True,
                            optimize=True)  # fmt: skip
-    found = [match.span() for match in baselines.JPEG_SCAN.finditer(whole)]
+    found = [match.span() for match in classical.JPEG_SCAN.finditer(whole)]
     position, scans = 2, []
     while whole[position + 1] != 0xD9:
         scan = whole[position + 1] == 0xDA
@@ -163,18 +163,18 @@ def test_scans_begin_where_their_headers_end(photograph) -> None:
 
 def test_a_codec_without_its_plugin_is_left_out(monkeypatch, caplog) -> None:
     monkeypatch.setitem(sys.modules, "pillow_jxl", None)
-    assert [codec.name for codec in baselines.available(["JPEG", "JPEG XL"])] == ["JPEG"]
+    assert [codec.name for codec in classical.available(["JPEG", "JPEG XL"])] == ["JPEG"]
     assert "JPEG XL is left out: pip install pillow-jxl-plugin" in caplog.text
     with pytest.raises(UserError, match="None of the codecs"):
-        baselines.available(["JPEG XL"])
+        classical.available(["JPEG XL"])
 
 
 @pytest.mark.parametrize("name", ["JPEG 2000 (prefix)", "JPEG progressive (prefix)"])
 @pytest.mark.parametrize("side", [16, 64, 100])
 def test_prefixes_too_short_to_decode_are_left_out(name, side, photograph) -> None:
     for picture in (photograph[:side, :side], np.full((side, side, 3), 255, np.uint8)):
-        rows = list(baselines.measure(baselines.CODECS[name], picture))
-        assert 1 <= len(rows) <= len(baselines.FRACTIONS)
+        rows = list(classical.measure(classical.CODECS[name], picture))
+        assert 1 <= len(rows) <= len(classical.FRACTIONS)
         assert rows[-1]["p"] == 1
 
 

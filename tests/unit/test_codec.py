@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from progdtd import Codec, protocols
+from progdtd import Codec
 from progdtd.codec import codec as codec_module
 from progdtd.codec import container, counts, model_store
 from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError
 from progdtd.errors import UserError
+from progdtd.evaluation import protocols
 from progdtd.images import to_rgb
 from progdtd.models import Progressive, ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
 from progdtd.models.weights import Loaded, load_state, save_weights

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from progdtd import Codec, protocols
+from progdtd import Codec
 from progdtd.codec import codec as codec_module
 from progdtd.codec import latent_refinement
 from progdtd.codec.codec import recorded_gains
 from progdtd.codec.digits import OCTAVE
 from progdtd.codec.tiles import tiles
 from progdtd.errors import UserError
+from progdtd.evaluation import protocols
 from progdtd.images import to_tensor
 from progdtd.models import weights
 from progdtd.models.weights import Loaded

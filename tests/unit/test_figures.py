@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from progdtd import bd, curves, figures, results
+from progdtd.evaluation import bd, charts, curves, results
 
 
 def write_runs(gain: float = 1.0, dataset: str = "kodak") -> None:
@@ -116,7 +116,7 @@ def test_a_curve_has_a_colour_and_a_marker_of_its_own_among_many() -> None:
               for model in models for p in (0.5, 1.0)]  # fmt: skip
     table = pd.DataFrame(points)
     none = pd.DataFrame(columns=["codec", "lambda", "range_low", "range_high", "bpp", "p"])
-    figure = figures.rate_distortion(table, none, none, none, "many")
+    figure = charts.rate_distortion(table, none, none, none, "many")
     drawn = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
     assert len(drawn) == len(models)
 
@@ -280,12 +280,12 @@ def test_effort_seeds_and_runs_can_be_told_apart(command, drawn) -> None:
     ours = results.read_means(Path("outputs/figures/results.csv"))
     native = ours[(ours.protocol == "native") & (ours["lambda"] == 0.1) & (ours.range_low == 0)]
     for (suffix, part, _), shown in zip(
-        figures.panels(native), {"": 3, "_effort": 3}.items(), strict=True
+        charts.panels(native), {"": 3, "_effort": 3}.items(), strict=True
     ):
         none = curves.progdtd().iloc[:0], ours.iloc[:0], ours.iloc[:0]
         lines = {
             line.get_label(): (line.get_color(), line.get_marker(), str(line.get_linestyle()))
-            for line in figures.rate_distortion(part, *none, "").axes[0].lines
+            for line in charts.rate_distortion(part, *none, "").axes[0].lines
         }
         assert len(set(lines.values())) == len(lines)
         assert (suffix, len(lines)) == shown
@@ -324,7 +324,7 @@ def test_planes_have_panels_for_each_lambda_and_squashed_images_the_published_cu
     }
     ours = {"p ∈ [0, 1]", "p ∈ [0.3, 1]", "p ∈ [0, 1], planes", "p ∈ [0.3, 1], planes"}
     assert ours <= named["rate_distortion_native_planes"]
-    with_published = {name for name, labels in named.items() if figures.PUBLISHED in labels}
+    with_published = {name for name, labels in named.items() if charts.PUBLISHED in labels}
     assert with_published == {"rate_distortion_reference"}
 
 
@@ -344,7 +344,7 @@ def test_other_runs_and_long_seeds_are_no_kinds_of_one_model(command, drawn) -> 
     ours = results.read_means(Path("outputs/figures/results.csv"))
     native = ours[(ours.protocol == "native") & (ours["lambda"] == 0.1) & (ours.range_low == 0)]
     nothing = ours.iloc[:0]
-    figure = figures.rate_distortion(native, curves.progdtd().iloc[:0], nothing, nothing, "")
+    figure = charts.rate_distortion(native, curves.progdtd().iloc[:0], nothing, nothing, "")
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(labels) == 4
     assert [sum(said in label for label in labels) for said in ("20240101", "20240102")] == [1, 1]
@@ -369,13 +369,13 @@ def test_only_runs_that_nothing_else_tells_apart_have_their_names(command, drawn
     def published(*runs: str) -> list:
         assert command("figures", f"runs=outputs/train/{runs[0]}")[0] == 0
         lines = drawn["rate_distortion_reference"].axes[0].lines
-        return [line.get_color() for line in lines if line.get_label() == figures.PUBLISHED]
+        return [line.get_color() for line in lines if line.get_label() == charts.PUBLISHED]
 
-    assert published("0.1-*") == 2 * [figures.COLOURS[0]]
-    assert published("0.01-*") == 2 * [figures.COLOURS[0]]
+    assert published("0.1-*") == 2 * [charts.COLOURS[0]]
+    assert published("0.01-*") == 2 * [charts.COLOURS[0]]
     table = pd.read_csv(source).assign(**{"lambda": 0.05, "run": "own"})
     results.write(table.to_dict("records"), Path("outputs/train/own/evaluation", source.name))
-    assert published("own") == 6 * [figures.GREY]
+    assert published("own") == 6 * [charts.GREY]
 
 
 def test_levels_that_not_all_images_have_are_left_out_and_said(command, drawn) -> None:
@@ -403,7 +403,7 @@ def test_a_panel_is_as_high_as_what_it_shows() -> None:
          for codec, (bpp, psnr) in points.items() for more in (0, 0.1, 9)]
     )  # fmt: skip
     nothing = curves.codecs().iloc[:0]
-    figure = figures.rate_distortion(ours, curves.progdtd().iloc[:0], baselines, nothing, "")
+    figure = charts.rate_distortion(ours, curves.progdtd().iloc[:0], baselines, nothing, "")
     psnr = figure.axes[1]
     assert psnr.get_ylim()[0] < ours.psnr.min()
     assert ours.psnr.max() < psnr.get_ylim()[1] < 40
@@ -425,7 +425,7 @@ def test_panels_have_what_belongs_together() -> None:
     def drawn(*parts: pd.DataFrame) -> dict:
         table = pd.concat(parts, ignore_index=True)
         return {suffix: ({*zip(part["drop"], part.effort, strict=True)}, beside)
-                for suffix, part, beside in figures.panels(table)}  # fmt: skip
+                for suffix, part, beside in charts.panels(table)}  # fmt: skip
 
     dtd, none = ("dtd", 0), ("none", 0)
     assert drawn(rows_of(drop="none")) == {"": ({none}, False)}
@@ -438,17 +438,17 @@ def test_panels_have_what_belongs_together() -> None:
 
 def test_markers_and_the_order_of_a_legend() -> None:
     theirs = pd.DataFrame({"range_low": [0.0, 0.3], "range_high": [1.0, 1.0]})
-    of_kin, of_range = figures._markers(figures._numbered(rows_of()), theirs, "lambda")
+    of_kin, of_range = charts._markers(charts._numbered(rows_of()), theirs, "lambda")
     assert (of_range, [*of_kin.values()]) == ({(0.0, 1.0): "o", (0.3, 1.0): "s"}, ["o"])
     published, others = curves.progdtd().iloc[:0], curves.codecs().iloc[:0]
     jpeg = rows_of().assign(codec="JPEG")
     ours = pd.concat([rows_of(**{"lambda": lmbda}, kind=kind) for lmbda in (0.1, 1.0)
                       for kind in ("channels", "planes")], ignore_index=True)  # fmt: skip
-    figure = figures.rate_distortion(ours, published, jpeg, others, "")
+    figure = charts.rate_distortion(ours, published, jpeg, others, "")
     shown = [text.get_text() for text in figure.legends[0].get_texts()]
     assert shown == ["p ∈ [0, 1]", "p ∈ [0, 1], planes", "JPEG"]
     fitted = pd.concat([rows_of(), rows_of(effort=2)], ignore_index=True)
-    figure = figures.rate_distortion(fitted, published, jpeg.iloc[:0], others, "")
+    figure = charts.rate_distortion(fitted, published, jpeg.iloc[:0], others, "")
     assert {line.get_label(): line.get_marker() for line in figure.axes[0].lines} == {
         "ours without effort": "", "λ = 0.1, p ∈ [0, 1], effort 2": "o"
     }  # fmt: skip

@@ -9,11 +9,12 @@ from PIL import Image
 from pytorch_msssim import ms_ssim, ssim
 from torch.nn import functional
 
-from progdtd import Codec, protocols
+from progdtd import Codec
 from progdtd.codec import container
 from progdtd.codec.channels import ChannelDecoder
 from progdtd.codec.counts import default_plan
 from progdtd.codec.tritplanes import PlaneDecoder
+from progdtd.evaluation import protocols
 from progdtd.images import to_tensor
 from progdtd.metrics import Quality, psnr, to_db
 from progdtd.models import ProgressiveHyperprior

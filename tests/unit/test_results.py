@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from progdtd import markdown, results
 from progdtd.errors import UserError
+from progdtd.evaluation import markdown, results
 
 RUN = {
     "codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "range_low": 0.0, "range_high": 1.0,

@@ -8,8 +8,8 @@ import torch
 from conftest import TINY, composed, lively
 from PIL import Image
 
-from progdtd import protocols
 from progdtd.errors import UserError
+from progdtd.evaluation import protocols
 from progdtd.experiment import run
 from progdtd.experiment.check import warnings
 from progdtd.experiment.signals import Requeue

@@ -17,11 +17,12 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from progdtd import data, protocols, results
+from progdtd import data
 from progdtd.codec.codec import Codec, recorded_gains
 from progdtd.codec.container import CHANNELS, KINDS, PLANES
 from progdtd.codec.latent_refinement import effort_of
 from progdtd.errors import UserError
+from progdtd.evaluation import protocols, results
 from progdtd.experiment import run
 from progdtd.files import require_folder, write_aside
 from progdtd.images import pictures

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from progdtd import data, protocols
+from progdtd import data
 from progdtd.errors import UserError
+from progdtd.evaluation import protocols
 from progdtd.files import matching
 from progdtd.images import read_image, readable
 from progdtd.metrics import to_db

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from bjontegaard import bd_psnr, bd_rate
 
-from progdtd import markdown, results
+from progdtd.evaluation import markdown, results
+from progdtd.evaluation.results import MODEL
 from progdtd.files import write_aside
-from progdtd.results import MODEL
 
 EXPLANATION = (
     "BD-rate (%): bits that the model needs for the same PSNR, relative to the other; negative is "
