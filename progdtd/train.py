@@ -67,9 +67,9 @@ def lead(cfg: DictConfig, directory: Path) -> None:
         for message in warnings(cfg):
             log.warning(message)
         with loading():
-            from progdtd import training  # which a run that is refused or skipped need not load
+            from progdtd.training import trainer  # that one refused or skipped need not load
 
-        training.train(cfg, directory)
+        trainer.train(cfg, directory)
 
 
 def follow(cfg: DictConfig, directory: Path) -> None:
@@ -80,10 +80,10 @@ def follow(cfg: DictConfig, directory: Path) -> None:
     run.compare(directory, cfg)
     if not (directory / WEIGHTS).exists():
         with loading():
-            from progdtd import training
+            from progdtd.training import trainer
 
         check(cfg)
-        training.train(cfg, directory)
+        trainer.train(cfg, directory)
 
 
 def follows() -> bool:

@@ -42,7 +42,7 @@ from progdtd.images import read_image
 from progdtd.machine import keep_freed_memory
 from progdtd.models import ProgressiveHyperprior
 from progdtd.tail_drop import P_LEVELS, TailDrop
-from progdtd.training import Trainer, device_name, fast_bf16
+from progdtd.training.trainer import Trainer, device_name, fast_bf16
 
 PIXELS = 256 * 256
 

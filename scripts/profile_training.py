@@ -27,7 +27,7 @@ from progdtd.evaluation import markdown
 from progdtd.experiment.check import check
 from progdtd.experiment.config import CONF
 from progdtd.machine import keep_freed_memory
-from progdtd.training import Trainer, device_name, products_in
+from progdtd.training.trainer import Trainer, device_name, products_in
 
 SIDE = 4096
 """Of the matrices whose product shows what the hardware gives."""

@@ -19,12 +19,12 @@ from conftest import RUN, composed, shell
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from progdtd import training
 from progdtd.experiment import run
 from progdtd.files import WEIGHTS
 from progdtd.images import to_tensor
 from progdtd.models import weights
 from progdtd.models.weights import build_model, read_weights, warm_start
+from progdtd.training import trainer
 
 
 def rows(path: Path | str) -> list[dict[str, str]]:
@@ -86,7 +86,7 @@ def test_smoke_run_leaves_everything(command) -> None:
     validation = rows(run / "validation.csv")
     assert {row["step"] for row in validation} == {"3", "6"}
     model = weights.load_model(run).model
-    crops = training.held_out([Path(path) for path in record["held_out"]])
+    crops = trainer.held_out([Path(path) for path in record["held_out"]])
     x = torch.cat([to_tensor(crop) for crop in crops])
     with torch.inference_mode():
         out = model(x, 0.4)

@@ -6,10 +6,11 @@ The noise is drawn by each process for itself, so it alone makes two processes d
 import torch
 from compressai.entropy_models import EntropyModel
 
-from progdtd import train, training
+from progdtd import train
+from progdtd.training import trainer
 
 quantise = EntropyModel.quantize
-fit = training.Trainer.fit
+fit = trainer.Trainer.fit
 
 
 def rounded(self, inputs, mode, means=None):
@@ -22,5 +23,5 @@ def fit_and_keep(self):
 
 
 EntropyModel.quantize = rounded
-training.Trainer.fit = fit_and_keep
+trainer.Trainer.fit = fit_and_keep
 train.main()

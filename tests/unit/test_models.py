@@ -3,9 +3,9 @@ import torch
 from compressai.models.google import MeanScaleHyperprior, ScaleHyperprior
 from conftest import lively
 
-from progdtd.losses import RateDistortion
 from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
 from progdtd.tail_drop import P_LEVELS, kept
+from progdtd.training.losses import RateDistortion
 
 PAIRS = [
     (ProgressiveHyperprior, ScaleHyperprior),

@@ -13,8 +13,8 @@ from progdtd.evaluation import protocols
 from progdtd.experiment import run
 from progdtd.experiment.check import warnings
 from progdtd.experiment.signals import Requeue
-from progdtd.tracking import Tracker
-from progdtd.training import (
+from progdtd.training.tracking import Tracker
+from progdtd.training.trainer import (
     Progress,
     Trainer,
     held_out,

@@ -33,11 +33,11 @@ from progdtd.experiment import run
 from progdtd.experiment.signals import Requeue, StopSignals
 from progdtd.files import LAST, PREVIOUS, WEIGHTS
 from progdtd.images import centre, pictures
-from progdtd.losses import RateDistortion
 from progdtd.machine import gpus, keep_freed_memory
 from progdtd.models import Progressive, weights
 from progdtd.tail_drop import build_drop
-from progdtd.tracking import Tracker
+from progdtd.training.losses import RateDistortion
+from progdtd.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
 logging.getLogger("lightning_fabric").handlers.clear()  # it would say everything a second time
