@@ -1,4 +1,9 @@
-"""Picture quality: PSNR, SSIM and MS-SSIM of images in [0, 1]."""
+"""Picture quality: PSNR, SSIM and MS-SSIM of images in [0, 1].
+
+Sources: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to
+structural similarity", IEEE Transactions on Image Processing, 2004; Wang, Simoncelli, Bovik,
+"Multiscale structural similarity for image quality assessment", Asilomar Conference 2003.
+"""
 
 import math
 

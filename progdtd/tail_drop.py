@@ -5,7 +5,10 @@ channels). Training with a random fraction `p` of the leading channels of both m
 store what matters most in the first channels, so that any prefix of them is already a picture.
 
 Source: Hojjat, Haberer, Landsiedel, "ProgDTD: Progressive Learned Image Compression with
-Double-Tail-Drop Training", CVPR Workshops 2023, section 3.
+Double-Tail-Drop Training", CVPR Workshops 2023, section 3. Before it, for the units of one layer:
+Rippel, Gelbart, Adams, "Learning ordered representations with nested dropout", ICML 2014; and
+Koike-Akino, Wang, "Stochastic bottleneck: rateless auto-encoder for flexible dimensionality
+reduction", ISIT 2020. Ours are the draws `full` and `power`.
 """
 
 from __future__ import annotations

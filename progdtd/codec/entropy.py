@@ -21,6 +21,9 @@ number of bits, less 1, uniform in 0 ... 22, then, of all those with 2 bits, the
 the bits under the leading one, uniform.
 
 Ternary digits have each a table of its own, without an escape: three frequencies of sum 2^20.
+
+The library: Bamler, "Understanding entropy coding with asymmetric numeral systems (ANS): a
+statistician's perspective", arXiv 2201.01741, 2022.
 """
 
 import itertools

@@ -11,6 +11,10 @@ bits of S - 1. The layer's grid is 2^-s with s = 27 - max(b - 24, -10). Its weig
 round(w 2^s), its bias round(bias 2^(s + 12)), within +-2^51, halves to the even; and the sum of
 products and bias becomes floor(sum 2^-s + 1/2), clamped to +-2^24. Where an activation follows,
 negative values x then become floor(x round(slope 2^16) 2^-16 + 1/2), with the slope of ReLU 0.
+
+Source: Ballé, Johnston, Minnen, "Integer networks for data compression with latent-variable
+models", ICLR 2019. They train networks of integers; ours are made from any trained hyper-synthesis,
+with grids so fine that nothing needs to be trained, and float64 carries the integers.
 """
 
 import contextlib

@@ -7,8 +7,10 @@ channels and from the scales, so that few steps suffice. The hyper-latent, the m
 of streams stay as they are, and decoding takes no longer.
 
 Sources: Campos, Meierhans, Djelouah, Schroers, "Content adaptive optimization for neural image
-compression", CVPR Workshops 2019. Rounding is replaced by a soft one that hardens on the way:
-Agustsson, Theis, "Universally quantized neural compression", NeurIPS 2020, section 4.1.
+compression", CVPR Workshops 2019. Rounding hardens on the way, as in Yang, Bamler, Mandt,
+"Improving inference for neural image compression", NeurIPS 2020, but by the soft rounding of
+Agustsson, Theis, "Universally quantized neural compression", NeurIPS 2020, section 4.1, instead of
+at random. Ours are the fractions of the channels in turn, and steps scaled by the curvature.
 """
 
 import math

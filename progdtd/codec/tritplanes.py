@@ -29,6 +29,12 @@ trained for all of its channels, as varints how many channels of the latent and 
 the stream holds; the rest are zero. A gain is the logarithm, to base 2^(1/32), of the image's
 squared error, in grey levels, for each unit of squared error in the channel; `sensitivities.py`
 measures it.
+
+Source: Lee, Jeon, Choi, Park, Kim, "DPICT: Deep progressive image compression using trit-planes",
+CVPR 2022. From there are the ternary digits of the latent, their probabilities given what is known,
+the means of intervals as values, and the order by the fall of the error for each bit. Ours are the
+order over all digits at once instead of within a plane, by the Gittins index (`digits.py`), the
+channels' sensitivities in it (`sensitivities.py`), and the probabilities that learn.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
 """BD-rate and BD-PSNR of every model against what it should be compared with.
 
 Bjøntegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001; with Akima
-interpolation, as Herglotz et al. 2022 recommend.
+interpolation, as Herglotz, Kränzler, Mons, Kaup recommend, "Beyond Bjøntegaard: limits of video
+compression performance comparisons", ICIP 2022.
 """
 
 import math

@@ -1,5 +1,9 @@
-"""SOAP for convolutions: Adam in the eigenbases of Shampoo's preconditioner (Vyas et al. 2024,
-"SOAP: Improving and stabilizing Shampoo using Adam", arXiv 2409.11321)."""
+"""SOAP for convolutions: Adam in the eigenbases of Shampoo's preconditioner.
+
+Source: Vyas, Morwani, Zhao, Kwun, Shapira, Brandfonbrener, Janson, Kakade, "SOAP: Improving and
+stabilizing Shampoo using Adam", arXiv 2409.11321, 2024. That height and width of a kernel share a
+basis is ours.
+"""
 
 import inspect
 from collections.abc import Callable, Iterable
