@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus, configure_log
+from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -43,9 +44,10 @@ class Processes(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         from progdtd.experiment import processes, progress
+        from progdtd.experiment.config import as_a_sentence
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        slots = processes.slots(*self.options)
+        slots = as_a_sentence(processes.slots)(*self.options)
         configs = where(self.config.hydra)
         jobs = []
         for overrides in job_overrides:
@@ -72,8 +74,6 @@ def where(hydra: DictConfig) -> tuple[str, ...]:
 
 def outcome(job, why: str | None) -> JobReturn:
     """What Hydra is told of a job that failed for this reason, or did not."""
-    from progdtd.errors import UserError
-
     status = JobStatus.FAILED if why else JobStatus.COMPLETED
-    error = UserError(f"{job.directory}: {why}") if why else None
+    error = CompactHydraException(f"{job.directory}: {why}") if why else None
     return JobReturn(list(job.overrides), status=status, _return_value=error)

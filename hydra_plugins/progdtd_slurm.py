@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from hydra.core.utils import JobReturn
+from hydra.errors import CompactHydraException
 
 if find_spec("hydra_plugins.hydra_submitit_launcher"):
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
@@ -16,11 +17,10 @@ if find_spec("hydra_plugins.hydra_submitit_launcher"):
         ) -> Sequence[JobReturn]:
             from submitit.core.utils import FailedJobError
 
-            from progdtd.errors import UserError
-
             try:
                 return super().launch(job_overrides, initial_job_idx)
             except FailedJobError as error:
                 if not str(error).startswith("sbatch:"):
                     raise
-                raise UserError(f"launcher=slurm: nothing was submitted. {error}") from error
+                said = f"launcher=slurm: nothing was submitted. {error}"
+                raise CompactHydraException(said) from error

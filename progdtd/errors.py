@@ -1,14 +1,9 @@
 """The one kind of error that a user can mend."""
 
-from hydra.errors import CompactHydraException
 
-
-class UserError(CompactHydraException):
-    """Bad input. The message says what is wrong and what to do about it.
-
-    Hydra prints a `CompactHydraException` as its message alone, without a traceback, which is
-    what somebody who mistyped a path wants to see.
-    """
+class UserError(Exception):
+    """Bad input. The message says what is wrong and what to do about it; every command shows it
+    alone, without a traceback, which is what somebody who mistyped a path wants to see."""
 
 
 def first_line(error: BaseException) -> str:

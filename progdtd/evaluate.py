@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from progdtd.errors import UserError
 from progdtd.experiment.check import check_options
-from progdtd.experiment.config import CONF
+from progdtd.experiment.config import CONF, as_a_sentence
 from progdtd.experiment.run import begun
 from progdtd.files import matching, weights_in
 from progdtd.machine import loading
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @hydra.main(config_path=CONF, config_name="evaluate", version_base="1.3")
+@as_a_sentence
 def main(cfg: DictConfig) -> None:
     check_options(cfg, "evaluate")
     with loading():

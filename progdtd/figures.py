@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from progdtd.errors import UserError
 from progdtd.evaluation import bd, charts, curves, gather, results
 from progdtd.experiment.check import check_options
-from progdtd.experiment.config import CONF
+from progdtd.experiment.config import CONF, as_a_sentence
 from progdtd.files import write_aside
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ STRIP_LEVELS = (0.05, 0.1, 0.2, 0.4, 1.0)
 
 
 @hydra.main(config_path=CONF, config_name="figures", version_base="1.3")
+@as_a_sentence
 def main(cfg: DictConfig) -> None:
     check_options(cfg, "figures")
     if not isinstance(cfg.published, bool):

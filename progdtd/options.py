@@ -1,10 +1,9 @@
 """What an option may be: a whole number, a number, one value or a list."""
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
-
-from omegaconf import OmegaConf
 
 
 def whole(value: Any, least: int) -> bool:
@@ -21,4 +20,5 @@ def listed(value: Any) -> list[Any]:
     """An option that may be one value, a list of them, or null."""
     if value is None:
         return []
-    return list(value) if OmegaConf.is_list(value) else [value]
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    return list(value) if several else [value]

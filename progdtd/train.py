@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from progdtd.errors import UserError
 from progdtd.experiment import run, sweep
 from progdtd.experiment.check import check, check_run_name, warnings
-from progdtd.experiment.config import CONF
+from progdtd.experiment.config import CONF, as_a_sentence
 from progdtd.experiment.signals import LAUNCHER, end_with_parent
 from progdtd.files import WEIGHTS
 from progdtd.machine import loading
@@ -35,6 +35,7 @@ def main() -> None:
 
 
 @hydra.main(config_path=CONF, config_name="train", version_base="1.3")
+@as_a_sentence
 def task(cfg: DictConfig) -> None:
     """Train as configured; torch is loaded once it is clear that there is something to do."""
     directory = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))

@@ -1,7 +1,10 @@
-"""Where the Hydra configs are, and the functions that they call."""
+"""Where the Hydra configs are, the functions that they call, and how Hydra shows our errors."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
+from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 
 from progdtd.errors import UserError
@@ -10,6 +13,21 @@ from progdtd.options import listed
 
 CONF = str(next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir()))
 """The Hydra configs: inside an installed package, beside the package in a source tree."""
+
+P, T = ParamSpec("P"), TypeVar("T")
+
+
+def as_a_sentence(function: Callable[P, T]) -> Callable[P, T]:
+    """Have Hydra print a UserError of what it calls as it prints its own: the message alone."""
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            raise CompactHydraException(str(error)) from error
+
+    return called
 
 
 def dashed(values: Any) -> str:
