@@ -22,14 +22,13 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from progdtd.errors import UserError, first_line
-from progdtd.files import printable
-from progdtd.images import UNREADABLE, quiet, read_image
+from progdtd.files import below, printable
+from progdtd.images import SUFFIXES, UNREADABLE, quiet, read_image
 from progdtd.machine import cores
 
 log = logging.getLogger(__name__)
 
 TRIPLETS = "tri_trainlist.txt"
-EXTENSIONS = {".avif", ".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 PHOTOS = (
     "skimage/data/astronaut.png",
@@ -58,7 +57,7 @@ def photos() -> list[Path]:
 
 
 def folder(root: str | Path) -> list[Path]:
-    """All images, by their EXTENSIONS, in a directory tree, also in folders that are links, in
+    """All images, by their SUFFIXES, in a directory tree, also in folders that are links, in
     the order of their names.
 
     Raises:
@@ -72,23 +71,10 @@ def folder(root: str | Path) -> list[Path]:
             f"{root} is no directory. Give one that holds images (dataset.root=... for training, "
             "images=... for evaluation), or set PROGDTD_DATA to where your datasets are."
         )
-    paths = sorted(path for path in files(root) if path.suffix.lower() in EXTENSIONS)
+    paths = sorted(path for path in below(root) if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise UserError(f"{root} holds no images ({', '.join(sorted(EXTENSIONS))}).")
+        raise UserError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))}).")
     return paths
-
-
-def files(root: Path) -> Iterator[Path]:
-    """The files of a directory tree; a folder that several links lead to counts once."""
-    seen: set[str] = set()
-    for directory, folders, files in os.walk(root, followlinks=True):
-        folders.sort()
-        real = os.path.realpath(directory)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (Path(directory, name) for name in files)
 
 
 def vimeo90k(root: str | Path) -> list[Path]:

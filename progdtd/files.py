@@ -6,7 +6,7 @@ import errno
 import glob
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from progdtd.errors import UserError
@@ -46,6 +46,19 @@ def matching(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
     there = os.path.exists(path)
     return [path] if there else [Path(match) for match in sorted(glob.glob(str(path)))]
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """The files of a directory tree; a folder that several links lead to counts once."""
+    seen: set[str] = set()
+    for directory, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        real = os.path.realpath(directory)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(directory, name) for name in files)
 
 
 def require_folder(path: Path) -> None:

@@ -1,32 +1,49 @@
-"""Pictures of any kind as arrays and tensors: read, turned upright, converted to RGB of 8 bits."""
+"""Pictures of any kind as arrays and tensors: read, turned upright, converted to RGB of 8 bits.
+
+PyTorch is not imported before a tensor is asked for.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import io
 import logging
+import math
 import struct
+import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
-import torch
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from progdtd.errors import UserError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 log = logging.getLogger(__name__)
 
+SUFFIXES = {".avif", ".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+"""Of the files of a folder that are images."""
+
 UNREADABLE = (
-    OSError, ValueError, SyntaxError, TypeError, RuntimeError, LookupError, struct.error,
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    RuntimeError,
+    LookupError,
+    struct.error,
     Image.DecompressionBombError,
-)  # fmt: skip
+)
 """What Pillow raises for damaged files."""
 
 
-Picture = Image.Image | np.ndarray | Tensor
+Picture: TypeAlias = "Image.Image | np.ndarray | Tensor"
 
 
 def read_image(path: Path | BinaryIO) -> np.ndarray:
@@ -113,7 +130,8 @@ def to_rgb(image: Picture) -> np.ndarray:
     Raises:
         UserError: it is not an image.
     """
-    if isinstance(image, Tensor):
+    torch = sys.modules.get("torch")  # without which nobody has a tensor
+    if torch and isinstance(image, torch.Tensor):
         return _of_tensor(image)
     if isinstance(image, Image.Image):
         try:
@@ -153,6 +171,8 @@ def in_srgb(image: Image.Image) -> Image.Image:
 
 
 def _of_tensor(image: Tensor) -> np.ndarray:
+    import torch
+
     pixels = image[0] if image.ndim == 4 and len(image) == 1 else image
     if pixels.ndim != 3 or len(pixels) != 3 or not pixels.is_floating_point():
         raise UserError(
@@ -171,7 +191,15 @@ def _of_tensor(image: Tensor) -> np.ndarray:
 
 def to_tensor(picture: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 to (1, 3, H, W) float32 in [0, 1]."""
+    import torch
+
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+
+
+def psnr(picture: np.ndarray, other: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of one (H, W, 3) uint8 to another; inf if they are equal."""
+    mse = np.square(picture.astype(np.float32) - other).mean(dtype=np.float64)
+    return 10 * math.log10(255**2 / mse) if mse else math.inf
 
 
 def centre(picture: np.ndarray, side: int) -> np.ndarray:
