@@ -3,6 +3,7 @@
 import warnings
 from typing import Any
 
+from progdtd.codec import Codec
 from progdtd.codec.pillow import register
 
 __all__ = ["Codec", "ProgDTD"]
@@ -13,11 +14,7 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")  # by C
 
 
 def __getattr__(name: str) -> Any:
-    """The codec and the published function, imported when first used: they need torch."""
-    if name == "Codec":
-        from progdtd.codec import Codec
-
-        return Codec
+    """The published function, imported when it is first used: it needs torch."""
     if name == "ProgDTD":
         from progdtd.evaluation.published_function import ProgDTD
 

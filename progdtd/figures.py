@@ -71,17 +71,17 @@ def main(cfg: DictConfig) -> None:
 
 def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     """One image as decoded at several levels, beside the original, as JPEG of high quality."""
-    from progdtd.codec.codec import Codec
+    from progdtd.codec import Codec
     from progdtd.codec.contact_sheet import contact_sheet
+    from progdtd.codec.hyperprior import HyperpriorCoder
     from progdtd.evaluation.evaluator import HELD_OUT, find_held_out
     from progdtd.images import read_image, readable
-    from progdtd.models import weights
 
-    loaded = weights.load_model(cfg.run)
+    coder = HyperpriorCoder.load(cfg.run)
     path = find_held_out(Path(cfg.run))[1][0] if cfg.image == HELD_OUT else Path(cfg.image)
     with readable(f"strip.image={path}"):
         picture = read_image(path)
-    codec = Codec(loaded)
+    codec = Codec(coder)
     stream = codec.encode(picture)
     levels = {codec.decoder().level_at(p, stream) for p in STRIP_LEVELS}
     drawn = out / f"strip_{path.stem}.jpg"

@@ -32,9 +32,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from progdtd import Codec, data
-from progdtd.codec import counts
-from progdtd.codec.codec import Levels
+from progdtd.codec import counts, model_store
+from progdtd.codec.coder import Wanted
 from progdtd.codec.container import CHANNELS, PLANES
+from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.errors import UserError
 from progdtd.evaluation import markdown, protocols
 from progdtd.images import pictures, read_image, to_tensor
@@ -96,13 +97,13 @@ def kinds(codec: Codec, paths: list[Path]) -> str:
     return markdown.table(("levels of", *columns), rows)
 
 
-def measure_levels(codec: Codec, picture: np.ndarray, levels: Levels) -> dict[str, float]:
+def measure_levels(codec: Codec, picture: np.ndarray, levels: Wanted) -> dict[str, float]:
     """One image in one kind of level; seconds, bytes in percent, dB."""
     height, width = picture.shape[:2]
-    latents = codec.analyse(picture)
-    at_once = len(codec.encode_latents(*latents, width, height, [1.0]))
+    latents = codec.coder.analyse(picture)
+    at_once = len(codec.coder.encode_latents(*latents, width, height, [1.0]))
     begin = time.perf_counter()
-    stream = codec.encode_latents(*latents, width, height, levels)
+    stream = codec.coder.encode_latents(*latents, width, height, levels)
     middle = time.perf_counter()
     codec.decoder().feed(stream)
     end = time.perf_counter()
@@ -140,7 +141,7 @@ def sizes(codec: Codec, paths: list[Path]) -> str:
     """Bytes and PSNR at each level, as Markdown."""
     rows = []
     for path, picture in pictures(tqdm(paths, "sizes", unit="image", disable=None)):
-        alone = list(protocols.native(codec, picture, P_LEVELS))
+        alone = list(protocols.native(codec.coder, picture, P_LEVELS))
         nested = nested_bits(codec, picture)
         rows += [row | {"image": path.stem, "nested": bits / (row["width"] * row["height"])}
                  for row, bits in zip(alone, nested, strict=True)]  # fmt: skip
@@ -163,18 +164,18 @@ def sizes(codec: Codec, paths: list[Path]) -> str:
 @torch.inference_mode()
 def nested_bits(codec: Codec, picture: np.ndarray) -> list[float]:
     """Estimated bits of each level in the nested coding, by the model's own float likelihoods."""
-    y, z = codec.analyse(picture)
+    y, z = codec.coder.analyse(picture)
     sizes = y.shape[1], z.shape[1]
     total, known, by_level = 0.0, (0, 0), {}
-    levels = codec.drop.within(P_LEVELS)
-    for level in counts.plan(codec.drop, levels, *sizes):
+    levels = codec.coder.drop.within(P_LEVELS)
+    for level in counts.plan(codec.coder.drop, levels, *sizes):
         p_latent, p_hyper = (fraction(n, size) for n, size in zip(level, sizes, strict=True))
-        _, likelihoods = codec.model.quantise(y, z, p_latent, p_hyper)
+        _, likelihoods = codec.coder.model.quantise(y, z, p_latent, p_hyper)
         new = {name: likelihoods[name][:, first:last] for name, first, last in
                zip(("y", "z"), known, level, strict=True)}  # fmt: skip
         total, known = total + protocols.bits(new).item(), level
         by_level[level[0]] = total
-    return [by_level[kept(codec.drop.fractions(p)[0], sizes[0])] for p in levels]
+    return [by_level[kept(codec.coder.drop.fractions(p)[0], sizes[0])] for p in levels]
 
 
 def times(model: str | None, path: Path, rounds: int) -> str:
@@ -225,7 +226,7 @@ class Plain:
     """CompressAI's `compress` and `decompress`, as they come."""
 
     def __init__(self, model: str | None, path: Path) -> None:
-        self.model = compressai_model(Codec.load(model).model)
+        self.model = compressai_model(HyperpriorCoder.load(model_store.by_name(model)).model)
         self.x: Tensor = to_tensor(read_image(path)).contiguous()
 
     @torch.no_grad()

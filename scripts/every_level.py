@@ -16,6 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from progdtd import Codec, data
+from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.errors import UserError
 from progdtd.evaluation import markdown
 from progdtd.files import data_root
@@ -54,13 +55,13 @@ def main() -> None:
 def row(run: Path, paths: list[Path]) -> tuple[str, ...]:
     """The cells of one model."""
     loaded = weights.load_model(run)
-    codec = Codec(loaded)
+    codec = Codec(HyperpriorCoder(loaded))
     read = pictures(tqdm(paths, run.name, unit="image", disable=None))
     plain = compressai_model(loaded.model)
     measured = []
     for _, picture in read:
         height, width = picture.shape[:2]
-        code = partial(codec.encode_latents, *codec.analyse(picture), width, height)
+        code = partial(codec.coder.encode_latents, *codec.coder.analyse(picture), width, height)
         measured.append((*prefixes(codec, code("planes"), picture), len(code([1.0])),
                          compressai_bytes(plain, picture)))  # fmt: skip
     if not measured:

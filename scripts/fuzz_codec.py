@@ -20,6 +20,7 @@ from tqdm import tqdm
 from progdtd import Codec
 from progdtd.codec import container
 from progdtd.codec.errors import CodecError
+from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.models import ProgressiveHyperprior
 from progdtd.models.weights import Loaded
 from progdtd.tail_drop import TailDrop
@@ -64,7 +65,7 @@ def small_codec() -> Codec:
         model.g_a[-1].weight *= 60
         model.h_a[-1].weight *= 60
     meta = {"model": {}, "gains": [0, 30, 60, 90, 120, 150]}
-    return Codec(Loaded(model, TailDrop(latent=True, hyper=True), meta))
+    return Codec(HyperpriorCoder(Loaded(model, TailDrop(latent=True, hyper=True), meta)))
 
 
 def decode(codec: Codec, stream: bytes, known: set[bytes] | None) -> str:

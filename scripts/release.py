@@ -20,6 +20,7 @@ from tqdm import tqdm
 from progdtd import Codec, data
 from progdtd.codec import model_store
 from progdtd.codec.container import CHANNELS
+from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.errors import UserError
 from progdtd.evaluation import markdown
 from progdtd.experiment import run
@@ -73,7 +74,7 @@ def release(directory: Path, out: Path, images: Path | None, replace: bool) -> N
     exact, rounded = (weights.load_model(directory) for _ in range(2))
     weights.round_transforms(rounded.model, torch.float16)
     build_tables(rounded.model)
-    before, after = Codec(exact), Codec(rounded)
+    before, after = Codec(HyperpriorCoder(exact)), Codec(HyperpriorCoder(rounded))
     target = out / WEIGHTS
     same = not target.exists() or model_store.fingerprint_in(out) == after.fingerprint.hex()
     if not (same or replace):

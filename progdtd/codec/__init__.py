@@ -1,23 +1,19 @@
 """Where does a picture become bytes, of which any prefix is a picture again?
 
 Read `codec.py` first: from a picture to a stream and back. `container.py` is the format of the
-file, `counts.py` and `channels.py` are the levels of the paper, prefixes of the channels;
-`tritplanes.py`, `digits.py` and `sensitivities.py` the levels that refine all channels, digit by
-digit. `entropy.py` codes symbols, `integer_network.py` makes the decoder's probabilities the
-encoder's on every machine, `tiles.py` bounds the memory, `latent_refinement.py` fits a latent to
-its image, `model_store.py` finds the model of a stream. `__main__.py` is the command line,
-`contact_sheet.py` draws the levels side by side, `pillow.py` opens streams with `Image.open`.
+file, `coder.py` says what the codec asks of a model, `model_store.py` finds the model of a
+stream and opens it. None of these knows PyTorch.
+
+`hyperprior.py` is the coder of hyperpriors: from a picture to latents and back. `counts.py` and
+`channels.py` are the levels of the paper, prefixes of the channels; `tritplanes.py`, `digits.py`
+and `sensitivities.py` the levels that refine all channels, digit by digit. `entropy.py` codes
+symbols, `integer_network.py` makes the decoder's probabilities the encoder's on every machine,
+`tiles.py` bounds the memory, `latent_refinement.py` fits a latent to its image.
+
+`__main__.py` is the command line, `contact_sheet.py` draws the levels side by side, `pillow.py`
+opens streams with `Image.open`.
 """
 
-from typing import Any
+from progdtd.codec.codec import Codec
 
 __all__ = ["Codec"]
-
-
-def __getattr__(name: str) -> Any:
-    """`Codec`, imported when it is first used: it needs torch."""
-    if name == "Codec":
-        from progdtd.codec.codec import Codec
-
-        return Codec
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import math
 import os
@@ -15,14 +16,18 @@ from PIL import Image
 from tqdm import tqdm
 
 from progdtd.codec import container, counts, model_store
+from progdtd.codec.codec import Codec, read_header
 from progdtd.codec.errors import CodecError, DamagedError
 from progdtd.errors import UserError
-from progdtd.files import WEIGHTS, printable, write_aside
+from progdtd.files import WEIGHTS, below, printable, write_aside
+from progdtd.images import SUFFIXES, readable, to_rgb
 from progdtd.machine import keep_freed_memory, loading
-from progdtd.tail_drop import P_LEVELS
 
 QUALITY = 95
 """Of pictures in formats that lose something."""
+
+SHARES = {container.CHANNELS: counts.shares}
+"""What the header of a stream tells of each of its levels, by the kind of these."""
 
 EXAMPLES = """
 examples:
@@ -161,12 +166,7 @@ def add_strip(commands: Commands) -> None:
 
 def run_encode(options: argparse.Namespace) -> int:
     """Encode every image."""
-    with loading():
-        from progdtd import data
-        from progdtd.codec.codec import Codec
-
-    model = model_store.by_name(options.model)
-    codec = Codec.load(model, options.device)
+    model, codec = model_store.by_name(options.model), opened(options)
     if model.is_dir() and not (model / WEIGHTS).exists():
         say(f"{model}: once it is trained further, nothing decodes what it codes now.")
 
@@ -197,15 +197,12 @@ def run_encode(options: argparse.Namespace) -> int:
             f"by {model_store.name_of(model)}"
         )
 
-    return each(options, data.EXTENSIONS, ".pdtd", code)
+    return each(options, SUFFIXES, ".pdtd", code)
 
 
 def run_decode(options: argparse.Namespace) -> int:
     """Decode every stream."""
-    with loading():
-        from progdtd.codec.codec import Codec, read_header
-
-    codecs = [Codec.load(options.model, options.device)] if options.model else []
+    codecs = [opened(options)] if options.model else []
 
     def codec_for(stream: bytes) -> Codec:
         for codec in codecs:
@@ -213,7 +210,7 @@ def run_decode(options: argparse.Namespace) -> int:
                 codec.check(read_header(stream))
                 return codec
         if not options.model:
-            codecs.append(Codec.load_for(stream, options.device))
+            codecs.append(opened(options, stream))
         return codecs[-1]
 
     def show(stream: bytes, name: str, output: str) -> None:
@@ -230,7 +227,7 @@ def run_decode(options: argparse.Namespace) -> int:
             if not options.salvage or decoder.level == 0:
                 raise
             say(f"{name}: {error.what}; the levels before it are shown.")
-        if rest := max(0, len(stream) - len(bytes(header)) - header.total):
+        if rest := max(0, len(stream) - header.whole):
             say(f"{name}: {rest} bytes behind the end of the stream are left out.")
         picture = decoder.picture(progress=True)
         put(output, image_file(picture, suffix, output))
@@ -294,6 +291,7 @@ def describe(stream: bytes) -> dict:
             if model_store.fingerprint_in(path) in (None, code))  # fmt: skip
     model = next(map(model_store.name_of, here), None)
     pixels = header.width * header.height
+    shares = SHARES.get(header.kind, lambda _: [])(header)
     return {
         "width": header.width,
         "height": header.height,
@@ -301,28 +299,17 @@ def describe(stream: bytes) -> dict:
         "fingerprint": code,
         "model": model,
         "bytes": len(stream),
-        "bytes_whole": len(bytes(header)) + header.total,
+        "bytes_whole": header.whole,
         "levels_whole": header.levels,
         "kind": header.kind,
         "damage": damage,
         "levels": [
-            {"level": level, "bytes": end, "bpp": 8 * end / pixels} | share
+            {"level": level, "bytes": end, "bpp": 8 * end / pixels} | (share or {})
             for level, (end, share) in enumerate(
-                zip(ends, _shares(header, len(ends)), strict=True), 1
+                itertools.zip_longest(ends, shares[: len(ends)]), 1
             )
         ],
     }
-
-
-def _shares(header, count: int) -> list[dict]:
-    """Channels of each level, as far as the stream alone tells: models with few channels merge
-    some of the default levels."""
-    if header.kind == container.CHANNELS and header.parameters:
-        plan = counts.unpack(header.parameters, header.levels, 1 << 30, 1 << 30)
-        return [{"latent_channels": y, "hyper_channels": z} for y, z in plan[:count]]
-    if header.kind == container.CHANNELS and header.levels == len(P_LEVELS):
-        return [{"p": p} for p in P_LEVELS[:count]]
-    return [{}] * count
 
 
 def as_text(name: str, facts: dict) -> str:
@@ -353,7 +340,6 @@ def run_strip(options: argparse.Namespace) -> int:
     with loading():
         from matplotlib.figure import Figure
 
-        from progdtd.codec.codec import Codec
         from progdtd.codec.contact_sheet import contact_sheet
 
     if options.output != "-" and Path(options.output).resolve() == Path(options.input).resolve():
@@ -364,7 +350,7 @@ def run_strip(options: argparse.Namespace) -> int:
     content = get(options.input)
     if content.startswith(container.MAGIC):
         raise UserError(f"{options.input} is a stream: give the image that it was made of.")
-    codec = Codec.load(options.model, options.device)
+    codec = opened(options)
     picture = read_picture(content, options.input)
     stream = codec.encode(picture, options.levels, effort=options.effort, progress=True)
     figure = contact_sheet(codec, stream, picture)
@@ -375,14 +361,20 @@ def run_strip(options: argparse.Namespace) -> int:
     return 0
 
 
+def opened(options: argparse.Namespace, stream: bytes | None = None) -> Codec:
+    """The codec of the model that made a stream, or else of the one that was asked for."""
+    with loading():
+        if stream is None:
+            return Codec.load(options.model, options.device)
+        return Codec.load_for(stream, options.device)
+
+
 def read_picture(content: bytes, name: str):
     """The pixels (H, W, 3) uint8 of an image file's content, of its first image if it has several.
 
     Raises:
         UserError: it is none.
     """
-    from progdtd.images import readable, to_rgb
-
     name = "stdin" if name == "-" else name
     with readable(name), Image.open(io.BytesIO(content)) as image:
         if (images := getattr(image, "n_frames", 1)) > 1:
@@ -424,12 +416,10 @@ def pair(
     inputs: list[str], output: str, suffixes: set[str], suffix: str
 ) -> Iterator[tuple[str, str]]:
     """Every input with its output; folders are searched and their tree is kept."""
-    from progdtd import data
-
     folder_there = Path(output).is_dir() or output.endswith(os.sep)
     folders = Path(inputs[0]).is_dir() or folder_there
     into_folder = len(inputs) > 1 or folders
-    like_file = Path(output).suffix.lower() in {".pdtd", *data.EXTENSIONS} and not folder_there
+    like_file = Path(output).suffix.lower() in {".pdtd", *SUFFIXES} and not folder_there
     if into_folder and (output == "-" or Path(output).is_file() or like_file):
         raise UserError(f"Several inputs go to a folder, and {output} is none.")
     for name in inputs:
@@ -456,9 +446,7 @@ def files_in(folder: Path, suffixes: set[str]) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    from progdtd import data
-
-    there = sorted(data.files(folder))
+    there = sorted(below(folder))
     found = [path for path in there if path.suffix.lower() in suffixes]
     if not found:
         raise UserError(f"{folder} holds no {', '.join(sorted(suffixes))} files.")

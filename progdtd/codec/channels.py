@@ -19,12 +19,14 @@ import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from progdtd.codec import entropy
+from progdtd.codec import counts, entropy
+from progdtd.codec.container import CHANNELS, Header
 from progdtd.codec.counts import Counts
 from progdtd.codec.entropy import (
     CLASSES,
@@ -173,25 +175,48 @@ class Predictor:
         return predicted
 
 
-def encode(prior: Prior, y: Tensor, z: Tensor, levels: Sequence[Counts]) -> list[bytes]:
-    """The payload of each level.
+@dataclass(frozen=True)
+class Channels:
+    """The levels of channels of a latent.
 
     Args:
         prior: of the model.
-        y: latent (1, M, H, W), not quantised, on the CPU.
-        z: hyper-latent (1, N, H/4, W/4), not quantised, on the CPU.
-        levels: from `counts.plan`.
+        plan: the channels known at each level, from `counts.plan` or `counts.unpack`.
     """
-    z_symbols = prior.hyper_symbols(z)
-    predictor = Predictor(prior, *z.shape[-2:])
-    encoders = []
-    for known, level in itertools.pairwise([(0, 0), *levels]):
-        encoders.append(encoder := Encoder())
-        classes, means = predictor.put(encoder, z_symbols, known, level)
-        order, counts = _by_class(classes)
-        symbols = symbols_of(y[0, known[0] : level[0]] - means).ravel()[order]
-        encoder.put(np.split(symbols, np.cumsum(counts)[:-1]), prior.y_tables)
-    return entropy.payloads(encoders)
+
+    prior: Prior
+    plan: Sequence[Counts]
+    kind: ClassVar = CHANNELS
+
+    def encode(self, y: Tensor, z: Tensor) -> tuple[bytes, list[bytes]]:
+        """The parameters of the levels, and the payload of each.
+
+        Args:
+            y: latent (1, M, H, W), not quantised, on the CPU.
+            z: hyper-latent (1, N, H/4, W/4), not quantised, on the CPU.
+        """
+        z_symbols = self.prior.hyper_symbols(z)
+        predictor = Predictor(self.prior, *z.shape[-2:])
+        encoders = []
+        for known, level in itertools.pairwise([(0, 0), *self.plan]):
+            encoders.append(encoder := Encoder())
+            classes, means = predictor.put(encoder, z_symbols, known, level)
+            order, sizes = _by_class(classes)
+            symbols = symbols_of(y[0, known[0] : level[0]] - means).ravel()[order]
+            encoder.put(np.split(symbols, np.cumsum(sizes)[:-1]), self.prior.y_tables)
+        return counts.pack(self.plan, *self.prior.channels), entropy.payloads(encoders)
+
+    def decoder(self, height: int, width: int) -> "ChannelDecoder":
+        """A decoder of a latent of this size."""
+        return ChannelDecoder(self.prior, self.plan, height, width)
+
+    def known(self, level: int) -> Counts:
+        """How many channels of the latent and of the hyper-latent are known at a level."""
+        return self.plan[level - 1]
+
+    def level_at(self, header: Header, ends: Sequence[int], p: float) -> int:
+        """How many levels hold no more than the fraction p of the channels, at least one."""
+        return counts.level_at(self.plan, p, self.prior.channels[0])
 
 
 class ChannelDecoder:
@@ -225,9 +250,9 @@ class ChannelDecoder:
         try:
             self._decoder.begin(payload)
             classes, means = self._predictor.take(self._decoder, known, level)
-            order, counts = _by_class(classes)
+            order, sizes = _by_class(classes)
             symbols = np.empty(classes.size, np.int64)
-            fresh = self._decoder.take(counts.tolist(), self.prior.y_tables)
+            fresh = self._decoder.take(sizes.tolist(), self.prior.y_tables)
             symbols[order] = np.concatenate(fresh)
             self._decoder.finish(self.level + 1 == len(self.plan))
         except MismatchError as error:

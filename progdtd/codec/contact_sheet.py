@@ -5,10 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 from matplotlib.figure import Figure
 
-from progdtd import metrics
 from progdtd.codec import container
 from progdtd.codec.codec import Codec
-from progdtd.images import to_tensor
+from progdtd.images import psnr
 
 MOST = 16
 """Levels on one sheet, if none are chosen."""
@@ -36,8 +35,8 @@ def contact_sheet(
             continue
         decoded = decoder.picture()
         bpp = 8 * decoder.position / (height * width)
-        psnr = metrics.psnr(to_tensor(picture), to_tensor(decoded))
-        caption = f"level {level}: {decoder.position} bytes\n{bpp:.3f} bpp, {psnr:.2f} dB"
+        quality = f"{bpp:.3f} bpp, {psnr(picture, decoded):.2f} dB"
+        caption = f"level {level}: {decoder.position} bytes\n{quality}"
         shown.append((decoded, caption))
     shown.append((picture, "original"))
     columns = min(4 if len(shown) > 9 else 3, len(shown))

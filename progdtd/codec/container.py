@@ -7,7 +7,7 @@ most 49 bits.
     bytes    field
     4        magic, 89 44 54 44 (\\x89 D T D)
     1        version of this format, 2
-    1        kind of the levels: 1 = channels, 2 = planes (see `channels.py`, `tritplanes.py`)
+    1        kind of the levels: 1 = channels, 2 = planes (see `KINDS`)
     varint   width in pixels, 1 to 2^20
     varint   height in pixels, 1 to 2^20
     8        fingerprint of the model (see `Codec.fingerprint`)
@@ -22,11 +22,13 @@ and n times
 
     varint   size of the payload, in words of 4 bytes
     4        CRC-32 of the payload, begun with the CRC of the level before (the header's at first);
-             of planes, of which there are many, its low 2 bytes only, but for the last level's
+             of a kind with many levels its low 2 bytes only, but for the last level's
     ...      payload
 """
 
+import bisect
 import contextlib
+import itertools
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -49,10 +51,13 @@ MAX_SIDE = 1 << 20
 MAX_LEVELS = MAX_PARAMETERS = 0xFFFF
 FINGERPRINT_SIZE = 8
 CRC_SIZE = 4
-SHORT_CRC_SIZE = 2
 CHANNELS, PLANES = "channels", "planes"
-KINDS = (CHANNELS, PLANES)
-"""Of levels; a header counts them from 1."""
+KINDS = {
+    CHANNELS: CRC_SIZE,  # `channels.py`
+    PLANES: 2,  # `tritplanes.py`
+}
+"""The kinds of level in the order of their numbers, from 1, and how many bytes each keeps of the
+checksum of a level that is not the last."""
 
 
 class NotYetError(Exception):
@@ -66,7 +71,7 @@ class Header:
     Args:
         width, height: of the image, in pixels.
         fingerprint: 8 bytes that name the decoding half of the model.
-        kind: of its levels, CHANNELS or PLANES.
+        kind: of its levels, one of KINDS.
         parameters: of the levels; empty for the kind's defaults.
         levels: how many levels the whole stream has.
         total: bytes of all levels of the whole stream with their framing, without the header.
@@ -81,72 +86,60 @@ class Header:
     total: int = 0
 
     def __bytes__(self) -> bytes:
-        fields = b"".join((
-            MAGIC, bytes((VERSION, 1 + KINDS.index(self.kind))),
-            varint(self.width), varint(self.height), self.fingerprint,
-            varint(self.levels), varint(self.total),
-            varint(len(self.parameters)), self.parameters,
-        ))  # fmt: skip
+        size = varint(self.width) + varint(self.height)
+        levels = varint(self.levels) + varint(self.total)
+        parameters = varint(len(self.parameters)) + self.parameters
+        fields = MAGIC + bytes((VERSION, 1 + list(KINDS).index(self.kind)))
+        fields += size + self.fingerprint + levels + parameters
         return fields + struct.pack("<I", zlib.crc32(fields))
+
+    @property
+    def whole(self) -> int:
+        """Bytes of the whole stream."""
+        return len(bytes(self)) + self.total
 
     def crc_size(self, level: int) -> int:
         """Bytes of the checksum of a level; levels count from 1."""
-        return SHORT_CRC_SIZE if self.kind == PLANES and level < self.levels else CRC_SIZE
+        return KINDS[self.kind] if level < self.levels else CRC_SIZE
 
 
 def write(header: Header, payloads: Sequence[bytes]) -> bytes:
     """The stream of these levels, each of whole words, with their number and size in its header."""
-    header = replace(header, levels=len(payloads))
-    sizes = [header.crc_size(level) for level in range(1, len(payloads) + 1)]
-    total = sum(map(framed_size, payloads, sizes))
-    pieces = [bytes(replace(header, total=total))]
+    header = replace(header, levels=len(payloads), total=totals(header, payloads)[-1])
+    pieces = [bytes(header)]
     crc = crc_of(pieces[0])
-    for payload, size in zip(payloads, sizes, strict=True):
+    for level, payload in enumerate(payloads, 1):
         crc = zlib.crc32(payload, crc)
-        pieces += [varint(len(payload) // WORD), struct.pack("<I", crc)[:size], payload]
+        checksum = struct.pack("<I", crc)[: header.crc_size(level)]
+        pieces += [varint(len(payload) // WORD), checksum, payload]
     return b"".join(pieces)
 
 
-def framed_size(payload: bytes, crc_size: int) -> int:
-    """Bytes that a level takes in the stream."""
-    return len(varint(len(payload) // WORD)) + crc_size + len(payload)
+def totals(header: Header, payloads: Sequence[bytes]) -> list[int]:
+    """What `total` is of a stream of the first of these levels, of the first two, and so on."""
+    short = KINDS[header.kind]
+    framed = (len(varint(len(payload) // WORD)) + short + len(payload) for payload in payloads)
+    return [total - short + CRC_SIZE for total in itertools.accumulate(framed)]
 
 
-def cut(stream: bytes, levels: int) -> bytes:
-    """The first levels of a stream, as a whole stream of its own.
-
-    Raises:
-        IncompleteError: the stream has no whole level.
-    """
-    header, payloads = _content(stream)
-    return write(header, payloads[:levels])
-
-
-def fit(stream: bytes, most: int) -> bytes:
-    """The levels of a stream that fit into `most` bytes, as a whole stream of its own.
+def fitting(header: Header, payloads: Sequence[bytes], most: int) -> int:
+    """How many of these levels a stream of at most this many bytes holds.
 
     Raises:
-        IncompleteError: the stream has no whole level.
-        UserError: not even the first level fits.
+        UserError: not even the first.
     """
-    header, payloads = _content(stream)
-    for levels in range(len(payloads), 0, -1):
-        fitting = write(header, payloads[:levels])
-        if len(fitting) <= most:
-            return fitting
-    raise UserError(
-        f"The first level ends after {len(fitting)} bytes, more "
-        f"than the {most} allowed: allow more, or choose a model of lower rate."
-    )
+    known = totals(header, payloads)
 
+    def size(levels: int) -> int:
+        return replace(header, levels=levels, total=known[levels - 1]).whole
 
-def _content(stream: bytes) -> tuple[Header, list[bytes]]:
-    reader = Reader()
-    payloads = list(reader.feed(stream))
-    header = reader.require_header()
-    if not payloads:
-        raise IncompleteError(f"level 1 is not complete in {len(stream)} bytes")
-    return header, payloads
+    levels = bisect.bisect_right(range(1, len(payloads) + 1), most, key=size)
+    if not levels:
+        raise UserError(
+            f"The first level ends after {size(1)} bytes, more than the {most} allowed: allow "
+            "more, or choose a model of lower rate."
+        )
+    return levels
 
 
 def ends(stream: bytes) -> list[int]:
@@ -283,7 +276,7 @@ def read_header(data: bytes | bytearray) -> tuple[Header, int]:
         raise DamagedError("the header does not match its checksum")
     if not 0 < number <= len(KINDS):
         raise NewerVersionError(f"The stream's levels are of kind {number}", f"up to {len(KINDS)}")
-    kind, parameters = KINDS[number - 1], bytes(data[at : at + size])
+    kind, parameters = list(KINDS)[number - 1], bytes(data[at : at + size])
     return Header(width, height, fingerprint, kind, parameters, levels, total), end
 
 

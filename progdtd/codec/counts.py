@@ -64,6 +64,15 @@ def unpack(parameters: bytes, levels: int, latent: int, hyper: int) -> list[Coun
     return known
 
 
+def shares(header: container.Header) -> list[dict[str, float]]:
+    """What a header tells of each level without the model: the channels known, or p. With the
+    paper's fractions it may tell nothing: models of few channels merge some of them."""
+    if header.parameters:
+        plan = unpack(header.parameters, header.levels, 1 << 30, 1 << 30)
+        return [{"latent_channels": y, "hyper_channels": z} for y, z in plan]
+    return [{"p": p} for p in P_LEVELS] if header.levels == len(P_LEVELS) else []
+
+
 def _sums(parameters: bytes, latent: int, hyper: int) -> list[Counts]:
     numbers, at = [], 0
     try:

@@ -1,4 +1,4 @@
-"""Which model: by path, by name, or by the fingerprint in a stream."""
+"""Which model, by path, by name, or by the fingerprint in a stream; and which coder it needs."""
 
 import contextlib
 import itertools
@@ -6,9 +6,11 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import safetensors
 
+from progdtd.codec.coder import Coder
 from progdtd.codec.errors import OtherModelError
 from progdtd.errors import UserError
 from progdtd.files import PACKAGE, WEIGHTS
@@ -70,6 +72,22 @@ def by_name(name: str | Path | None = None) -> Path:
     if chosen:
         raise UserError(f"No model {chosen}: it is neither a file nor a name. {there}")
     raise UserError(f"Which model? Give one (--model, or PROGDTD_MODEL). {there}")
+
+
+def open_model(path: Path, device: Any = "cpu") -> Coder:
+    """The coder of the model at a path. Every kind of model has its line here, and is imported with
+    all that it needs only where there is one.
+
+    Args:
+        path: from `by_name` or `by_fingerprint`.
+        device: where PyTorch runs the model, if it does.
+
+    Raises:
+        UserError: there is no model, or it cannot code pictures.
+    """
+    from progdtd.codec.hyperprior import HyperpriorCoder  # of a run, its weights or a checkpoint
+
+    return HyperpriorCoder.load(path, device)
 
 
 def by_fingerprint(fingerprint: bytes) -> Iterator[Path]:

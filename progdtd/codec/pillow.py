@@ -11,6 +11,7 @@ from typing import IO, Any
 from PIL import Image, ImageFile
 
 from progdtd.codec import container
+from progdtd.codec.codec import Codec
 from progdtd.codec.errors import CodecError
 from progdtd.errors import UserError
 
@@ -50,8 +51,6 @@ class PdtdImageFile(ImageFile.ImageFile):
 
     def load(self) -> Any:
         if self._im is None:
-            from progdtd.codec.codec import Codec
-
             assert self.fp is not None
             self.fp.seek(0)
             stream = self.fp.read()
@@ -75,8 +74,6 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes | Path) -> N
     `max_bytes`, `target_psnr` and `effort` to `Codec.encode`. Pillow empties an existing file
     beforehand.
     """
-    from progdtd.codec.codec import Codec
-
     options = image.encoderinfo
     known = {name: options[name] for name in OPTIONS if name in options}
     file.write(Codec.load(options.get("model")).encode(image, **known))

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from progdtd import images
-from progdtd.codec import Codec
+from progdtd.codec.container import PLANES, Header
 from progdtd.codec.digits import OCTAVE
+from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.codec.tritplanes import LARGEST_GAIN
 from progdtd.errors import UserError
 from progdtd.images import centre, to_tensor
@@ -96,10 +97,10 @@ def measure(loaded: Loaded, pictures: Iterable[np.ndarray]) -> list[int]:
     """
     channels = loaded.model.M
     alike = Loaded(loaded.model, loaded.drop, loaded.meta | {"gains": [0] * channels})
-    codec = Codec(alike)
+    coder = HyperpriorCoder(alike)
     falls = torch.zeros(2, channels, dtype=torch.float64)
     for picture in pictures:
-        falls += _falls(codec, centre(picture, SIDE))
+        falls += _falls(coder, centre(picture, SIDE))
     image, latent = falls.numpy()
     mean = image.sum() / max(latent.sum(), 1e-9)
     gains = (image + CERTAINTY * mean) / (latent + CERTAINTY)
@@ -107,28 +108,33 @@ def measure(loaded: Loaded, pictures: Iterable[np.ndarray]) -> list[int]:
     return np.clip(np.round(logarithms), -LARGEST_GAIN, LARGEST_GAIN).astype(int).tolist()
 
 
-def _falls(codec: Codec, picture: np.ndarray) -> Tensor:
+def _falls(coder: HyperpriorCoder, picture: np.ndarray) -> Tensor:
     """By how much the squared errors of the image and of the latent fall, due to each channel:
     (2, M)."""
     height, width = picture.shape[:2]
-    known = [y_hat.to(codec.device) for y_hat in _way(codec, picture)]
-    x = to_tensor(picture).to(codec.device)
+    known = [y_hat.to(coder.device) for y_hat in _way(coder, picture)]
+    x = to_tensor(picture).to(coder.device)
     image = torch.zeros_like(known[0], dtype=torch.float64)
     for before, after in itertools.pairwise(known):
         for point in range(POINTS):
             share = (point + 0.5) / POINTS
             y_hat = torch.lerp(before, after, share).requires_grad_()
-            x_hat = codec.model.g_s(y_hat)[..., :height, :width]
+            x_hat = coder.model.g_s(y_hat)[..., :height, :width]
             error = (255 * (x_hat - x)).square().sum()
             image -= torch.autograd.grad(error, y_hat)[0] * (after - before) / POINTS
     latent = (known[0] - known[-1]).double().square()
     return torch.stack([image.sum((0, 2, 3)), latent.sum((0, 2, 3))]).cpu()
 
 
-def _way(codec: Codec, picture: np.ndarray) -> list[Tensor]:
+def _way(coder: HyperpriorCoder, picture: np.ndarray) -> list[Tensor]:
     """The latent (1, M, H, W) as known at some levels, the first and the last among them."""
-    decoder = codec.decoder()
-    stream = codec.encode(picture, "planes")
-    known = [decoder.y_hat.clone() for _ in decoder.levels_of(stream)]
+    levels = coder.levels(PLANES)
+    parameters, payloads = levels.encode(picture)
+    height, width = picture.shape[:2]
+    header = Header(width, height, coder.fingerprint, PLANES, parameters, len(payloads))
+    decoder, known = coder.levels_of(header).decoder(header), []
+    for payload in payloads:
+        decoder.feed(payload)
+        known.append(decoder.y_hat.clone())
     chosen = np.linspace(0, len(known) - 1, STEPS + 1).round().astype(int)
     return [known[level] for level in sorted(set(chosen.tolist()))]

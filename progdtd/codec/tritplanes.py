@@ -39,6 +39,8 @@ channels' sensitivities in it (`sensitivities.py`), and the probabilities that l
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -46,6 +48,7 @@ from torch import Tensor
 
 from progdtd.codec import container, entropy
 from progdtd.codec.channels import Predictor, Prior, symbols_of
+from progdtd.codec.container import PLANES, Header
 from progdtd.codec.counts import Counts
 from progdtd.codec.digits import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinement, shares
 from progdtd.codec.entropy import Decoder, Encoder, MismatchError
@@ -157,16 +160,6 @@ def thresholds(bits: np.ndarray, levels: int) -> list[int]:
     return [*sorted({int(end) + lowest for end in ends if end > 0}, reverse=True), lowest]
 
 
-def level_at(ends: Sequence[int], p: float, whole: int) -> int:
-    """How many levels hold no more than the fraction p of the bytes of a whole stream, at least
-    one.
-
-    Args:
-        ends: of the levels, in bytes from the stream's beginning.
-    """
-    return max(1, sum(end <= p * whole for end in ends))
-
-
 class Front:
     """How far the symbols of a latent are known, and which digits come next.
 
@@ -235,35 +228,63 @@ class Front:
             self._waiting[number].append(elements[ends[number] - counts[number] : ends[number]])
 
 
-def encode(
-    prior: Prior, gains: np.ndarray, y: Tensor, z: Tensor, held: Counts
-) -> tuple[bytes, list[bytes]]:
-    """The parameters, and the payload of each level.
+@dataclass(frozen=True)
+class Planes:
+    """The levels of planes of a latent.
 
     Args:
         prior: of the model.
         gains: (M,) of the latent's channels.
-        y: latent (1, M, H, W), not quantised, on the CPU.
-        z: hyper-latent (1, N, H/4, W/4), not quantised, on the CPU.
-        held: leading channels of `y` and of `z` that the stream holds.
+        held: leading channels of the latent and of the hyper-latent that a stream holds.
+        levels: how many, if all of them bring anything; 0, to encode, for as many as suit the
+            latent.
     """
-    latent, _ = held
-    encoders = [Encoder()]
-    predictor = Predictor(prior, *z.shape[-2:])
-    classes, means = predictor.put(encoders[0], prior.hyper_symbols(z), (0, 0), held)
-    bits = expected_bits(classes, gains[:latent])
-    levels = levels_for(bits.sum() / 8)
-    front = Front(classes, gains[:latent], thresholds(bits, levels))
-    digits_of = _Digits(symbols_of(y[0, :latent] - means), classes)
-    encoders += [Encoder() for _ in range(front.levels - 1)]
-    for level, encoder in enumerate(encoders):
-        for elements in front.passes(level):
-            states = front.state[elements]
-            digits = digits_of.take(elements, states)
-            encoder.put_digits(digits, front.odds, states)
-            reached = front.advance(elements, digits)
-            encoder.put_numbers(digits_of.excess(elements[front.tables.escape[reached] != 0]))
-    return pack(levels, gains, held, prior.channels), entropy.payloads(encoders)
+
+    prior: Prior
+    gains: np.ndarray
+    held: Counts
+    levels: int = 0
+    kind: ClassVar = PLANES
+
+    def encode(self, y: Tensor, z: Tensor) -> tuple[bytes, list[bytes]]:
+        """The parameters of the levels, and the payload of each.
+
+        Args:
+            y: latent (1, M, H, W), not quantised, on the CPU.
+            z: hyper-latent (1, N, H/4, W/4), not quantised, on the CPU.
+        """
+        encoders = [Encoder()]
+        predictor, symbols = Predictor(self.prior, *z.shape[-2:]), self.prior.hyper_symbols(z)
+        classes, means = predictor.put(encoders[0], symbols, (0, 0), self.held)
+        latent, _ = self.held
+        bits = expected_bits(classes, self.gains[:latent])
+        levels = self.levels or levels_for(bits.sum() / 8)
+        front = Front(classes, self.gains[:latent], thresholds(bits, levels))
+        digits_of = _Digits(symbols_of(y[0, :latent] - means), classes)
+        encoders += [Encoder() for _ in range(front.levels - 1)]
+        for level, encoder in enumerate(encoders):
+            for elements in front.passes(level):
+                states = front.state[elements]
+                digits = digits_of.take(elements, states)
+                encoder.put_digits(digits, front.odds, states)
+                reached = front.advance(elements, digits)
+                encoder.put_numbers(digits_of.excess(elements[front.tables.escape[reached] != 0]))
+        parameters = pack(levels, self.gains, self.held, self.prior.channels)
+        return parameters, entropy.payloads(encoders)
+
+    def decoder(self, height: int, width: int) -> "PlaneDecoder":
+        """A decoder of a latent of this size."""
+        return PlaneDecoder(self, height, width)
+
+    def known(self, level: int) -> Counts:
+        """How many channels of the latent and of the hyper-latent are known at a level: all that
+        the stream holds."""
+        return self.held
+
+    def level_at(self, header: Header, ends: Sequence[int], p: float) -> int:
+        """How many levels hold no more than the fraction p of the bytes of the whole stream, at
+        least one."""
+        return max(1, sum(end <= p * header.whole for end in ends))
 
 
 class _Digits:
@@ -290,23 +311,18 @@ class PlaneDecoder:
     """Decodes level after level; nothing is decoded twice.
 
     Args:
-        prior: of the model.
-        gains: (M,) of the latent's channels.
-        levels, held: in the header's parameters.
+        planes: of the stream.
         height, width: of the latent.
 
     `y_hat` (1, M, H, W) is the mean of what each element can be; `changed` says whether the last
     level changed any.
     """
 
-    def __init__(
-        self, prior: Prior, gains: np.ndarray, levels: int, held: Counts, height: int, width: int
-    ) -> None:
-        self.prior, self.gains, self.held = prior, gains[: held[0]], held
+    def __init__(self, planes: Planes, height: int, width: int) -> None:
+        self.planes = planes
         self.level = 0
-        self.y_hat = torch.zeros(1, prior.channels[0], height, width, dtype=torch.float32)
+        self.y_hat = torch.zeros(1, len(planes.gains), height, width, dtype=torch.float32)
         self.changed = True
-        self._levels = levels
         self._decoder = Decoder()
         self._front: Front | None = None
         self._means: np.ndarray | float = 0.0
@@ -340,13 +356,15 @@ class PlaneDecoder:
     def _begin(self) -> Front:
         """Decode the hyper-latent, and know all elements as their prior does."""
         height, width = (side // HYPER_STRIDE for side in self.y_hat.shape[-2:])
-        predictor = Predictor(self.prior, height, width)
-        classes, means = predictor.take(self._decoder, (0, 0), self.held)
+        predictor = Predictor(self.planes.prior, height, width)
+        classes, means = predictor.take(self._decoder, (0, 0), self.planes.held)
+        latent, _ = self.planes.held
         if isinstance(means, Tensor):
-            self.y_hat[0, : self.held[0]] = means
+            self.y_hat[0, :latent] = means
             self._means = means.ravel().numpy()
-        bits = expected_bits(classes, self.gains)
-        return Front(classes, self.gains, thresholds(bits, self._levels))
+        gains = self.planes.gains[:latent]
+        bits = expected_bits(classes, gains)
+        return Front(classes, gains, thresholds(bits, self.planes.levels))
 
     def _take(self, front: Front, elements: np.ndarray) -> np.ndarray:
         """Decode a pass; returns what its elements are now known to be."""

@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from progdtd import data
-from progdtd.codec.codec import Codec, recorded_gains
 from progdtd.codec.container import CHANNELS, KINDS, PLANES
+from progdtd.codec.hyperprior import HyperpriorCoder, recorded_gains
 from progdtd.codec.latent_refinement import effort_of
 from progdtd.errors import UserError
 from progdtd.evaluation import protocols, results
@@ -227,14 +227,14 @@ def check_choices(names: Sequence[str], kinds: Sequence[str]) -> None:
         raise UserError("kinds=planes are measured by protocols=native alone: add it.")
 
 
-def coder(loaded: weights.Loaded) -> Codec:
-    """The codec of a model.
+def coder(loaded: weights.Loaded) -> HyperpriorCoder:
+    """The coder of a model.
 
     Raises:
         UserError: it cannot code images; the message says what can be evaluated all the same.
     """
     try:
-        return Codec(loaded)
+        return HyperpriorCoder(loaded)
     except UserError as error:
         raise UserError(f"{error} protocols=reference estimates bits, and codes none.") from error
 

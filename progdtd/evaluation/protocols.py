@@ -10,9 +10,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from progdtd.codec import container, tritplanes
-from progdtd.codec.codec import Codec, StreamDecoder
+from progdtd.codec import Codec, container
+from progdtd.codec.codec import read_header
 from progdtd.codec.container import CHANNELS, PLANES
+from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.codec.latent_refinement import Effort, fit
 from progdtd.images import to_tensor
 from progdtd.metrics import Quality, eight_bit
@@ -25,7 +26,7 @@ Row = dict[str, Any]
 
 @torch.inference_mode()
 def native(
-    codec: Codec,
+    coder: HyperpriorCoder,
     picture: np.ndarray,
     levels: Sequence[float],
     kinds: Sequence[str] = (CHANNELS,),
@@ -34,7 +35,7 @@ def native(
     """Code a whole image at its own size into a stream of each kind, and decode prefixes of it.
 
     Args:
-        codec: of the model.
+        coder: of the model.
         picture: (H, W, 3) uint8, any size.
         levels: fractions p of the channels to keep, or of a stream of planes those of its bytes.
             Those of the channels that are below the model's range of p are no levels of a stream,
@@ -53,55 +54,54 @@ def native(
     """
     height, width = picture.shape[:2]
     start = time.perf_counter()
-    latents = codec.analyse(picture, effort)
+    latents = coder.analyse(picture, effort)
     analysis_s = time.perf_counter() - start
-    x = to_tensor(picture).to(codec.device).contiguous()
-    within = codec.drop.within(levels) or levels
+    x = to_tensor(picture).to(coder.device).contiguous()
+    within = coder.drop.within(levels) or levels
     for kind in kinds:
         start = time.perf_counter()
-        stream = codec.encode_latents(*latents, width, height, PLANES if kind == PLANES else within)
+        stream = coder.encode_latents(*latents, width, height, PLANES if kind == PLANES else within)
         shared = {"protocol": "native", "width": width, "height": height, "kind": kind,
                   "encode_s": analysis_s + time.perf_counter() - start}  # fmt: skip
-        rows = (_planes(codec, stream, x, levels) if kind == PLANES
-                else _channels(codec, stream, x, within, *latents))  # fmt: skip
+        rows = (_planes(coder, stream, x, levels) if kind == PLANES
+                else _channels(coder, stream, x, within, *latents))  # fmt: skip
         for row in rows:
             yield shared | row
 
 
 def _channels(
-    codec: Codec, stream: bytes, x: Tensor, levels: Sequence[float], y: Tensor, z: Tensor
+    coder: HyperpriorCoder, stream: bytes, x: Tensor, levels: Sequence[float], y: Tensor, z: Tensor
 ) -> Iterator[Row]:
     """What the level of each fraction of the channels costs and brings."""
-    prefixes = {
-        prefix["latent_channels"]: prefix for prefix in _prefixes(codec.decoder(), stream, x)
-    }
-    y, z = y.to(codec.device), z.to(codec.device)
+    prefixes = {prefix["latent_channels"]: prefix for prefix in _prefixes(coder, stream, x)}
+    y, z = y.to(coder.device), z.to(coder.device)
     for p in levels:
-        row = _level(codec.drop, p, y, z)
+        row = _level(coder.drop, p, y, z)
         prefix = prefixes[row["latent_channels"]]
         p_hyper = fraction(prefix["hyper_channels"], z.shape[1])  # more, where several p share it
-        _, likelihoods = codec.model.quantise(y, z, codec.drop.fractions(p)[0], p_hyper)
+        _, likelihoods = coder.model.quantise(y, z, coder.drop.fractions(p)[0], p_hyper)
         yield row | prefix | {"bpp_estimated": bits(likelihoods).item() / x[0, 0].numel()}
 
 
-def _planes(codec: Codec, stream: bytes, x: Tensor, levels: Sequence[float]) -> Iterator[Row]:
+def _planes(
+    coder: HyperpriorCoder, stream: bytes, x: Tensor, levels: Sequence[float]
+) -> Iterator[Row]:
     """What the last level within each fraction of the bytes, or the first, costs and brings."""
-    ends = container.ends(stream)
-    chosen = {p: tritplanes.level_at(ends, p, len(stream)) for p in levels}
+    header, ends = read_header(stream), container.ends(stream)
+    chosen = {p: coder.levels_of(header).level_at(header, ends, p) for p in levels}
     wanted = set(chosen.values())
-    prefixes = {
-        prefix.pop("level"): prefix for prefix in _prefixes(codec.decoder(), stream, x, wanted)
-    }
+    prefixes = {prefix.pop("level"): prefix for prefix in _prefixes(coder, stream, x, wanted)}
     for p, level in chosen.items():
         yield {"p": p} | prefixes[level]
 
 
 def _prefixes(
-    decoder: StreamDecoder, stream: bytes, x: Tensor, wanted: Container[int] = range(1, 1 << 16)
+    coder: HyperpriorCoder, stream: bytes, x: Tensor, wanted: Container[int] = range(1, 1 << 16)
 ) -> Iterator[Row]:
     """What the wanted levels of a stream cost and bring."""
     clock = time.perf_counter
-    quality = Quality(x)
+    quality, decoder = Quality(x), Codec(coder).decoder()
+    known = coder.levels_of(read_header(stream)).latents.known
     symbols_s, start = 0.0, clock()
     for level in decoder.levels_of(stream):
         symbols_s += clock() - start
@@ -116,8 +116,8 @@ def _prefixes(
         size = decoder.position
         yield scores | {
             "level": level,
-            "latent_channels": decoder.plan[level - 1][0],
-            "hyper_channels": decoder.plan[level - 1][1],
+            "latent_channels": known(level)[0],
+            "hyper_channels": known(level)[1],
             "bytes": size,
             "bpp": 8 * size / (x.shape[-1] * x.shape[-2]),
             "decode_s": symbols_s + synthesis_s,

@@ -14,7 +14,8 @@ from progdtd.options import listed
 CONF = str(next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir()))
 """The Hydra configs: inside an installed package, beside the package in a source tree."""
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def as_a_sentence(function: Callable[P, T]) -> Callable[P, T]:

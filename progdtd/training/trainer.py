@@ -311,7 +311,7 @@ class Trainer:
         try:
             with torch.compiler.set_stance("force_eager"):
                 meta["gains"] = sensitivities.of(loaded, self.batches.paths)
-        except Exception as error:  # a model without exact form, a GPU without memory left
+        except (UserError, RuntimeError) as error:  # no exact form; no memory left on the GPU
             log.warning("%s has no gains, and so no levels of planes: %s", path, error)
         weights.save_weights(path, self.model, meta)
         (self.directory / PREVIOUS).unlink(missing_ok=True)

@@ -20,12 +20,12 @@ for name in sys.argv[1:]:
     codec = Codec.load(name + ".pt")
     saved = np.load(name + ".npz")
     y, z = torch.from_numpy(saved["y"]), torch.from_numpy(saved["z"])
-    stream = codec.encode_latents(y, z, 250, 190)
-    codec._gains = np.arange(96)
-    planes = codec.encode_latents(y, z, 250, 190, "planes")
+    stream = codec.coder.encode_latents(y, z, 250, 190)
+    codec.coder.gains = np.arange(96)
+    planes = codec.coder.encode_latents(y, z, 250, 190, "planes")
     decoder = codec.decoder()
     decoder.feed(open(name + ".pdtd", "rb").read())
-    symbols = decoder.y_hat.numpy().tobytes()
+    symbols = decoder.known.y_hat.numpy().tobytes()
     print(codec.fingerprint.hex(), hashlib.sha256(stream + planes + symbols).hexdigest())
 """
 
@@ -51,9 +51,9 @@ def test_any_machine_codes_the_same_bytes_and_decodes_the_same_symbols(
     for name, model_class in models.items():
         torch.save(lively(model_class(64, 96)).state_dict(), f"{name}.pt")
         codec = Codec.load(f"{name}.pt")
-        y, z = codec.analyse(photograph[:190, :250])
+        y, z = codec.coder.analyse(photograph[:190, :250])
         np.savez(f"{name}.npz", y=y, z=z)
-        Path(f"{name}.pdtd").write_bytes(codec.encode_latents(y, z, 250, 190))
+        Path(f"{name}.pdtd").write_bytes(codec.coder.encode_latents(y, z, 250, 190))
     children = {
         name: subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", CHILD, *models],

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from progdtd import Codec
-from progdtd.codec import codec as codec_module
-from progdtd.codec import container, counts, model_store
+from progdtd.codec import container, counts, hyperprior, model_store
 from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError
+from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.errors import UserError
 from progdtd.evaluation import protocols
 from progdtd.images import to_rgb
@@ -39,7 +39,7 @@ SLOW_IS_FINE = settings(
 
 
 def codec_of(model: torch.nn.Module, drop: TailDrop = DTD) -> Codec:
-    return Codec(Loaded(model, drop, {"model": {}}))
+    return Codec(HyperpriorCoder(Loaded(model, drop, {"model": {}})))
 
 
 CODEC = codec_of(lively(ProgressiveHyperprior(8, 12)))
@@ -60,16 +60,16 @@ def test_the_whole_stream_decodes_to_the_models_own_reconstruction(model, photog
     """With any drop schedule; within the rounding of one grey level."""
     codec = codec_of(model, DROPS[drop])
     x = torch.from_numpy(photograph[:128, :192].copy()).permute(2, 0, 1)[None] / 255
-    y, z = codec.analyse(photograph[:128, :192])
+    y, z = codec.coder.analyse(photograph[:128, :192])
     symbols, _ = model.quantise(y, z)
     with torch.no_grad():
         x_hat = model(x)["x_hat"]
     decoder = codec.decoder()
     decoder.feed(codec.encode(photograph[:128, :192]))
     if isinstance(model, ProgressiveHyperprior):
-        assert torch.equal(decoder.y_hat, symbols)
+        assert torch.equal(decoder.known.y_hat, symbols)
     elif drop in ("none", "hyper_only"):  # one level: else means come from prefixes as well
-        torch.testing.assert_close(decoder.y_hat, symbols, atol=2e-3, rtol=0)
+        torch.testing.assert_close(decoder.known.y_hat, symbols, atol=2e-3, rtol=0)
         expected = (x_hat[0].clamp(0, 1) * 255).permute(1, 2, 0).numpy()
         assert np.abs(decoder.picture() - expected).max() <= 1.5
 
@@ -258,21 +258,21 @@ def test_a_split_that_computes_is_refused(compute) -> None:
             return compute(prediction), None
 
     with pytest.raises(UserError, match="does more than choose channels"):
-        Codec(Loaded(Computing(8, 12), TailDrop(True, True), {}))
+        Codec(HyperpriorCoder(Loaded(Computing(8, 12), TailDrop(True, True), {})))
 
 
 def test_tiles_leave_no_seams(model, photograph, monkeypatch) -> None:
     """In tiles as in one piece; the analysis may round a symbol on a boundary the other way."""
     codec = codec_of(model)
-    whole_y, whole_z = codec.analyse(photograph)
+    whole_y, whole_z = codec.coder.analyse(photograph)
     decoder = codec.decoder()
     decoder.feed(codec.encode(photograph))
     whole = decoder.picture()
-    monkeypatch.setattr(codec_module, "TILE", 64)
-    y, z = codec.analyse(photograph)
+    monkeypatch.setattr(hyperprior, "TILE", 64)
+    y, z = codec.coder.analyse(photograph)
     torch.testing.assert_close(y, whole_y, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(z, whole_z, atol=1e-3, rtol=1e-3)
-    tiles = codec.synthesise(decoder.y_hat, *photograph.shape[:2])
+    tiles = codec.coder.synthesise(decoder.known.y_hat, *photograph.shape[:2])
     assert np.abs(tiles.astype(int) - whole).max() <= 1
 
 
@@ -289,7 +289,7 @@ def test_no_pixel_is_made_of_what_is_no_number(model, monkeypatch) -> None:
     codec, y_hat = codec_of(model), torch.full((1, 12, 4, 4), 9.0)
     assert model.g_s(y_hat).isnan().any()
     monkeypatch.setattr(torch.Tensor, "to", checked)
-    assert codec.synthesise(y_hat, 64, 64).shape == (64, 64, 3)
+    assert codec.coder.synthesise(y_hat, 64, 64).shape == (64, 64, 3)
 
 
 def test_errors_say_what_is_wrong(codec, photograph) -> None:
@@ -368,13 +368,15 @@ def test_plans_grow_and_bring_everything() -> None:
 def test_levels_begin_where_the_model_was_trained(photograph) -> None:
     """Those below would make all others dearer."""
     model = lively(ProgressiveHyperprior(8, 12))
-    upper = Codec(Loaded(model, TailDrop(True, True, range=(0.3, 1.0)), {"model": {}}))
-    decoder = upper.decoder()
-    decoder.feed(upper.encode(photograph))
-    assert decoder.plan == counts.plan(upper.drop, P_LEVELS[P_LEVELS.index(0.3) :], 12, 8)
-    rows = [*protocols.native(upper, photograph, P_LEVELS)]
+    upper = Codec(
+        HyperpriorCoder(Loaded(model, TailDrop(True, True, range=(0.3, 1.0)), {"model": {}}))
+    )
+    header = container.read_header(upper.encode(photograph))[0]
+    plan = counts.plan(upper.coder.drop, P_LEVELS[P_LEVELS.index(0.3) :], 12, 8)
+    assert upper.check(header).latents.plan == plan
+    rows = [*protocols.native(upper.coder, photograph, P_LEVELS)]
     assert [row["p"] for row in rows] == [p for p in P_LEVELS if p >= 0.3]
-    assert [row["p"] for row in protocols.native(upper, photograph, [0.1])] == [0.1]
+    assert [row["p"] for row in protocols.native(upper.coder, photograph, [0.1])] == [0.1]
 
 
 def test_the_fingerprint_names_what_decoding_needs(photograph) -> None:
@@ -432,7 +434,7 @@ def latents_of_plain_arithmetic() -> tuple[torch.Tensor, torch.Tensor]:
 def test_streams_of_today_decode_for_ever() -> None:
     """Weights and latents of plain arithmetic give the very bytes that they gave before."""
     model = of_plain_arithmetic(ProgressiveHyperprior, 0.25)
-    codec = Codec(Loaded(model, DTD, WITH_GAINS))
+    codec = Codec(HyperpriorCoder(Loaded(model, DTD, WITH_GAINS)))
     y, z = latents_of_plain_arithmetic()
     assert codec.fingerprint.hex() == "42cb85c6084fa523"
     digests = {
@@ -440,10 +442,10 @@ def test_streams_of_today_decode_for_ever() -> None:
         "planes": "ad3d27e4dc74d5d9661ff1124ee2aa0ecc4e4b5fa0f215ce242ece8748e8ba07",
     }
     for levels, digest in digests.items():
-        stream = codec.encode_latents(y, z, 100, 200, levels)
+        stream = codec.coder.encode_latents(y, z, 100, 200, levels)
         decoder = codec.decoder()
         decoder.feed(stream)
-        assert torch.equal(decoder.y_hat, y.round())
+        assert torch.equal(decoder.known.y_hat, y.round())
         assert hashlib.sha256(stream).hexdigest() == digest
 
 
@@ -467,16 +469,18 @@ def test_streams_of_what_is_rounded_and_clamped_decode_for_ever(
     model = of_plain_arithmetic(model_class, 0.1)
     with torch.no_grad():
         model.h_s[0].weight[0, 0, 2, 2] = 2000
-    codec = Codec(Loaded(model, TailDrop(True, True, range=range_of_p), WITH_GAINS))
+    codec = Codec(
+        HyperpriorCoder(Loaded(model, TailDrop(True, True, range=range_of_p), WITH_GAINS))
+    )
     y, z = latents_of_plain_arithmetic()
     z[0, 0, 0] = torch.tensor([6000.0, -6000.0])
-    held = kept(codec.drop.top, 12)
+    held = kept(codec.coder.drop.top, 12)
     for levels, digest in digests.items():
-        stream = codec.encode_latents(y, z, 100, 200, levels)
+        stream = codec.coder.encode_latents(y, z, 100, 200, levels)
         decoder = codec.decoder()
         decoder.feed(stream)
-        assert (decoder.y_hat - y)[:, :held].abs().max() <= 0.5
-        assert not decoder.y_hat[:, held:].any()
+        assert (decoder.known.y_hat - y)[:, :held].abs().max() <= 0.5
+        assert not decoder.known.y_hat[:, held:].any()
         assert hashlib.sha256(stream).hexdigest() == digest
 
 
@@ -485,13 +489,13 @@ def test_streams_of_what_is_rounded_and_clamped_decode_for_ever(
 @pytest.mark.parametrize("model_class", [ProgressiveHyperprior, ProgressiveMeanScaleHyperprior])
 def test_a_gpu_encodes_and_a_cpu_decodes(photograph, model_class, levels) -> None:
     meta = {"model": {}, "gains": [0] * 96}
-    cpu = Codec(Loaded(lively(model_class(64, 96)), DTD, meta))
-    gpu = Codec(Loaded(copy.deepcopy(cpu.model).cuda(), DTD, meta))
+    cpu = Codec(HyperpriorCoder(Loaded(lively(model_class(64, 96)), DTD, meta)))
+    gpu = Codec(HyperpriorCoder(Loaded(copy.deepcopy(cpu.coder.model).cuda(), DTD, meta)))
     stream = gpu.encode(photograph, levels)
     decoders = gpu.decoder(), cpu.decoder()
     for decoder in decoders:
         decoder.feed(stream)
-    assert torch.equal(decoders[0].y_hat, decoders[1].y_hat)
+    assert torch.equal(decoders[0].known.y_hat, decoders[1].known.y_hat)
     assert np.abs(decoders[0].picture().astype(int) - decoders[1].picture()).max() <= 1
 
 
@@ -538,7 +542,7 @@ def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photogr
 
     here = tmp_path / "outputs" / "run-1"
     save_weights(here / "weights.safetensors", lively(ProgressiveHyperprior(8, 16)), meta)
-    save_weights(moved / "run-1" / "weights.safetensors", named.model, meta)
+    save_weights(moved / "run-1" / "weights.safetensors", named.coder.model, meta)
     assert Codec.load("run-1").fingerprint == named.fingerprint, "$PROGDTD_MODELS comes first"
     link = tmp_path / "cache" / "progdtd" / "models" / named.fingerprint.hex()
     link.write_text(str(here))
@@ -608,7 +612,7 @@ def test_codecs_go_to_other_processes_and_ignore_the_default_dtype(photograph) -
     try:
         torch.set_default_dtype(torch.float64)
         fresh = ProgressiveHyperprior(8, 12)
-        load_state(fresh, CODEC.model.state_dict(), "here")
+        load_state(fresh, CODEC.coder.model.state_dict(), "here")
         for codec in (CODEC, other, codec_of(fresh)):
             assert codec.encode(photograph) == stream
             assert codec.decode(stream) == picture

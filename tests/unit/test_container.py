@@ -99,7 +99,7 @@ def test_errors_are_told_apart(change, error) -> None:
 
 def test_levels_of_an_unknown_kind_are_of_a_newer_version(monkeypatch) -> None:
     with monkeypatch.context() as later:
-        later.setattr(container, "KINDS", ("later", "latest", *container.KINDS))
+        later.setattr(container, "KINDS", {"later": 4, "latest": 4, **container.KINDS})
         stream = container.write(HEADER, PAYLOADS)
     with pytest.raises(NewerVersionError, match="of kind 3"):
         list(container.Reader().feed(stream))
@@ -137,19 +137,18 @@ def test_no_side_and_no_parameters_are_larger_than_can_be() -> None:
             container.read_header(bytes(replace(most, **more)))
 
 
-def test_cut_keeps_whole_levels() -> None:
-    assert container.fit(STREAM, len(STREAM)) == STREAM
-    first = container.cut(STREAM, 1)
-    assert container.fit(STREAM, len(first)) == first
-    shorter = container.fit(STREAM, 100)
-    assert list(container.Reader().feed(shorter)) == PAYLOADS[:2]
-    assert container.read_header(shorter)[0].levels == 2
-    with pytest.raises(UserError, match="first level ends after"):
-        container.fit(STREAM, 20)
-    begun = STREAM[: len(bytes(container.read_header(STREAM)[0])) + 3]
-    for use in (container.fit, container.cut):
-        with pytest.raises(IncompleteError, match="level 1 is not complete"):
-            use(begun, 100)
+@pytest.mark.parametrize("kind", container.KINDS)
+def test_as_many_levels_as_fit(kind) -> None:
+    """Their number and size, which the header holds, take more bytes the larger they are."""
+    header, payloads = replace(HEADER, kind=kind), PAYLOADS * 50
+    sizes = [len(container.write(header, payloads[:levels])) for levels in range(1, 151)]
+    assert sizes == sorted(sizes)
+    for levels, size in enumerate(sizes, 1):
+        assert container.fitting(header, payloads, size) == levels
+        assert levels == 1 or container.fitting(header, payloads, size - 1) == levels - 1
+    assert container.fitting(header, payloads, 10**6) == 150
+    with pytest.raises(UserError, match=f"first level ends after {sizes[0]} bytes"):
+        container.fitting(header, payloads, sizes[0] - 1)
 
 
 def test_checksums_of_planes_are_short_but_for_the_last() -> None:
@@ -160,8 +159,6 @@ def test_checksums_of_planes_are_short_but_for_the_last() -> None:
     assert len(channels) - len(planes) == 2 * 2
     assert list(container.Reader().feed(planes)) == payloads
     assert container.ends(planes)[-1] == len(planes)
-    cut = container.fit(planes, len(planes) - 1)
-    assert list(container.Reader().feed(cut)) == payloads[:2]
     for end in container.ends(planes)[:1]:
         damaged = bytearray(planes)
         damaged[end - 1] ^= 1

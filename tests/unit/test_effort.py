@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from progdtd import Codec
-from progdtd.codec import codec as codec_module
-from progdtd.codec import latent_refinement
-from progdtd.codec.codec import recorded_gains
+from progdtd.codec import hyperprior, latent_refinement
 from progdtd.codec.digits import OCTAVE
+from progdtd.codec.hyperprior import HyperpriorCoder, recorded_gains
 from progdtd.codec.tiles import tiles
 from progdtd.errors import UserError
 from progdtd.evaluation import protocols
@@ -30,7 +29,7 @@ EFFORT = latent_refinement.Effort(3, LAMBDA, np.full(12, 6 * OCTAVE))
 
 def codec_of(model, drop: TailDrop = DTD, **meta: object) -> Codec:
     known = {"model": {}, "lambda": LAMBDA, "gains": EFFORT.gains.tolist()}
-    return Codec(Loaded(model, drop, known | meta))
+    return Codec(HyperpriorCoder(Loaded(model, drop, known | meta)))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,7 @@ def cost(codec: Codec, picture: np.ndarray, steps: int, kind: str = "channels") 
 
 @pytest.mark.parametrize("kind", ["channels", "planes"])
 def test_effort_lowers_the_loss_of_real_streams(trained, photograph, kind) -> None:
-    codec, picture = Codec(trained), photograph[:90, :100]
+    codec, picture = Codec(HyperpriorCoder(trained)), photograph[:90, :100]
     without, little, more = (cost(codec, picture, steps, kind) for steps in (0, 3, 9))
     assert more < little < 0.97 * without
 
@@ -63,7 +62,7 @@ def test_effort_lowers_the_loss_of_real_streams(trained, photograph, kind) -> No
 )
 def test_effort_with_other_tail_drops(model, photograph, drop) -> None:
     codec, picture = codec_of(model, drop), photograph[:64, :64]
-    x, (y, z) = tensors(picture), codec.analyse(picture)
+    x, (y, z) = tensors(picture), codec.coder.analyse(picture)
     fitted = latent_refinement.fit(model, drop, EFFORT, x, y, z, side=40)
     tile = latent_refinement.Tile(model, drop, EFFORT, x, y, z, next(tiles(4, 4, 40)))
     with torch.no_grad():
@@ -106,16 +105,16 @@ def test_a_tile_knows_all_that_it_has_an_effect_on(model, photograph, monkeypatc
 
 
 def test_tiles_are_fitted_too(trained, photograph, monkeypatch) -> None:
-    codec, picture = Codec(trained), photograph[:130, :150]
+    codec, picture = Codec(HyperpriorCoder(trained)), photograph[:130, :150]
     without, whole = cost(codec, picture, 0), cost(codec, picture, 4)
-    monkeypatch.setattr(codec_module, "TILE", 64)
+    monkeypatch.setattr(hyperprior, "TILE", 64)
     assert cost(codec, picture, 4) - whole < 0.2 * (without - whole)
 
 
 def test_a_latent_of_which_the_whole_is_worse_is_not_taken(model, photograph, monkeypatch) -> None:
     codec, picture = codec_of(model), photograph[:64, :128]
     monkeypatch.setattr(latent_refinement, "RATE", 50.0)
-    assert torch.equal(codec.analyse(picture, 2)[0], codec.analyse(picture)[0])
+    assert torch.equal(codec.coder.analyse(picture, 2)[0], codec.coder.analyse(picture)[0])
 
 
 def test_the_whole_is_all_that_the_model_was_trained_for(model, photograph, monkeypatch) -> None:
@@ -126,7 +125,7 @@ def test_the_whole_is_all_that_the_model_was_trained_for(model, photograph, monk
         return loss(tile, latent, p, *steepness)
 
     monkeypatch.setattr(latent_refinement.Tile, "loss", noted)
-    codec_of(model, TailDrop(True, True, (0.3, 0.6))).analyse(photograph[:64, :64], 1)
+    codec_of(model, TailDrop(True, True, (0.3, 0.6))).coder.analyse(photograph[:64, :64], 1)
     assert compared[1:] == [(0.6,), (0.6,)]
 
 
@@ -164,10 +163,10 @@ def test_fractions_are_spread_over_the_range() -> None:
 
 
 def test_both_protocols_measure_with_effort(trained, photograph) -> None:
-    codec, picture = Codec(trained), photograph[100:164, 100:164]
+    codec, picture = Codec(HyperpriorCoder(trained)), photograph[100:164, 100:164]
     losses = {}
     for steps in (0, 2):
-        native = protocols.native(codec, picture, [1.0], ["channels", "planes"], steps)
+        native = protocols.native(codec.coder, picture, [1.0], ["channels", "planes"], steps)
         chosen = latent_refinement.effort_of(steps, trained.lmbda, recorded_gains(trained))
         reference = protocols.reference(trained.model, trained.drop, picture, [1.0], effort=chosen)
         rows = [*native, *reference]
@@ -180,7 +179,7 @@ def test_a_model_that_was_loaded_in_inference_mode_can_be_fitted_to(trained, pho
     with torch.inference_mode():
         codec = Codec.load(RELEASED)
         stream = codec.encode(photograph[:64, :64], effort=np.int64(1))
-    assert stream == Codec(trained).encode(photograph[:64, :64], effort=1)
+    assert stream == Codec(HyperpriorCoder(trained)).encode(photograph[:64, :64], effort=1)
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, True, np.True_, np.int32(-2), "10", None])
@@ -191,7 +190,7 @@ def test_what_is_no_effort_says_so(model, photograph, wrong) -> None:
 
 @pytest.mark.parametrize("meta", [{}, {"lambda": None}, {"lambda": 0.0}, {"lambda": "much"}])
 def test_effort_needs_lambda(model, photograph, meta) -> None:
-    codec = Codec(Loaded(model, DTD, {"model": {}} | meta))
+    codec = Codec(HyperpriorCoder(Loaded(model, DTD, {"model": {}} | meta)))
     with pytest.raises(UserError, match="record none above 0"):
         codec.encode(photograph[:64, :64], effort=1)
 
@@ -204,7 +203,7 @@ def test_effort_needs_gains(model, photograph) -> None:
 
 def test_two_steps_bring_most(trained, photograph) -> None:
     """What the gains and scales tell of the loss is right enough for that."""
-    codec, picture = Codec(trained), photograph[:128, :128]
+    codec, picture = Codec(HyperpriorCoder(trained)), photograph[:128, :128]
     without, few, many = (cost(codec, picture, steps) for steps in (0, 2, 10))
     assert without - few > 0.6 * (without - many)
 

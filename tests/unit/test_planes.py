@@ -17,11 +17,11 @@ from progdtd.codec import (
     container,
     digits,
     entropy,
+    hyperprior,
     model_store,
     sensitivities,
     tritplanes,
 )
-from progdtd.codec import codec as codec_module
 from progdtd.codec.digits import OCTAVE
 from progdtd.codec.errors import (
     DamagedError,
@@ -29,6 +29,7 @@ from progdtd.codec.errors import (
     OtherModelError,
     UndecodableError,
 )
+from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.errors import UserError
 from progdtd.images import to_tensor
 from progdtd.metrics import psnr
@@ -48,7 +49,7 @@ def codec_of(
     model: torch.nn.Module, drop: str = "dtd", measured: list[int] | None = GAINS
 ) -> Codec:
     meta = {"model": {}} if measured is None else {"model": {}, "gains": measured}
-    return Codec(Loaded(model, DROPS[drop], meta))
+    return Codec(HyperpriorCoder(Loaded(model, DROPS[drop], meta)))
 
 
 CODECS = [
@@ -65,7 +66,7 @@ def codec(model) -> Codec:
 def whole(codec: Codec, stream: bytes) -> torch.Tensor:
     decoder = codec.decoder()
     decoder.feed(stream)
-    return decoder.y_hat
+    return decoder.known.y_hat
 
 
 @pytest.mark.parametrize("drop", DROPS)
@@ -107,9 +108,9 @@ def test_every_level_is_that_of_the_prefix_that_holds_it(codec, photograph) -> N
     for _, _ in zip(decoder.levels_of(stream), steps, strict=True):
         prefix = codec.decoder()
         prefix.feed(stream[: decoder.position])
-        assert torch.equal(prefix.y_hat, decoder.y_hat)
-        assert torch.equal(piecewise.y_hat, decoder.y_hat)
-        errors.append((decoder.y_hat - truth).square().sum().item())
+        assert torch.equal(prefix.known.y_hat, decoder.known.y_hat)
+        assert torch.equal(piecewise.known.y_hat, decoder.known.y_hat)
+        errors.append((decoder.known.y_hat - truth).square().sum().item())
     assert errors[-1] == 0
     assert all(later < 1.05 * earlier for earlier, later in itertools.pairwise(errors))
     with pytest.raises(IncompleteError):
@@ -142,7 +143,7 @@ def test_symbols_far_outside_the_tables_come_back() -> None:
     rng = np.random.default_rng(0)
     y = torch.from_numpy(rng.integers(-40, 41, (1, 12, 8, 8))).float()
     y[0, 0, 0, :4] = torch.tensor([entropy.LARGEST, -entropy.LARGEST, 3e9, torch.nan])
-    stream = codec.encode_latents(y, torch.zeros(1, 8, 2, 2), 128, 128, "planes")
+    stream = codec.coder.encode_latents(y, torch.zeros(1, 8, 2, 2), 128, 128, "planes")
     y[0, 0, 0, 2:4] = torch.tensor([entropy.LARGEST, 0])
     assert torch.equal(whole(codec, stream), y)
 
@@ -220,7 +221,8 @@ def test_a_stream_ends_where_its_code_began_unless_it_was_cut(monkeypatch, level
         changed.setattr(entropy, "_BEGIN", np.array([1, 1], np.uint32))
         stream = CODECS[0].encode(picture, levels)
     decoder, last = CODECS[0].decoder(), len(container.ends(stream))
-    assert CODECS[0].decode(container.cut(stream, last - 1)).size == (64, 64)
+    header, payloads = container.read_header(stream)[0], list(container.Reader().feed(stream))
+    assert CODECS[0].decode(container.write(header, payloads[:-1])).size == (64, 64)
     for _ in range(2):  # what is wrong stays so
         with pytest.raises(UndecodableError) as caught:
             decoder.feed(stream)
@@ -292,11 +294,9 @@ def test_tiles_bound_what_is_computed_at_once(codec, photograph, monkeypatch) ->
     decoder = codec.decoder()
     decoder.feed(stream)
     shown = decoder.picture()
-    monkeypatch.setattr(codec_module, "TILE", 128)
-    assert (
-        np.abs(codec.synthesise(decoder.y_hat, *photograph.shape[:2]).astype(int) - shown).max()
-        <= 1
-    )
+    monkeypatch.setattr(hyperprior, "TILE", 128)
+    tiles = codec.coder.synthesise(decoder.known.y_hat, *photograph.shape[:2])
+    assert np.abs(tiles.astype(int) - shown).max() <= 1
 
 
 def test_thresholds_fall_and_share_the_bits() -> None:
@@ -408,15 +408,15 @@ def test_gains_follow_the_synthesis(photograph) -> None:
 
 def test_gains_add_up_to_what_the_image_gains(photograph) -> None:
     loaded = weights.load_model(model_store.DEFAULT)
-    codec = Codec(Loaded(loaded.model, loaded.drop, loaded.meta | {"gains": [0] * 192}))
+    coder = HyperpriorCoder(Loaded(loaded.model, loaded.drop, loaded.meta | {"gains": [0] * 192}))
     picture = np.ascontiguousarray(photograph[:128, :128])
-    way, x = sensitivities._way(codec, picture), to_tensor(picture)
+    way, x = sensitivities._way(coder, picture), to_tensor(picture)
     with torch.no_grad():
         first, last = (
             (255 * (loaded.model.g_s(y_hat) - x)).square().sum().item()
             for y_hat in (way[0], way[-1])
         )
-    of_image, _ = sensitivities._falls(codec, picture)
+    of_image, _ = sensitivities._falls(coder, picture)
     assert of_image.sum().item() == pytest.approx(first - last, rel=0.1)
 
 
@@ -435,22 +435,21 @@ def test_a_target_of_psnr_is_reached_by_the_fewest_planes(photograph, caplog) ->
 
 def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photograph) -> None:
     drop = TailDrop(latent=True, hyper=True, range=(0.2, 0.5))
-    codec = Codec(Loaded(model, drop, {"model": {}, "gains": GAINS}))
+    codec = Codec(HyperpriorCoder(Loaded(model, drop, {"model": {}, "gains": GAINS})))
     held = kept(0.5, 12), kept(0.5, 8)
-    symbols, _ = model.quantise(*codec.analyse(photograph[:64, :64]), 0.5, 0.5)
+    symbols, _ = model.quantise(*codec.coder.analyse(photograph[:64, :64]), 0.5, 0.5)
     for levels in ("planes", [1.0]):
         stream = codec.encode(photograph[:64, :64], levels)
         decoder = codec.decoder()
         decoder.feed(stream)
-        torch.testing.assert_close(decoder.y_hat, symbols, atol=2e-3, rtol=0)
-        assert decoder.plan[-1] == held
-        assert not decoder.y_hat[:, held[0] :].any()
+        torch.testing.assert_close(decoder.known.y_hat, symbols, atol=2e-3, rtol=0)
+        header = container.read_header(stream)[0]
+        assert codec.check(header).latents.known(header.levels) == held
+        assert not decoder.known.y_hat[:, held[0] :].any()
     assert codec.decode(stream, p=1).tobytes() == codec.decode(stream, p=0.5).tobytes()
-    in_steps = codec.decoder()
-    in_steps.feed(codec.encode(photograph[:64, :64], "channels"))
-    assert [latent for latent, _ in in_steps.plan] == [3, 4, 5, 7]
-    packed = tritplanes.pack(9, codec._gains, held, (12, 8))
-    assert tritplanes.unpack(packed, (12, 8)) == (9, tritplanes.digest(codec._gains), held)
+    assert [latent for latent, _ in codec.coder.levels("channels").latents.plan] == [3, 4, 5, 7]
+    packed = tritplanes.pack(9, codec.coder.gains, held, (12, 8))
+    assert tritplanes.unpack(packed, (12, 8)) == (9, tritplanes.digest(codec.coder.gains), held)
     for channels_here in ((6, 8), (12, 4)):
         with pytest.raises(DamagedError):
             tritplanes.unpack(packed, channels_here)
@@ -460,12 +459,10 @@ def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photogr
 
 def test_what_a_damaged_level_would_show_is_never_shown(photograph) -> None:
     """Not even in part, when the damage is noticed only at the level's end."""
-    codec = Codec.load(model_store.DEFAULT)
-    parameters, payloads = tritplanes.encode(
-        codec._prior, codec._gains, *codec.analyse(photograph[:64, :64]), codec._prior.channels
-    )
-    levels, _, held = tritplanes.unpack(parameters, codec._prior.channels)
-    decoder = tritplanes.PlaneDecoder(codec._prior, codec._gains, levels, held, 4, 4)
+    coder = HyperpriorCoder.load(model_store.DEFAULT)
+    parameters, payloads = coder.levels("planes").encode(photograph[:64, :64])
+    header = container.Header(64, 64, coder.fingerprint, "planes", parameters, len(payloads))
+    decoder = coder.levels_of(header).decoder(header)
     for payload in payloads[:5]:
         decoder.feed(payload)
     before = decoder.y_hat.clone()

@@ -13,6 +13,7 @@ from progdtd import Codec
 from progdtd.codec import container
 from progdtd.codec.channels import ChannelDecoder
 from progdtd.codec.counts import default_plan
+from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.codec.tritplanes import PlaneDecoder
 from progdtd.evaluation import protocols
 from progdtd.images import to_tensor
@@ -26,12 +27,12 @@ PAUSE = 0.05
 
 
 def codec(model) -> Codec:
-    return Codec(Loaded(model, DTD, {"model": {}}))
+    return Codec(HyperpriorCoder(Loaded(model, DTD, {"model": {}})))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 64), (65, 130), (17, 300)])
 def test_native_takes_any_size(model, photograph, size) -> None:
-    first, last = protocols.native(codec(model), photograph[: size[0], : size[1]], [0.1, 1.0])
+    first, last = protocols.native(codec(model).coder, photograph[: size[0], : size[1]], [0.1, 1.0])
     assert (first["height"], first["width"]) == size
     assert 0 < first["bytes"] < last["bytes"]
     assert first["bpp"] == 8 * first["bytes"] / (size[0] * size[1])
@@ -40,7 +41,7 @@ def test_native_takes_any_size(model, photograph, size) -> None:
 def test_native_measures_what_decodes(model, photograph) -> None:
     picture = photograph[:192, :256]
     stream = codec(model).encode(picture)
-    rows = list(protocols.native(codec(model), picture, P_LEVELS))
+    rows = list(protocols.native(codec(model).coder, picture, P_LEVELS))
     assert [row["p"] for row in rows] == list(P_LEVELS)
     assert rows[-1]["bytes"] == len(stream)
     x = to_tensor(picture)
@@ -53,13 +54,16 @@ def test_native_measures_what_decodes(model, photograph) -> None:
 @pytest.mark.parametrize("kind", ["channels", "planes"])
 def test_native_counts_all_the_time_that_it_takes(photograph, monkeypatch, kind) -> None:
     model = lively(ProgressiveHyperprior(8, 12))
-    codec = Codec(Loaded(model, DTD, {"model": {}, "gains": [0] * 12}))
+    codec = Codec(HyperpriorCoder(Loaded(model, DTD, {"model": {}, "gains": [0] * 12})))
     for owner, name in (
-        (Codec, "analyse"), (Codec, "encode_latents"), (Codec, "synthesise"),
-        (ChannelDecoder, "feed"), (PlaneDecoder, "feed"),
-    ):  # fmt: skip
+        (HyperpriorCoder, "analyse"),
+        (HyperpriorCoder, "encode_latents"),
+        (HyperpriorCoder, "synthesise"),
+        (ChannelDecoder, "feed"),
+        (PlaneDecoder, "feed"),
+    ):
         monkeypatch.setattr(owner, name, slowed(getattr(owner, name)))
-    first, last = protocols.native(codec, photograph[:64, :64], [0.1, 1.0], [kind])
+    first, last = protocols.native(codec.coder, photograph[:64, :64], [0.1, 1.0], [kind])
     assert first["encode_s"] == last["encode_s"] > 2 * PAUSE
     assert first["decode_s"] > 2 * PAUSE
     assert last["decode_s"] > 3 * PAUSE
@@ -74,8 +78,10 @@ def slowed(function: Callable[..., object]) -> Callable[..., object]:
 
 
 def test_where_a_stream_has_one_level_all_its_rows_are_of_that(model, photograph) -> None:
-    hyper_only = Codec(Loaded(model, TailDrop(latent=False, hyper=True), {"model": {}}))
-    rows = list(protocols.native(hyper_only, photograph[:64, :64], [0.1, 1.0]))
+    hyper_only = Codec(
+        HyperpriorCoder(Loaded(model, TailDrop(latent=False, hyper=True), {"model": {}}))
+    )
+    rows = list(protocols.native(hyper_only.coder, photograph[:64, :64], [0.1, 1.0]))
     for name in ("bytes", "latent_channels", "hyper_channels", "bpp_estimated", "psnr"):
         assert rows[0][name] == rows[1][name]
     assert rows[0]["hyper_channels"] == 8
@@ -83,9 +89,9 @@ def test_where_a_stream_has_one_level_all_its_rows_are_of_that(model, photograph
 
 def test_planes_are_measured_at_fractions_of_the_bytes(model, photograph) -> None:
     picture, p_levels = photograph[:192, :256], (0.01, 0.3, 0.31, 1.0)
-    planes = Codec(Loaded(model, DTD, {"model": {}, "gains": [0] * 12}))
+    planes = Codec(HyperpriorCoder(Loaded(model, DTD, {"model": {}, "gains": [0] * 12})))
     stream = planes.encode(picture, "planes")
-    rows = list(protocols.native(planes, picture, p_levels, ["planes"]))
+    rows = list(protocols.native(planes.coder, picture, p_levels, ["planes"]))
     ends = container.ends(stream)
     assert [row["p"] for row in rows] == list(p_levels)
     assert [row["bytes"] for row in rows] == [
@@ -95,7 +101,7 @@ def test_planes_are_measured_at_fractions_of_the_bytes(model, photograph) -> Non
         decoded = to_tensor(np.asarray(planes.decode(stream[: row["bytes"]])))
         assert row["psnr"] == pytest.approx(psnr(to_tensor(picture), decoded), rel=1e-9)
         assert (row["latent_channels"], row["hyper_channels"]) == (12, 8)
-    (whole,) = protocols.native(codec(model), picture, [1.0])
+    (whole,) = protocols.native(codec(model).coder, picture, [1.0])
     assert rows[-1]["psnr"] == whole["psnr"]
 
 
@@ -103,7 +109,7 @@ def test_estimate_equals_a_full_forward_for_every_level(model, photograph) -> No
     """Analysing once must change nothing; at multiples of 64 there is no padding either."""
     picture = photograph[:192, :256]
     x = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255
-    whole = {row["p"]: row for row in protocols.native(codec(model), picture, P_LEVELS)}
+    whole = {row["p"]: row for row in protocols.native(codec(model).coder, picture, P_LEVELS)}
     for row, x_hat in protocols.estimate(model, DTD, picture, P_LEVELS):
         out = model(x, row["p"])
         decoded = (out["x_hat"].clamp(0, 1) * 255).round() / 255
@@ -156,7 +162,7 @@ def test_reference_equals_a_plain_restatement(model, photograph) -> None:
 def test_results_do_not_depend_on_threads(model, photograph) -> None:
     def values(threads: int) -> list[float]:
         torch.set_num_threads(threads)
-        rows = protocols.native(codec(model), photograph, [0.2, 1.0])
+        rows = protocols.native(codec(model).coder, photograph, [0.2, 1.0])
         return [row[key] for row in rows for key in ("bytes", "psnr", "ms_ssim", "ssim")]
 
     threads = torch.get_num_threads()

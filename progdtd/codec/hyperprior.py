@@ -1,0 +1,297 @@
+"""The coder of hyperpriors: pictures to latents and back, and the levels of latents between them.
+
+The latents are coded in levels of channels (`channels.py`) or of planes (`tritplanes.py`).
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from progdtd.codec import container, counts, tritplanes
+from progdtd.codec.channels import ChannelDecoder, Channels, Prior
+from progdtd.codec.coder import Wanted
+from progdtd.codec.container import CHANNELS, PLANES, Header
+from progdtd.codec.errors import DamagedError, OtherModelError
+from progdtd.codec.latent_refinement import effort_of, fit
+from progdtd.codec.tiles import tiled
+from progdtd.codec.tritplanes import PlaneDecoder, Planes
+from progdtd.errors import UserError
+from progdtd.models import weights
+from progdtd.models.weights import Loaded, fingerprint
+from progdtd.strides import HYPER_STRIDE, LATENT_STRIDE, STRIDE
+from progdtd.tail_drop import P_LEVELS
+
+TILE = 640
+"""Side of a tile in pixels: images of more pixels than a tile are coded in tiles."""
+
+
+class HyperpriorCoder:
+    """Codes with one hyperprior. As a pickle it goes to processes that were started with "spawn":
+    a fork has none of torch's threads and waits for them.
+
+    Args:
+        loaded: a model and its tail drop; the networks run where it is.
+
+    Raises:
+        UserError: weights that are not finite, or a hyper-synthesis without an exact form.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.model, self.drop = loaded.model.eval(), loaded.drop
+        self.device = self.model.device
+        self.fingerprint = fingerprint(self.model)
+        self.gains = recorded_gains(loaded)
+        self._lmbda = loaded.lmbda
+        try:
+            if not all(w.isfinite().all() for w in self.model.parameters()):
+                raise ValueError("some of its weights are not finite")
+            self.prior = Prior.of(self.model)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"This model cannot code images: {error}.") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"prior": None}  # its coder's tables do not go to other processes
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.prior = Prior.of(self.model)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "HyperpriorCoder":
+        """The coder of whatever `load_model` takes.
+
+        Raises:
+            UserError: there is no model, or it cannot code images.
+        """
+        return cls(weights.load_model(path, device))
+
+    def levels(self, wanted: Wanted = None) -> "LatentLevels":
+        """Levels to encode in: planes, channels at the paper's fractions p as far as they are
+        within the model's range, or one level of channels for each of some fractions and a last one
+        with all that is left. None: planes, or channels if the model has no gains.
+
+        Raises:
+            UserError: no such levels, no such fractions, or planes of a model without gains.
+        """
+        if wanted is None:
+            wanted = CHANNELS if self.gains is None else PLANES
+        if not isinstance(wanted, str):
+            fractions = fractions_of(wanted)
+        elif wanted == CHANNELS:
+            fractions = self.drop.within(P_LEVELS)
+        elif wanted == PLANES:
+            gains = tritplanes.require_gains(self.gains, "Planes need")
+            held = counts.plan(self.drop, [], *self.prior.channels)[-1]
+            return LatentLevels(self, Planes(self.prior, gains, held))
+        else:
+            raise UserError(
+                f"levels={wanted!r}: this model has {CHANNELS!r} and {PLANES!r}, or give fractions "
+                "of the channels."
+            )
+        plan = counts.plan(self.drop, fractions, *self.prior.channels)
+        return LatentLevels(self, Channels(self.prior, plan))
+
+    def levels_of(self, header: Header) -> "LatentLevels":
+        """The levels of a stream of this model.
+
+        Raises:
+            OtherModelError: its planes were made with other gains.
+            DamagedError: what the header says of its levels cannot be.
+        """
+        if header.kind == CHANNELS:
+            plan = counts.unpack(header.parameters, header.levels, *self.prior.channels)
+            return LatentLevels(self, Channels(self.prior, plan))
+        if header.kind != PLANES:
+            raise DamagedError(f"its model has no levels of {header.kind}")
+        levels, made_with, held = tritplanes.unpack(header.parameters, self.prior.channels)
+        if self.gains is None or made_with != tritplanes.digest(self.gains):
+            raise OtherModelError(
+                "The stream was made by this model with other gains of its channels than the "
+                "weights here have. Decode it with the weights file that made it."
+            )
+        return LatentLevels(self, Planes(self.prior, self.gains, held, levels))
+
+    @torch.inference_mode()
+    def analyse(
+        self, picture: np.ndarray, effort: int = 0, progress: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The latent (1, M, H/16, W/16) and the hyper-latent (1, N, H/64, W/64), float32, on the
+        CPU, of (H, W, 3) uint8, which is padded to multiples of 64 by repeating its edge.
+
+        Raises:
+            UserError: effort is no number of steps, or needs what the weights do not say.
+        """
+        chosen = effort_of(effort, self._lmbda, self.gains)
+        height, width = picture.shape[:2]
+        reach = self.model.REACH
+        padded = np.pad(picture, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), "edge")
+
+        def g_a(part: Tensor) -> Tensor:
+            x = part.to(self.device).float() / 255
+            return self.model.g_a(x.contiguous(memory_format=torch.channels_last)).cpu()
+
+        def h_a(part: Tensor) -> Tensor:
+            return self.model.hyper_analyse(part.to(self.device)).cpu()
+
+        pixels = torch.from_numpy(padded).permute(2, 0, 1)[None]
+        title = "analyse" if progress else ""
+        y = tiled(g_a, pixels, Fraction(1, LATENT_STRIDE), TILE, reach["g_a"], title)
+        z = tiled(h_a, y, Fraction(1, HYPER_STRIDE), TILE // HYPER_STRIDE, reach["h_a"])
+        if chosen:
+            shown, side = pixels[..., :height, :width], TILE // LATENT_STRIDE
+            title = "fit" if progress else ""
+            y = fit(self.model, self.drop, chosen, shown, y, z, side, title)
+        return y, z
+
+    @torch.inference_mode()
+    def encode_latents(
+        self, y: Tensor, z: Tensor, width: int, height: int, wanted: Wanted = None
+    ) -> bytes:
+        """The stream of what `analyse` made of an image of this size.
+
+        Args:
+            y: latent (1, M, H/16, W/16), not quantised, on the CPU.
+            z: hyper-latent (1, N, H/64, W/64), not quantised, on the CPU.
+            width, height: of the image, in pixels, before it was padded to H and W.
+            wanted: as for `levels`.
+
+        Raises:
+            UserError: no such levels.
+        """
+        latents = self.levels(wanted).latents
+        parameters, payloads = latents.encode(y, z)
+        header = Header(width, height, self.fingerprint, latents.kind, parameters)
+        return container.write(header, payloads)
+
+    @torch.inference_mode()
+    def synthesise(
+        self, y_hat: Tensor, height: int, width: int, progress: bool = False
+    ) -> np.ndarray:
+        """The picture (height, width, 3) uint8 of a latent (1, M, H/16, W/16)."""
+
+        def g_s(part: Tensor) -> Tensor:
+            x = part.to(self.device).contiguous(memory_format=torch.channels_last)
+            x_hat = self.model.g_s(x).float().nan_to_num_(0.0)
+            return x_hat.clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
+
+        reach, title = self.model.REACH["g_s"], "synthesise" if progress else ""
+        ratio, side = Fraction(LATENT_STRIDE), TILE // LATENT_STRIDE
+        pixels = tiled(g_s, y_hat, ratio, side, reach, title)
+        return np.ascontiguousarray(pixels[0, :, :height, :width].permute(1, 2, 0).numpy())
+
+
+class LatentLevels:
+    """Levels of a picture that are levels of its latents.
+
+    Args:
+        coder: makes latents of pictures and pictures of latents.
+        latents: how these are coded.
+    """
+
+    def __init__(self, coder: HyperpriorCoder, latents: Channels | Planes) -> None:
+        self.coder, self.latents, self.kind = coder, latents, latents.kind
+
+    @torch.inference_mode()
+    def encode(
+        self, picture: np.ndarray, effort: int = 0, progress: bool = False
+    ) -> tuple[bytes, list[bytes]]:
+        """The parameters of the levels and the payload of each; see `HyperpriorCoder.analyse`."""
+        return self.latents.encode(*self.coder.analyse(picture, effort, progress))
+
+    def decoder(self, header: Header) -> "PictureDecoder":
+        """A decoder of a stream with this header."""
+        sides = (header.height, header.width)
+        height, width = (-(-side // STRIDE) * HYPER_STRIDE for side in sides)
+        return PictureDecoder(self.coder, header, self.latents.decoder(height, width))
+
+    def level_at(self, header: Header, ends: Sequence[int], p: float) -> int:
+        """How many levels hold no more than a fraction p of the channels, or if they are planes, of
+        the bytes; at least one."""
+        return self.latents.level_at(header, ends, p)
+
+
+class PictureDecoder:
+    """Decodes levels of latents, and shows the picture of what is known of them.
+
+    Args:
+        coder: makes the picture.
+        header: of the stream.
+        latents: decodes the levels.
+    """
+
+    def __init__(
+        self, coder: HyperpriorCoder, header: Header, latents: ChannelDecoder | PlaneDecoder
+    ) -> None:
+        self.coder, self.header, self.latents = coder, header, latents
+
+    @property
+    def level(self) -> int:
+        """How many levels are decoded."""
+        return self.latents.level
+
+    @property
+    def changed(self) -> bool:
+        """Whether the last of them changed the latent."""
+        return self.latents.changed
+
+    @property
+    def y_hat(self) -> Tensor:
+        """The latent (1, M, H, W) as it is known."""
+        return self.latents.y_hat
+
+    def feed(self, payload: bytes) -> None:
+        """Decode the next level.
+
+        Raises:
+            UndecodableError: the payload is not one that this model's encoder makes.
+        """
+        self.latents.feed(payload)
+
+    def picture(self, progress: bool = False) -> np.ndarray:
+        """The picture (H, W, 3) uint8 of the latent as it is known."""
+        return self.coder.synthesise(
+            self.latents.y_hat, self.header.height, self.header.width, progress
+        )
+
+
+def fractions_of(wanted: Sequence[float]) -> list[float]:
+    """The fractions of the channels that somebody gave.
+
+    Raises:
+        UserError: they are none.
+    """
+    try:
+        fractions = [float(p) for p in wanted]
+    except (TypeError, ValueError):  # one number, or no numbers
+        fractions = []
+    if not (fractions and all(0 <= p <= 1 for p in fractions)):
+        raise UserError(
+            f"levels={wanted}: give a list of fractions of the channels, within [0, 1]."
+        )
+    return fractions
+
+
+def recorded_gains(loaded: Loaded) -> np.ndarray | None:
+    """The gains (M,) of the latent's channels that `sensitivities.py` measured, if it did.
+
+    Raises:
+        UserError: what is recorded are no such gains.
+    """
+    recorded = loaded.meta.get("gains")
+    if recorded is None:
+        return None
+    try:
+        gains = np.array(recorded, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError):
+        gains = np.empty(0, np.int64)
+    if gains.shape != (loaded.model.M,) or np.abs(gains).max() > tritplanes.LARGEST_GAIN:
+        raise UserError(
+            "The gains recorded with this model are not those of its channels: measure them anew "
+            "with python scripts/measure_gains.py --again."
+        )
+    return gains
