@@ -1,0 +1,358 @@
+"""The wavelet model: two small networks over the digits of wavelet coefficients.
+
+Tail drop taken to its end: what is dropped here is a tail of *digits*. A picture's coefficients
+(`wavelet/transform.py`) are known down to some digit, and at any such place in the stream
+
+- `Digits` gives the probabilities of the next digits, from all that is known so far, and
+- `Picture` shows what is known.
+
+Digits are those of embedded zerotree and block coders (Shapiro 1993; Taubman, EBCOT, 2000): in the
+plane of threshold T a coefficient that was below 2T says whether it is below T and, if it is not,
+its sign; one that was not says in which half of its interval it lies. A plane goes in two passes,
+each through all scales from coarse to fine: first the coefficients that are likely to become
+significant, then, by a network that has seen these, the others.
+
+What is known of a coefficient is one integer, its *place* j: the centre of its interval in quarters
+of 2T, with its sign; 0 is an interval around zero of which this plane's digit is not known yet,
++-1 one of which it is. The same network serves all scales and planes, told apart by a learned
+vector each, because wavelets look alike at all scales.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from progdtd.wavelet.transform import COLOUR, COLOURS, GREY, HIGH, LOW, PREDICT, SCALES, UPDATE
+
+PLANES = 13
+"""Thresholds are STEP * 2^t, t = 12 ... 0: from beyond any coefficient down to 47 dB."""
+
+STEP = 4.0
+"""The finest threshold, in grey levels of an orthonormal coefficient."""
+
+LIKELY = -2.0
+"""The first pass of a plane takes the coefficients with a logit of significance above this."""
+
+USEFUL = -4.0
+"""The second goes through all scales twice: first those above this and the halves of intervals."""
+
+LARGEST = 1023
+"""Places beyond this look alike to the networks."""
+
+LIMIT = 8.0
+"""Activations are within [0, LIMIT], multiples of ACTIVATION once rounded, so that sums are exact."""
+
+ACTIVATION, WEIGHT, LOGIT = 2.0**-7, 2.0**-8, 2.0**-5
+
+
+def place_tables() -> tuple[Tensor, Tensor]:
+    """What the networks see of a place 0 ... LARGEST: with its sign, and its size alone."""
+    size = (torch.asinh(torch.arange(LARGEST + 1, dtype=torch.float64) / 4) * 64).round() / 64
+    signed = size.clone()
+    signed[1], size[1] = 0.0, -0.5
+    return signed.float(), size.float()
+
+
+class Trunk(nn.Module):
+    """Features of one scale from what is known there and at the coarser scales.
+
+    Args:
+        channels: coefficients at a position, C.
+        width: features at a position.
+        conditions: rows of the learned vectors.
+        outputs: numbers a coefficient that `heads` gives.
+    """
+
+    def __init__(self, channels: int, width: int, conditions: int, outputs: int) -> None:
+        super().__init__()
+        self.known = nn.Conv2d(2 * channels, width, 3, padding=1)
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.head = nn.Conv2d(width, outputs * channels, 1)
+        self.at_start = nn.Embedding(conditions, width)
+        self.at_first = nn.Embedding(conditions, width)
+        self.at_head = nn.Embedding(conditions, outputs * channels)
+        nn.init.normal_(self.at_start.weight, std=0.1)
+        for zero in (self.at_first.weight, self.at_head.weight, self.head.bias):
+            nn.init.zeros_(zero)
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+            self.first.weight.mul_(0.5)
+            self.second.weight.mul_(0.5)
+
+    def forward(self, seen: Tensor, message: Tensor | None, row: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, width, H, W) and what the head gives (B, outputs * C, H, W).
+
+        Args:
+            seen: (B, 2C, H, W) from `see`.
+            message: (B, width, H, W) from the coarser scale.
+            row: (B,), which learned vectors.
+        """
+        x = self.known(seen) + self.at_start(row)[:, :, None, None]
+        x = x if message is None else x + message
+        x = x + self.first(act(x)) + self.at_first(row)[:, :, None, None]
+        h = act(x + self.second(act(x)))
+        return h, self.head(h) + self.at_head(row)[:, :, None, None]
+
+
+def act(x: Tensor) -> Tensor:
+    return x.clamp(0, LIMIT)
+
+
+class Scales(nn.Module):
+    """A trunk for the low band and one for all scales of details, and what scales tell each other.
+
+    Args:
+        width: features at a position.
+        outputs: numbers a coefficient that `trunk` gives.
+        rows: learned vectors of a scale.
+    """
+
+    def __init__(self, width: int, outputs: int, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.low = Trunk(COLOURS, width, rows, outputs)
+        self.detail = Trunk(3 * COLOURS, width, rows * SCALES, outputs)
+        self.low_message = nn.Conv2d(width + 2 * COLOURS, width, 1)
+        self.message = nn.Conv2d(width + 6 * COLOURS, 4 * width, 1)
+        for name, table in zip(("signed", "size"), place_tables(), strict=True):
+            self.register_buffer(name, table, persistent=False)
+
+    def see(self, place: Tensor) -> Tensor:
+        """What the networks see (B, 2C, H, W) of places (B, C, H, W)."""
+        size = place.abs().clamp(max=LARGEST)
+        return torch.cat((self.signed[size] * place.sign(), self.size[size]), 1)
+
+    def trunk(
+        self, scale: int, seen: Tensor, message: Tensor | None, row: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`Trunk.forward` of a scale, 0 for the low band; `row` (B,) counts from 0 in each scale."""
+        if scale == 0:
+            return self.low(seen, None, row)
+        return self.detail(seen, message, row + (scale - 1) * self.rows)
+
+    def pass_on(self, scale: int, h: Tensor, seen: Tensor) -> Tensor:
+        """The message to the next finer scale, on its grid."""
+        x = torch.cat((h, seen), 1)
+        return self.low_message(x) if scale == 0 else F.pixel_shuffle(self.message(x), 2)
+
+
+class Digits(Scales):
+    """The probabilities of digits. `forward` counts bits as the codec does, pass after pass.
+
+    Args:
+        width: features at a position.
+    """
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__(width, 2, 2 * (PLANES - 1))
+        with torch.no_grad():
+            for trunk in (self.low, self.detail):
+                trunk.head.bias[: len(trunk.head.bias) // 2] = -2.0
+
+    def logits(
+        self, scale: int, seen: Tensor, message: Tensor | None, plane: int, second: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features, and two logits a coefficient (B, C, H, W): that it becomes significant, or lies
+        in the upper half of its interval; and that its sign is +."""
+        row = torch.full((len(seen),), 2 * min(plane, PLANES - 2) + second, device=seen.device)
+        h, out = self.trunk(scale, seen, message, row)
+        return h, *out.chunk(2, 1)
+
+    def forward(self, indices: Sequence[Tensor], plane: int) -> tuple[Tensor, Tensor]:
+        """Bits of one plane of a batch.
+
+        Args:
+            indices: signed whole steps of every coefficient, int32, per scale, (B, C, H, W).
+            plane: t, of the threshold STEP * 2^t.
+
+        Returns:
+            Bits (B, 3) of the first pass and of both halves of the second; and a scalar, the bits
+            of what the first pass left out, by its own logits, which keeps these true.
+        """
+        known = [Plane(index, plane) for index in indices]
+        finest = max((scale for scale, k in enumerate(known) if k.live.any()), default=-1)
+        known = known[: finest + 1]
+        bits, left_out = torch.zeros(len(indices[0]), 3, device=self.size.device), 0.0
+        message, after_first = None, []
+        for scale, k in enumerate(known):
+            h, event, sign = self.logits(scale, self.see(k.before), message, plane, 0)
+            likely = k.new & k.live & (event > LIKELY)
+            cost = k.cost(event, sign)
+            bits[:, 0] += (cost * likely).sum((1, 2, 3))
+            left_out = left_out + (cost * (k.new & k.live & ~likely)).sum()
+            after_first.append(self.see(torch.where(likely, k.after, k.before)))
+            message = self.pass_on(scale, h, after_first[-1]) if scale < finest else None
+            k.first = likely
+        message = None
+        for scale, (k, seen) in enumerate(zip(known, after_first, strict=True)):
+            h, event, sign = self.logits(scale, seen, message, plane, 1)
+            useful = k.live & ~k.first & (~k.new | (event > USEFUL))
+            cost = k.cost(event, sign)
+            bits[:, 1] += (cost * useful).sum((1, 2, 3))
+            bits[:, 2] += (cost * (k.live & ~k.first & ~useful)).sum((1, 2, 3))
+            if scale < finest:
+                done = torch.where(k.first | useful, k.after, k.before)
+                message = self.pass_on(scale, h, self.see(done))
+        return bits, left_out
+
+
+class Plane:
+    """One scale before and after one plane.
+
+    `before`, `after`: places (B, C, H, W). `new`: not significant before. `live`: (B, C, 1, 1),
+    whether this colour has anything at this scale down to this plane; if not, the header says so
+    and nothing is coded.
+    """
+
+    def __init__(self, index: Tensor, plane: int) -> None:
+        size, sign = index.abs(), index.sign()
+        self.sign = sign
+        above, now = size >> (plane + 1), size >> plane
+        self.new, self.event = above == 0, torch.where(above == 0, now, now & 1)
+        self.before = torch.where(above > 0, 4 * above + 2, 0) * sign
+        self.after = torch.where(now > 0, (2 * now + 1) * sign, 1)
+        largest = size.amax((2, 3)).unflatten(1, (COLOURS, -1)).amax(2)
+        live = (largest >> plane > 0).repeat_interleave(index.shape[1] // COLOURS, 1)
+        self.live = live[:, :, None, None]
+
+    def cost(self, event: Tensor, sign: Tensor) -> Tensor:
+        """Bits of every digit, by its logits."""
+        out = F.softplus(torch.where(self.event > 0, -event, event))
+        signs = F.softplus(-sign * self.sign)
+        return (out + torch.where(self.new & (self.event > 0), signs, 0.0)) / math.log(2)
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.wide, self.narrow = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
+        with torch.no_grad():
+            self.narrow.weight.mul_(0.1)
+            self.narrow.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.narrow(F.leaky_relu(self.wide(self.depthwise(x)), 0.1))
+
+
+class Picture(nn.Module):
+    """The picture of what is known: a value for every coefficient within its interval, the inverse
+    wavelet, and a correction of the pixels. No digit depends on it.
+
+    Args:
+        width: features at a position of a scale.
+        pixel_width: features at a position of the pixels, which are taken two by two.
+        blocks: residual blocks that correct the pixels.
+    """
+
+    def __init__(self, width: int = 32, pixel_width: int = 48, blocks: int = 5) -> None:
+        super().__init__()
+        self.scales = Scales(width, 1, PLANES - 1)
+        self.pixels = nn.Conv2d(4 * COLOURS, pixel_width, 3, padding=1)
+        self.features = nn.Conv2d(width, pixel_width, 1)
+        self.at_pixels = nn.Embedding(PLANES - 1, pixel_width)
+        self.blocks = nn.Sequential(*(Block(pixel_width) for _ in range(blocks)))
+        self.correction = nn.Conv2d(pixel_width, 4 * COLOURS, 3, padding=1)
+        for part in (self.at_pixels, self.correction, self.scales.low.head, self.scales.detail.head):
+            nn.init.zeros_(part.weight)
+
+    def forward(self, places: Sequence[Tensor], plane: Tensor, correct: bool = True) -> Tensor:
+        """Pixels (B, 3, H, W), not clipped.
+
+        Args:
+            places: per scale, (B, C, H, W).
+            plane: (B,), the plane that these places are in.
+            correct: whether the pixels are corrected after the inverse wavelet.
+        """
+        row, message, values = plane.clamp(max=PLANES - 2), None, []
+        threshold = (STEP * 2.0**plane)[:, None, None, None]
+        for scale, place in enumerate(places):
+            seen = self.scales.see(place)
+            h, out = self.scales.trunk(scale, seen, message, row)
+            if scale < SCALES:
+                message = self.scales.pass_on(scale, h, seen)
+            centre, half = interval(place)
+            values.append((centre + half * torch.tanh(out)) * threshold)
+        x = inverse(values)
+        if not correct:
+            return x
+        two_by_two = self.pixels(F.pixel_unshuffle((x - GREY) / 64, 2)) + self.features(h)
+        two_by_two = self.blocks(two_by_two + self.at_pixels(row)[:, :, None, None])
+        return x + 8 * F.pixel_shuffle(self.correction(two_by_two), 2)
+
+
+class Wavelet(nn.Module):
+    """Both networks.
+
+    Args:
+        width: features at a position of a scale, of each network.
+        pixel_width, blocks: of the correction of the pixels.
+    """
+
+    def __init__(self, width: int = 32, pixel_width: int = 48, blocks: int = 5) -> None:
+        super().__init__()
+        self.digits = Digits(width)
+        self.picture = Picture(width, pixel_width, blocks)
+
+
+def interval(place: Tensor) -> tuple[Tensor, Tensor]:
+    """Centre and half the width of what coefficients can be, in thresholds."""
+    size = place.abs()
+    centre = torch.where(size > 1, place / 2, 0.0)
+    half = torch.where(size > 1, 1 - size % 2 / 2, 2.0 - size)
+    return centre, half
+
+
+def indices(pixels: Tensor) -> list[Tensor]:
+    """Whole steps of the coefficients (B, C, H, W), int32, per scale, of pixels (B, 3, H, W) in [0,
+    255] whose sides are multiples of 64."""
+    return [(c / STEP).trunc().int() for c in forward(pixels)]
+
+
+def forward(pixels: Tensor) -> list[Tensor]:
+    """`wavelet.transform.forward` for batches whose sides are multiples of 64."""
+    x = torch.einsum("ij,bjhw->bihw", torch.from_numpy(COLOUR).to(pixels), pixels - GREY)
+    details = []
+    for _ in range(SCALES):
+        low, high = _split(x, -1)
+        x, rows = _split(low, -2)
+        details.append(torch.stack((rows, *_split(high, -2)), 2).flatten(1, 2))
+    return [x, *details[::-1]]
+
+
+def inverse(coefficients: Sequence[Tensor]) -> Tensor:
+    """`wavelet.transform.inverse`, likewise."""
+    x = coefficients[0]
+    for detail in coefficients[1:]:
+        rows, columns, both = detail.unflatten(1, (COLOURS, 3)).unbind(2)
+        x = _join(_join(x, rows, -2), _join(columns, both, -2), -1)
+    return torch.einsum("ji,bjhw->bihw", torch.from_numpy(COLOUR).to(x), x) + GREY
+
+
+def _split(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    low, high = x.unflatten(dim, (-1, 2)).unbind(dim)
+    for predict, update in zip(PREDICT, UPDATE, strict=True):
+        high = high + predict * (low + _after(low, dim))
+        low = low + update * (high + _before(high, dim))
+    return low * LOW, high * HIGH
+
+
+def _join(low: Tensor, high: Tensor, dim: int) -> Tensor:
+    low, high = low / LOW, high / HIGH
+    for predict, update in zip(PREDICT[::-1], UPDATE[::-1], strict=True):
+        low = low - update * (high + _before(high, dim))
+        high = high - predict * (low + _after(low, dim))
+    return torch.stack((low, high), dim if dim > 0 else dim + low.ndim + 1).flatten(dim - 1, dim)
+
+
+def _after(x: Tensor, dim: int) -> Tensor:
+    """Each sample's next, the last one's itself."""
+    return torch.cat((x.narrow(dim, 1, x.shape[dim] - 1), x.narrow(dim, x.shape[dim] - 1, 1)), dim)
+
+
+def _before(x: Tensor, dim: int) -> Tensor:
+    return torch.cat((x.narrow(dim, 0, 1), x.narrow(dim, 0, x.shape[dim] - 1)), dim)

@@ -1,0 +1,4 @@
+"""How does a picture become digits of wavelet coefficients, and digits a picture, without PyTorch?
+
+Read `transform.py` first.
+"""

@@ -1,0 +1,168 @@
+"""Runs a model's file with onnxruntime: one call for each scale and pass."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PARTS = (
+    "digits low", "digits low message", "digits detail", "digits detail message",
+    "picture low", "picture low message", "picture detail", "picture detail message", "pixels",
+)
+"""What the graph's input `part` counts."""
+
+ROWS = {"digits": 24, "picture": 12}
+"""Learned vectors of a scale: one a plane and, of digits, a pass."""
+
+CARD = "card"
+"""Under which name the file keeps what it says of itself, as JSON."""
+
+LARGEST_LOGIT = 384
+"""Logits are whole numbers of 1/32 within +-LARGEST_LOGIT."""
+
+POSITIONS = 1 << 17
+"""Scales of more positions are computed in bands of rows, to bound the memory."""
+
+REACH = 3
+"""How far around a position a trunk looks."""
+
+PIXEL_REACH = 16
+"""How many pixels around one its correction depends on."""
+
+
+class Network:
+    """A model, ready to run.
+
+    Args:
+        content: the file's.
+        threads: that compute; None leaves it to onnxruntime.
+
+    Raises:
+        ValueError: the file is none of these models.
+    """
+
+    def __init__(self, content: bytes, threads: int | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+            card = json.loads(self._session.get_modelmeta().custom_metadata_map[CARD])
+            self.width, self.fingerprint = int(card["width"]), bytes.fromhex(card["fingerprint"])
+        except Exception as error:
+            raise ValueError(f"it is no wavelet model ({error})") from error
+        self.card: dict[str, Any] = card
+
+    def trunk(
+        self,
+        network: str,
+        scale: int,
+        place: np.ndarray,
+        coarser: "Features | None",
+        row: int,
+    ) -> tuple["Features", np.ndarray]:
+        """What a network makes of one scale.
+
+        Args:
+            network: digits or picture.
+            scale: 0 for the low band.
+            place: what is known of its coefficients, (C, H, W), int16.
+            coarser: the features of the scale before, with what is known there.
+            row: which of the scale's learned vectors.
+
+        Returns:
+            Features, and of digits logits (2C, H, W) int16, of the picture where values lie in
+            their intervals (C, H, W), float32.
+        """
+        part = f"{network} {'detail' if scale else 'low'}"
+        times = 2 if scale > 1 else 1
+        offset = max(scale - 1, 0) * ROWS[network]
+        nothing = np.zeros((1, 1, 1), np.float32)
+
+        def run(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+            message = nothing
+            if coarser is not None:
+                above = slice(rows.start // times, rows.stop // times)
+                message = self._message(network, scale - 1, coarser, above)
+            h, out = self._run(part, place[:, rows], message, row + offset)
+            return h.astype(np.float16), out.astype(np.int16) if network == "digits" else out
+
+        h, out = _in_bands(run, *place.shape[1:], REACH, 1)
+        return (h, place), out
+
+    def _message(self, network: str, scale: int, coarser: "Features", rows: slice) -> np.ndarray:
+        """What some rows of a scale tell the next finer one, on its grid."""
+        h, place = (part[:, rows] for part in coarser)
+        part = f"{network} {'detail' if scale else 'low'} message"
+        return self._run(part, place, h.astype(np.float32), 0)[0]
+
+    def corrected(self, pixels: np.ndarray, h: np.ndarray, row: int) -> np.ndarray:
+        """Pixels (3, 2H, 2W), float32, with their correction by the finest features (width, H, W)."""
+        nothing = np.zeros((1, 1, 1), np.int16)
+
+        def run(rows: slice) -> tuple[np.ndarray]:
+            part = pixels[:, 2 * rows.start : 2 * rows.stop]
+            return self._run("pixels", nothing, h[:, rows].astype(np.float32), row, part)[:1]
+
+        return _in_bands(run, *h.shape[1:], PIXEL_REACH // 2, 2)[0]
+
+    def _run(
+        self,
+        part: str,
+        place: np.ndarray,
+        features: np.ndarray,
+        row: int,
+        pixels: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        pixels = np.zeros((1, 1, 1), np.float32) if pixels is None else pixels
+        given = {
+            "part": np.array(PARTS.index(part)),
+            "place": place[None].astype(np.int32),
+            "features": np.ascontiguousarray(features[None]),
+            "pixels": np.ascontiguousarray(pixels[None]),
+            "row": np.array([row]),
+        }
+        h, out = self._session.run(None, given)
+        return h[0], out[0]
+
+
+Features = tuple[np.ndarray, np.ndarray]
+"""Of a scale: (width, H, W), float16, which holds them exactly, and what is known there (C, H, W)."""
+
+
+def _in_bands(
+    run: Callable[[slice], Sequence[np.ndarray]], height: int, width: int, reach: int, times: int
+) -> list[np.ndarray]:
+    """`run` over bands of rows that overlap by `reach`, joined; its outputs have `times` the rows."""
+    rows = max(2, POSITIONS // width // 2 * 2)
+    reach += reach % 2
+    if height <= rows + 2 * reach:
+        return list(run(slice(0, height)))
+    bands = []
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        first, last = max(0, start - reach), min(height, stop + reach)
+        kept = slice(times * (start - first), times * (stop - first))
+        bands.append([out[:, kept] for out in run(slice(first, last))])
+    return [np.concatenate(parts, 1) for parts in zip(*bands, strict=True)]
+
+
+def fingerprint(constants: Mapping[str, np.ndarray]) -> str:
+    """8 bytes, in hexadecimal, that name a digit network by all its numbers."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, array in sorted(constants.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def load(path: Path) -> Network:
+    """The model in a file."""
+    return Network(path.read_bytes())

@@ -1,0 +1,157 @@
+"""The order of digits: plane after plane, from what is known to what comes next.
+
+A place of a coefficient is the centre of the interval that it is known to lie in, in quarters of 2T
+for the plane's threshold T, with its sign. Even places wait for this plane's digit: 0, around zero,
+and 4a + 2 for a >= 1. Odd ones have it: 1 stays around zero, 2b + 1 is b >= 1 thresholds away.
+
+A plane goes in two passes, each through the scales from coarse to fine (see `models/wavelet.py`),
+of which the second ends with a third round for what is hardly worth its bits. Within a round of a
+scale digits go in the order channel, row, column, in units of so many that a stream can be cut
+often: each unit has its digits, then the signs of those that became significant.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+
+from progdtd.wavelet.network import LARGEST_LOGIT, Features, Network
+from progdtd.wavelet.transform import COLOURS, SCALES, exists, grid_of
+
+PLANES = 13
+STEP = 4.0
+LIKELY, USEFUL = -64, -128
+UNIT = 1 << 14
+UNITS = 128
+"""A unit has UNIT digits, or of large pictures one of so many parts of all coefficients."""
+
+ODDS_BITS = 20
+
+
+def odds() -> np.ndarray:
+    """Probabilities of 0 and 1 for each logit from -LARGEST_LOGIT up, in float32: whole numbers of
+    2^-20."""
+    logits = np.arange(-LARGEST_LOGIT, LARGEST_LOGIT + 1) / 32
+    ones = np.round((1 << ODDS_BITS) / (1 + np.exp(-logits)))
+    return (np.stack([(1 << ODDS_BITS) - ones, ones], 1) / (1 << ODDS_BITS)).astype(np.float32)
+
+
+@dataclass
+class Unit:
+    """Digits that come next.
+
+    Args:
+        scale: of their coefficients.
+        where: these, as positions in the scale's grid (C, H, W), flat.
+        new: which were not significant before.
+        event, sign: rows of `odds` for each: that it becomes significant or lies in the upper half;
+            that it is positive.
+    """
+
+    scale: int
+    where: np.ndarray
+    new: np.ndarray
+    event: np.ndarray
+    sign: np.ndarray
+
+
+Answer = tuple[np.ndarray, np.ndarray]
+"""Of a unit: its digits, and the signs (1 is positive) of those that became significant."""
+
+
+class Walk:
+    """What is known of a picture's coefficients, and which digits come next.
+
+    Args:
+        network: the model.
+        height, width: of the picture.
+        first: (SCALES + 1, COLOURS), the plane of the first digit that is not zero; -1: none.
+
+    `places` are per scale (C, H, W), int16, of `plane`.
+    """
+
+    def __init__(self, network: Network, height: int, width: int, first: np.ndarray) -> None:
+        self.network, self.first = network, first
+        self.places = [
+            np.zeros((COLOURS * (3 if scale else 1), *grid_of(height, width, scale)), np.int16)
+            for scale in range(SCALES + 1)
+        ]
+        self._there = [exists(height, width, scale) for scale in range(SCALES + 1)]
+        self.plane = int(first.max())
+        self._unit = max(UNIT, sum(place.size for place in self.places) // UNITS)
+
+    def units(self) -> Generator[Unit, Answer, None]:
+        """Every unit in order; takes the answer to each."""
+        while self.plane >= 0:
+            yield from self._first_pass()
+            yield from self._second_pass()
+            if self.plane == 0:
+                return
+            for place in self.places:
+                np.multiply(place, 2, out=place, where=np.abs(place) > 1)
+                place[np.abs(place) == 1] = 0
+            self.plane -= 1
+
+    def _first_pass(self) -> Generator[Unit, Answer, None]:
+        features = None
+        for scale in self._scales():
+            features, event, sign = self._logits(scale, features, 0)
+            likely = self._open(scale) & (self.places[scale] == 0) & (event > LIKELY)
+            yield from self._round(scale, likely, event, sign)
+
+    def _second_pass(self) -> Generator[Unit, Answer, None]:
+        features, late = None, []
+        for scale in self._scales():
+            features, event, sign = self._logits(scale, features, 1)
+            useful = self._open(scale) & ((self.places[scale] != 0) | (event > USEFUL))
+            yield from self._round(scale, useful, event, sign)
+            late.append((event, sign))
+        for scale, (event, sign) in enumerate(late):
+            yield from self._round(scale, self._open(scale), event, sign)
+
+    def _scales(self) -> range:
+        """Those up to the finest with a digit other than zero so far."""
+        return range(int(np.flatnonzero((self.first >= self.plane).any(1)).max()) + 1)
+
+    def _open(self, scale: int) -> np.ndarray:
+        """Which coefficients wait for a digit (C, H, W)."""
+        live = np.repeat(self.first[scale] >= self.plane, len(self.places[scale]) // COLOURS)
+        return (self.places[scale] & 1 == 0) & self._there[scale] & live[:, None, None]
+
+    def _logits(
+        self, scale: int, coarser: Features | None, second: int
+    ) -> tuple[Features, np.ndarray, np.ndarray]:
+        row = 2 * min(self.plane, PLANES - 2) + second
+        features, out = self.network.trunk("digits", scale, self.places[scale], coarser, row)
+        return features, *np.split(out, 2)
+
+    def _round(
+        self, scale: int, chosen: np.ndarray, event: np.ndarray, sign: np.ndarray
+    ) -> Generator[Unit, Answer, None]:
+        place = self.places[scale].reshape(-1)
+        positions = np.flatnonzero(chosen)
+        for start in range(0, len(positions), self._unit):
+            where = positions[start : start + self._unit]
+            before = place[where]
+            unit = Unit(scale, where, before == 0, event.flat[where] + LARGEST_LOGIT,
+                        sign.flat[where] + LARGEST_LOGIT)
+            digits, signs = yield unit
+            size = np.where(unit.new, 1, np.abs(before) - 1) + 2 * digits
+            side = np.sign(before)
+            side[unit.new] = 1
+            side[unit.new & (digits > 0)] = 2 * signs - 1
+            place[where] = size * side
+
+
+def answer(unit: Unit, index: np.ndarray, plane: int) -> Answer:
+    """The answer to a unit, of a scale whose whole steps (C, H, W) are known."""
+    values = index.reshape(-1)[unit.where]
+    digits = np.abs(values) >> plane
+    digits = np.where(unit.new, digits, digits & 1)
+    return digits, (values[unit.new & (digits > 0)] > 0).astype(digits.dtype)
+
+
+def first_planes(indices: list[np.ndarray]) -> np.ndarray:
+    """`Walk.first` of whole steps per scale."""
+    largest = [np.abs(index).reshape(COLOURS, -1).max(1) for index in indices]
+    return np.array([[int(m).bit_length() - 1 for m in row] for row in largest])
