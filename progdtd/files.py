@@ -23,6 +23,9 @@ PREVIOUS = "previous.pt"
 WEIGHTS = "weights.safetensors"
 """Within a run: the finished model; its presence means that the run is finished."""
 
+MODEL = "model.onnx"
+"""Within the run of a wavelet model, beside its weights: what codes pictures."""
+
 
 def data_root() -> Path:
     """The folder that holds datasets: `$PROGDTD_DATA`, else `data/` in the working directory."""

@@ -7,7 +7,7 @@ most 49 bits.
     bytes    field
     4        magic, 89 44 54 44 (\\x89 D T D)
     1        version of this format, 2
-    1        kind of the levels: 1 = channels, 2 = planes (see `KINDS`)
+    1        kind of the levels: 1 = channels, 2 = planes, 3 = wavelet (see `KINDS`)
     varint   width in pixels, 1 to 2^20
     varint   height in pixels, 1 to 2^20
     8        fingerprint of the model (see `Codec.fingerprint`)
@@ -51,10 +51,11 @@ MAX_SIDE = 1 << 20
 MAX_LEVELS = MAX_PARAMETERS = 0xFFFF
 FINGERPRINT_SIZE = 8
 CRC_SIZE = 4
-CHANNELS, PLANES = "channels", "planes"
+CHANNELS, PLANES, WAVELET = "channels", "planes", "wavelet"
 KINDS = {
     CHANNELS: CRC_SIZE,  # `channels.py`
     PLANES: 2,  # `tritplanes.py`
+    WAVELET: 2,  # `wavelet.py`
 }
 """The kinds of level in the order of their numbers, from 1, and how many bytes each keeps of the
 checksum of a level that is not the last."""

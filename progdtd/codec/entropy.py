@@ -158,12 +158,12 @@ class Encoder:
         self._push(np.array([check], np.int32), _CHECK)
 
     def put_digits(self, digits: np.ndarray, odds: np.ndarray, rows: np.ndarray) -> None:
-        """Append digits 0, 1, 2 with their probabilities `odds[rows]`, of which those are kept
+        """Append digits 0, 1, ... with their probabilities `odds[rows]`, of which those are kept
         that are needed: `odds` may change afterwards.
 
         Args:
             digits: (n,).
-            odds: (S, 3) float64, multiples of 2^-20.
+            odds: (S, number of digits), floats, multiples of 2^-20.
             rows: (n,), integers.
         """
         seen = np.zeros(len(odds), bool)
@@ -259,6 +259,18 @@ class Decoder:
         if not count:
             return np.empty(0, np.int64)
         return self._coder.decode(model, count).astype(np.int64)
+
+    def mark(self) -> AnsCoder:
+        """Where it is, for `back_to`."""
+        return self._coder.clone()
+
+    def back_to(self, mark: AnsCoder) -> None:
+        """Undo what was taken since."""
+        self._coder = mark
+
+    def lacks_words(self) -> bool:
+        """Whether what was taken needed more words than there are."""
+        return bool(self._coder.num_words() < len(_BEGIN))
 
     def finish(self, last: bool) -> None:
         """Check that nothing of the level is left, nor, of the last, of the code.

@@ -13,7 +13,8 @@ import safetensors
 from progdtd.codec.coder import Coder
 from progdtd.codec.errors import OtherModelError
 from progdtd.errors import UserError
-from progdtd.files import PACKAGE, WEIGHTS
+from progdtd.files import MODEL, PACKAGE, WEIGHTS
+from progdtd.wavelet.network import card_in
 
 DEFAULT = PACKAGE.parent / "outputs/reference/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
 """The run that codes when no model is named: the paper's middle lambda over the whole range."""
@@ -27,15 +28,23 @@ def roots() -> list[Path]:
 
 
 def models(root: Path) -> list[Path]:
-    """Every weights file under a root."""
-    return sorted(root.rglob("*.safetensors"))
+    """Every file under a root that codes pictures."""
+    files = sorted([*root.rglob("*.safetensors"), *root.rglob("*.onnx")])
+    return [file for file in files if file == in_run(file.parent) or file.name != WEIGHTS]
+
+
+def in_run(path: Path) -> Path:
+    """The file that codes pictures in a run's directory; another path is that of a file."""
+    if not path.is_dir():
+        return path
+    return path / (MODEL if (path / MODEL).exists() else WEIGHTS)
 
 
 def name_of(path: Path) -> str:
     """A run's weights go by the name of the run, other files by their own."""
     if path.is_dir():
         return path.resolve().name
-    return path.resolve().parent.name if path.name == WEIGHTS else path.stem
+    return path.resolve().parent.name if path.name in (WEIGHTS, MODEL) else path.stem
 
 
 def by_name(name: str | Path | None = None) -> Path:
@@ -85,6 +94,10 @@ def open_model(path: Path, device: Any = "cpu") -> Coder:
     Raises:
         UserError: there is no model, or it cannot code pictures.
     """
+    if (file := in_run(path)).suffix == ".onnx":
+        from progdtd.codec.wavelet import WaveletCoder
+
+        return WaveletCoder.load(file)
     from progdtd.codec.hyperprior import HyperpriorCoder  # of a run, its weights or a checkpoint
 
     return HyperpriorCoder.load(path, device)
@@ -113,12 +126,14 @@ def not_here(fingerprint: bytes, where_it_was: str = "") -> OtherModelError:
 
 
 def fingerprint_in(path: Path) -> str | None:
-    """The fingerprint in the header of a weights file, or of the one in a run's directory."""
-    weights = path / WEIGHTS if path.is_dir() else path
+    """The fingerprint that a model's file, or the one in a run's directory, says it has."""
+    weights = in_run(path)
     try:
+        if weights.suffix == ".onnx":
+            return card_in(weights.read_bytes()).get("fingerprint")
         with safetensors.safe_open(weights, framework="numpy") as file:
             return (file.metadata() or {}).get("fingerprint")
-    except (safetensors.SafetensorError, OSError):
+    except (safetensors.SafetensorError, OSError, ValueError):
         return None
 
 

@@ -25,19 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from progdtd.wavelet import walk
 from progdtd.wavelet.transform import COLOUR, COLOURS, GREY, HIGH, LOW, PREDICT, SCALES, UPDATE
 
-PLANES = 13
-"""Thresholds are STEP * 2^t, t = 12 ... 0: from beyond any coefficient down to 47 dB."""
+from progdtd.wavelet.walk import PLANES, STEP
 
-STEP = 4.0
-"""The finest threshold, in grey levels of an orthonormal coefficient."""
-
-LIKELY = -2.0
-"""The first pass of a plane takes the coefficients with a logit of significance above this."""
-
-USEFUL = -4.0
-"""The second goes through all scales twice: first those above this and the halves of intervals."""
+LIKELY, USEFUL = walk.LIKELY / 32, walk.USEFUL / 32
 
 LARGEST = 1023
 """Places beyond this look alike to the networks."""

@@ -1,10 +1,8 @@
 """Runs a model's file with onnxruntime: one call for each scale and pass."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,9 @@ ROWS = {"digits": 24, "picture": 12}
 
 CARD = "card"
 """Under which name the file keeps what it says of itself, as JSON."""
+
+_METADATA = 14 << 3 | 2
+"""The key of a model's metadata in its file."""
 
 LARGEST_LOGIT = 384
 """Logits are whole numbers of 1/32 within +-LARGEST_LOGIT."""
@@ -39,26 +40,25 @@ class Network:
 
     Args:
         content: the file's.
-        threads: that compute; None leaves it to onnxruntime.
+        threads: that compute; 0 leaves it to onnxruntime.
 
     Raises:
         ValueError: the file is none of these models.
     """
 
-    def __init__(self, content: bytes, threads: int | None = None) -> None:
-        import onnxruntime
+    def __init__(self, content: bytes, threads: int = 0) -> None:
+        import onnxruntime  # which takes a moment, and reading a card does not
 
+        card = card_in(content)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        if threads:
-            options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
-            card = json.loads(self._session.get_modelmeta().custom_metadata_map[CARD])
             self.width, self.fingerprint = int(card["width"]), bytes.fromhex(card["fingerprint"])
-        except Exception as error:
+            self._session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+        except (KeyError, onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf) as error:
             raise ValueError(f"it is no wavelet model ({error})") from error
-        self.card: dict[str, Any] = card
+        self.card = card
 
     def trunk(
         self,
@@ -162,7 +162,34 @@ def fingerprint(constants: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-@functools.cache
-def load(path: Path) -> Network:
-    """The model in a file."""
-    return Network(path.read_bytes())
+def card_in(content: bytes) -> dict[str, Any]:
+    """What a model's file says of itself: the metadata of its Protocol Buffers message, whose other
+    fields are skipped.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    at, end = 0, len(content)
+    while at < end:
+        key, at = _varint(content, at)
+        if key & 7 == 0:
+            _, at = _varint(content, at)
+            continue
+        size, at = _varint(content, at)
+        field = content[at : at + size]
+        at += size
+        if key == _METADATA and CARD.encode() in field[:16]:
+            return json.loads(field[field.index(b"{") :])
+    raise ValueError("it is no wavelet model: it has no card")
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 63, 7):
+        if at >= len(content):
+            break
+        value |= (content[at] & 0x7F) << shift
+        at += 1
+        if content[at - 1] < 0x80:
+            return value, at
+    raise ValueError("it is no wavelet model: its fields cannot be read")

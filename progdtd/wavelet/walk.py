@@ -19,8 +19,17 @@ from progdtd.wavelet.network import LARGEST_LOGIT, Features, Network
 from progdtd.wavelet.transform import COLOURS, SCALES, exists, grid_of
 
 PLANES = 13
+"""Thresholds are STEP * 2^t, t = 12 ... 0: from beyond any coefficient down to 47 dB."""
+
 STEP = 4.0
-LIKELY, USEFUL = -64, -128
+"""The finest threshold, in grey levels of an orthonormal coefficient."""
+
+LIKELY = -64
+"""The first pass of a plane takes coefficients with a logit of significance above this, in 1/32."""
+
+USEFUL = -128
+"""The second first takes those above this and the halves of intervals, then the others."""
+
 UNIT = 1 << 14
 UNITS = 128
 """A unit has UNIT digits, or of large pictures one of so many parts of all coefficients."""
@@ -58,6 +67,8 @@ class Unit:
 Answer = tuple[np.ndarray, np.ndarray]
 """Of a unit: its digits, and the signs (1 is positive) of those that became significant."""
 
+Units = Generator[Unit, Answer, None]
+
 
 class Walk:
     """What is known of a picture's coefficients, and which digits come next.
@@ -80,7 +91,7 @@ class Walk:
         self.plane = int(first.max())
         self._unit = max(UNIT, sum(place.size for place in self.places) // UNITS)
 
-    def units(self) -> Generator[Unit, Answer, None]:
+    def units(self) -> Units:
         """Every unit in order; takes the answer to each."""
         while self.plane >= 0:
             yield from self._first_pass()
@@ -92,14 +103,14 @@ class Walk:
                 place[np.abs(place) == 1] = 0
             self.plane -= 1
 
-    def _first_pass(self) -> Generator[Unit, Answer, None]:
+    def _first_pass(self) -> Units:
         features = None
         for scale in self._scales():
             features, event, sign = self._logits(scale, features, 0)
             likely = self._open(scale) & (self.places[scale] == 0) & (event > LIKELY)
             yield from self._round(scale, likely, event, sign)
 
-    def _second_pass(self) -> Generator[Unit, Answer, None]:
+    def _second_pass(self) -> Units:
         features, late = None, []
         for scale in self._scales():
             features, event, sign = self._logits(scale, features, 1)
@@ -127,7 +138,7 @@ class Walk:
 
     def _round(
         self, scale: int, chosen: np.ndarray, event: np.ndarray, sign: np.ndarray
-    ) -> Generator[Unit, Answer, None]:
+    ) -> Units:
         place = self.places[scale].reshape(-1)
         positions = np.flatnonzero(chosen)
         for start in range(0, len(positions), self._unit):

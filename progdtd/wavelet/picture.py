@@ -1,0 +1,42 @@
+"""The picture of what is known of a walk's coefficients."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from progdtd.wavelet.network import Network
+from progdtd.wavelet.transform import GRID, SCALES, exists, inverse
+from progdtd.wavelet.walk import PLANES, STEP
+
+
+def show(
+    network: Network, places: Sequence[np.ndarray], plane: int, height: int, width: int
+) -> np.ndarray:
+    """The picture (height, width, 3), uint8.
+
+    Args:
+        network: the model.
+        places: what is known of every coefficient, per scale, (C, H, W) int16 (see `walk.py`).
+        plane: that these are places of.
+    """
+    row, features, values = min(plane, PLANES - 2), None, []
+    for scale, place in enumerate(places):
+        features, inside = network.trunk("picture", scale, place, features, row)
+        centre, half = interval(place)
+        inside *= half
+        inside += centre
+        inside *= np.float32(STEP * 2.0**plane) * exists(height, width, scale)
+        values.append(inside)
+    assert features is not None
+    pixels = inverse(values, height, width)
+    padded = np.pad(pixels, ((0, 0), (0, -height % GRID), (0, -width % GRID)), "edge")
+    shown = network.corrected(padded, features[0], row)[:, :height, :width]
+    return np.ascontiguousarray(np.moveaxis(shown.round().clip(0, 255).astype(np.uint8), 0, 2))
+
+
+def interval(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and half the width of what coefficients can be, float32, in thresholds."""
+    size = np.abs(place)
+    centre = np.where(size > 1, place * np.float32(0.5), np.float32(0))
+    half = np.where(size > 1, 1 - (size & 1) * np.float32(0.5), np.float32(2) - size)
+    return centre, half
