@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from progdtd.codec.container import WAVELET, WORD, Header
 from progdtd.codec.coder import Wanted
+from progdtd.codec.container import WAVELET, WORD, Header
 from progdtd.codec.entropy import Decoder, Encoder, MismatchError, payloads
 from progdtd.codec.errors import DamagedError, UndecodableError
 from progdtd.errors import UserError

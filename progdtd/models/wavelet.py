@@ -27,18 +27,18 @@ from torch import Tensor, nn
 
 from progdtd.wavelet import walk
 from progdtd.wavelet.transform import COLOUR, COLOURS, GREY, HIGH, LOW, PREDICT, SCALES, UPDATE
-
 from progdtd.wavelet.walk import PLANES, STEP
-
-LIKELY, USEFUL = walk.LIKELY / 32, walk.USEFUL / 32
 
 LARGEST = 1023
 """Places beyond this look alike to the networks."""
 
 LIMIT = 8.0
-"""Activations are within [0, LIMIT], multiples of ACTIVATION once rounded, so that sums are exact."""
+"""Activations are within [0, LIMIT]."""
 
 ACTIVATION, WEIGHT, LOGIT = 2.0**-7, 2.0**-8, 2.0**-5
+"""Of the digit network once its numbers are rounded, those that they are multiples of."""
+
+LIKELY, USEFUL = walk.LIKELY * LOGIT, walk.USEFUL * LOGIT
 
 
 def place_tables() -> tuple[Tensor, Tensor]:
@@ -122,7 +122,7 @@ class Scales(nn.Module):
     def trunk(
         self, scale: int, seen: Tensor, message: Tensor | None, row: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`Trunk.forward` of a scale, 0 for the low band; `row` (B,) counts from 0 in each scale."""
+        """`Trunk.forward` of a scale, 0 for the low band; `row` (B,) is one of the scale's."""
         if scale == 0:
             return self.low(seen, None, row)
         return self.detail(seen, message, row + (scale - 1) * self.rows)
@@ -250,7 +250,12 @@ class Picture(nn.Module):
         self.at_pixels = nn.Embedding(PLANES - 1, pixel_width)
         self.blocks = nn.Sequential(*(Block(pixel_width) for _ in range(blocks)))
         self.correction = nn.Conv2d(pixel_width, 4 * COLOURS, 3, padding=1)
-        for part in (self.at_pixels, self.correction, self.scales.low.head, self.scales.detail.head):
+        for part in (
+            self.at_pixels,
+            self.correction,
+            self.scales.low.head,
+            self.scales.detail.head,
+        ):
             nn.init.zeros_(part.weight)
 
     def forward(self, places: Sequence[Tensor], plane: Tensor, correct: bool = True) -> Tensor:

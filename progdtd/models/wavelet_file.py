@@ -2,10 +2,11 @@
 
 The graph is a chain of `If`s: its input `part` says which of `PARTS` runs. The digit network
 computes with whole numbers (Ballé, Johnston, Minnen, "Integer networks for data compression with
-latent-variable models", ICLR 2019) that float32 holds: weights are multiples of 2^-8, activations
-multiples of 2^-7 within [0, 8], so that all products, and by the sizes of the weights all sums of
-them, are multiples of 2^-15 that float32 has exactly, in whatever order they are added. Logits are
-whole numbers of 1/32. The picture network is as it was trained.
+latent-variable models", ICLR 2019) that float32 holds: activations are multiples of 2^-7 within
+[0, 8], of which the graph keeps the whole numbers 0 ... 1024, and weights are multiples of 2^-8, so
+that all products, and by the sizes of the weights all sums of them, are multiples of 2^-8 that
+float32 has exactly, in whatever order they are added. Logits are whole numbers of 1/32. The picture
+network is as it was trained.
 """
 
 import json
@@ -15,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -37,7 +37,11 @@ def save(model: Wavelet, path: Path, card: Mapping[str, Any]) -> None:
     built = build(model)
     constants = [c for name in PARTS if name.startswith("digits") for c in built[name].constants]
     digits = {c.name: numpy_helper.to_array(c) for c in constants}
-    facts = {**card, "width": model.digits.low.known.out_channels, "fingerprint": fingerprint(digits)}
+    facts = {
+        **card,
+        "width": model.digits.low.known.out_channels,
+        "fingerprint": fingerprint(digits),
+    }
     proto = joined(built)
     helper.set_model_props(proto, {CARD: json.dumps(facts)})
     onnx.checker.check_model(proto)
@@ -64,38 +68,49 @@ class Part:
         self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
         return name
 
-    def conv(self, x: str, layer: nn.Conv2d, exact: bool, **attributes: Any) -> str:
-        """A convolution; an exact one has rounded weights, which are checked."""
+    def conv(
+        self, x: str, layer: nn.Conv2d, exact: bool, unit: float = ACTIVATION, **attributes: Any
+    ) -> str:
+        """A convolution; an exact one takes activations, and gives its output in a unit."""
         weight, bias = layer.weight.detach(), layer.bias
         if exact:
             weight, bias = rounded(weight, WEIGHT), rounded(bias, WEIGHT * ACTIVATION)
             largest = weight.abs().sum((1, 2, 3)).max() * LIMIT + bias.abs().max()
             if largest / (WEIGHT * ACTIVATION) > EXACT:
                 raise ValueError(f"the weights of {self.name} are too large to be exact: {largest}")
-        attributes = {"pads": [side for side in layer.padding * 2], "group": layer.groups} | attributes
+            weight, bias = weight * (ACTIVATION / unit), bias / unit
+        attributes = {
+            "pads": list(layer.padding * 2),
+            "group": layer.groups,
+        } | attributes
         return self.add("Conv", x, self.constant(weight), self.constant(bias), **attributes)
 
-    def rounded(self, x: str, step: float) -> str:
-        scaled = self.add("Round", self.add("Mul", x, self.constant(1 / step)))
-        return self.add("Mul", scaled, self.constant(step))
-
-    def clipped(self, x: str) -> str:
-        return self.add("Clip", x, self.constant(0.0), self.constant(LIMIT))
+    def clipped(self, x: str, exact: bool) -> str:
+        """Activations, within [0, LIMIT]."""
+        limit = LIMIT / ACTIVATION if exact else LIMIT
+        return self.add("Clip", x, self.constant(0.0), self.constant(limit))
 
     def looked_up(self, table: Tensor) -> str:
         """The row of a table that the input `row` names, as (1, C, 1, 1)."""
         found = self.add("Gather", self.constant(table), "row")
         return self.add("Unsqueeze", found, self.constant([2, 3], np.int64))
 
-    def seen(self, scales: Scales) -> str:
-        """`Scales.see` of the input `place`."""
-        size = self.add("Min", self.add("Abs", "place"), self.constant(len(scales.size) - 1, np.int32))
+    def seen(self, scales: Scales, exact: bool) -> str:
+        """`Scales.see` of the input `place`, as activations."""
+        signed, sizes = (
+            table / ACTIVATION if exact else table for table in (scales.signed, scales.size)
+        )
+        size = self.add(
+            "Min", self.add("Abs", "place"), self.constant(len(scales.size) - 1, np.int32)
+        )
         sign = self.add("Cast", self.add("Sign", "place"), to=TensorProto.FLOAT)
-        signed = self.add("Mul", self.add("Gather", self.constant(scales.signed), size), sign)
-        return self.add("Concat", signed, self.add("Gather", self.constant(scales.size), size), axis=1)
+        signed = self.add("Mul", self.add("Gather", self.constant(signed), size), sign)
+        return self.add("Concat", signed, self.add("Gather", self.constant(sizes), size), axis=1)
 
     def graph(self) -> onnx.GraphProto:
-        outputs = [helper.make_tensor_value_info(x, TensorProto.FLOAT, [None] * 4) for x in self.outputs]
+        outputs = [
+            helper.make_tensor_value_info(x, TensorProto.FLOAT, [None] * 4) for x in self.outputs
+        ]
         return helper.make_graph(self.nodes, self.name, [], outputs, self.constants)
 
 
@@ -107,9 +122,14 @@ def rounded(x: Tensor, step: float) -> Tensor:
 def build(model: Wavelet) -> dict[str, Part]:
     """Every part of a model, by its name in PARTS."""
     built = {name: Part(name) for name in PARTS}
-    for network, scales, exact in (("digits", model.digits, True), ("picture", model.picture.scales, False)):
-        for band, trunk, message in (("low", scales.low, scales.low_message),
-                                     ("detail", scales.detail, scales.message)):
+    for network, scales, exact in (
+        ("digits", model.digits, True),
+        ("picture", model.picture.scales, False),
+    ):
+        for band, trunk, message in (
+            ("low", scales.low, scales.low_message),
+            ("detail", scales.detail, scales.message),
+        ):
             _trunk(built[f"{network} {band}"], scales, trunk, exact)
             _message(built[f"{network} {band} message"], scales, message, exact, band == "detail")
     _pixels(built["pixels"], model)
@@ -119,24 +139,27 @@ def build(model: Wavelet) -> dict[str, Part]:
 def _trunk(part: Part, scales: Scales, trunk: Trunk, exact: bool) -> None:
     """`Trunk.forward`: features, and logits in whole numbers of LOGIT or, of the picture, how far
     values lie from the centres of their intervals, in [-1, 1]."""
+
     def grid(x: str) -> str:
-        return part.rounded(x, ACTIVATION) if exact else x
+        return part.add("Round", x) if exact else x
 
-    def table(embedding: nn.Embedding) -> str:
-        return part.looked_up(rounded(embedding.weight, ACTIVATION) if exact else embedding.weight)
+    def table(embedding: nn.Embedding, unit: float) -> str:
+        rows = rounded(embedding.weight, ACTIVATION) / unit if exact else embedding.weight
+        return part.looked_up(rows)
 
-    x = part.conv(part.seen(scales), trunk.known, exact)
+    x = part.conv(part.seen(scales, exact), trunk.known, exact)
     if trunk is scales.detail:
         x = part.add("Add", x, "features")
-    x = grid(part.add("Add", x, table(trunk.at_start)))
-    first = part.conv(part.clipped(x), trunk.first, exact)
-    x = grid(part.add("Add", part.add("Add", first, x), table(trunk.at_first)))
-    second = part.conv(part.clipped(x), trunk.second, exact)
-    h = grid(part.clipped(part.add("Add", second, x)))
-    out = part.add("Add", part.conv(h, trunk.head, exact), table(trunk.at_head))
+    x = grid(part.add("Add", x, table(trunk.at_start, ACTIVATION)))
+    first = part.conv(part.clipped(x, exact), trunk.first, exact)
+    x = grid(part.add("Add", part.add("Add", first, x), table(trunk.at_first, ACTIVATION)))
+    second = part.conv(part.clipped(x, exact), trunk.second, exact)
+    h = grid(part.clipped(part.add("Add", second, x), exact))
+    out = part.conv(h, trunk.head, exact, LOGIT)
+    out = part.add("Add", out, table(trunk.at_head, LOGIT))
     if exact:
-        out = part.add("Round", part.add("Mul", out, part.constant(1 / LOGIT)))
-        out = part.add("Clip", out, part.constant(-LARGEST_LOGIT), part.constant(LARGEST_LOGIT))
+        limits = part.constant(-LARGEST_LOGIT), part.constant(LARGEST_LOGIT)
+        out = part.add("Clip", part.add("Round", out), *limits)
     else:
         out = part.add("Tanh", out)
     part.outputs = [h, out]
@@ -144,8 +167,9 @@ def _trunk(part: Part, scales: Scales, trunk: Trunk, exact: bool) -> None:
 
 def _message(part: Part, scales: Scales, message: nn.Conv2d, exact: bool, finer: bool) -> None:
     """`Scales.pass_on`."""
-    x = part.conv(part.add("Concat", "features", part.seen(scales), axis=1), message, exact)
-    x = part.rounded(x, ACTIVATION) if exact else x
+    x = part.add("Concat", "features", part.seen(scales, exact), axis=1)
+    x = part.conv(x, message, exact)
+    x = part.add("Round", x) if exact else x
     x = part.add("DepthToSpace", x, blocksize=2, mode="CRD") if finer else x
     part.outputs = [x, part.constant(np.zeros((1, 1, 1, 1)))]
 
@@ -156,13 +180,21 @@ def _pixels(part: Part, model: Wavelet) -> None:
     apart = picture.pixels.weight.unflatten(1, (3, 2, 2))  # the kernel that sees pixels two by two
     kernel = apart.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
     small = part.add("Mul", part.add("Sub", "pixels", part.constant(GREY)), part.constant(1 / 64))
-    x = part.add("Conv", small, part.constant(kernel), part.constant(picture.pixels.bias),
-                 pads=[2] * 4, strides=[2, 2])
+    x = part.add(
+        "Conv",
+        small,
+        part.constant(kernel),
+        part.constant(picture.pixels.bias),
+        pads=[2] * 4,
+        strides=[2, 2],
+    )
     x = part.add("Add", x, part.conv("features", picture.features, False))
     x = part.add("Add", x, part.looked_up(picture.at_pixels.weight))
     for block in picture.blocks:
         wide = part.conv(part.conv(x, block.depthwise, False), block.wide, False)
-        x = part.add("Add", x, part.conv(part.add("LeakyRelu", wide, alpha=0.1), block.narrow, False))
+        x = part.add(
+            "Add", x, part.conv(part.add("LeakyRelu", wide, alpha=0.1), block.narrow, False)
+        )
     x = part.add("DepthToSpace", part.conv(x, picture.correction, False), blocksize=2, mode="CRD")
     corrected = part.add("Add", "pixels", part.add("Mul", x, part.constant(8.0)))
     part.outputs = [corrected, part.constant(np.zeros((1, 1, 1, 1)))]
@@ -175,12 +207,18 @@ def joined(parts: Mapping[str, Part]) -> onnx.ModelProto:
         chosen = Part(f"is {name}")
         same = chosen.add("Equal", "part", chosen.constant(number, np.int64))
         outputs = [f"{name}/{end}" for end in ("features", "out")]
-        chosen.nodes.append(helper.make_node(
-            "If", [same], outputs, then_branch=parts[name].graph(), else_branch=graph))
+        chosen.nodes.append(
+            helper.make_node(
+                "If", [same], outputs, then_branch=parts[name].graph(), else_branch=graph
+            )
+        )
         chosen.outputs = outputs
         graph = chosen.graph()
-    kinds = {"part": (TensorProto.INT64, []), "row": (TensorProto.INT64, [1]),
-             "place": (TensorProto.INT32, [1, None, None, None])}
+    kinds = {
+        "part": (TensorProto.INT64, []),
+        "row": (TensorProto.INT64, [1]),
+        "place": (TensorProto.INT32, [1, None, None, None]),
+    }
     kinds |= {name: (TensorProto.FLOAT, [1, None, None, None]) for name in ("features", "pixels")}
     graph.input.extend(helper.make_tensor_value_info(name, *kind) for name, kind in kinds.items())
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

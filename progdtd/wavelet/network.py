@@ -8,8 +8,15 @@ from typing import Any
 import numpy as np
 
 PARTS = (
-    "digits low", "digits low message", "digits detail", "digits detail message",
-    "picture low", "picture low message", "picture detail", "picture detail message", "pixels",
+    "digits low",
+    "digits low message",
+    "digits detail",
+    "digits detail message",
+    "picture low",
+    "picture low message",
+    "picture detail",
+    "picture detail message",
+    "pixels",
 )
 """What the graph's input `part` counts."""
 
@@ -82,6 +89,7 @@ class Network:
             their intervals (C, H, W), float32.
         """
         part = f"{network} {'detail' if scale else 'low'}"
+        kept = np.int16 if network == "digits" else np.float16
         times = 2 if scale > 1 else 1
         offset = max(scale - 1, 0) * ROWS[network]
         nothing = np.zeros((1, 1, 1), np.float32)
@@ -92,7 +100,7 @@ class Network:
                 above = slice(rows.start // times, rows.stop // times)
                 message = self._message(network, scale - 1, coarser, above)
             h, out = self._run(part, place[:, rows], message, row + offset)
-            return h.astype(np.float16), out.astype(np.int16) if network == "digits" else out
+            return h.astype(kept), out.astype(np.int16) if network == "digits" else out
 
         h, out = _in_bands(run, *place.shape[1:], REACH, 1)
         return (h, place), out
@@ -104,7 +112,7 @@ class Network:
         return self._run(part, place, h.astype(np.float32), 0)[0]
 
     def corrected(self, pixels: np.ndarray, h: np.ndarray, row: int) -> np.ndarray:
-        """Pixels (3, 2H, 2W), float32, with their correction by the finest features (width, H, W)."""
+        """Pixels (3, 2H, 2W), float32, corrected by the finest features (width, H, W)."""
         nothing = np.zeros((1, 1, 1), np.int16)
 
         def run(rows: slice) -> tuple[np.ndarray]:
@@ -134,13 +142,14 @@ class Network:
 
 
 Features = tuple[np.ndarray, np.ndarray]
-"""Of a scale: (width, H, W), float16, which holds them exactly, and what is known there (C, H, W)."""
+"""Of a scale: (width, H, W), of digits whole numbers, int16, of the picture float16, and what is
+known there (C, H, W)."""
 
 
 def _in_bands(
     run: Callable[[slice], Sequence[np.ndarray]], height: int, width: int, reach: int, times: int
 ) -> list[np.ndarray]:
-    """`run` over bands of rows that overlap by `reach`, joined; its outputs have `times` the rows."""
+    """`run` over bands of rows that overlap by `reach`; its outputs have `times` as many rows."""
     rows = max(2, POSITIONS // width // 2 * 2)
     reach += reach % 2
     if height <= rows + 2 * reach:

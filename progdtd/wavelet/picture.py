@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from progdtd.wavelet.network import Network
-from progdtd.wavelet.transform import GRID, SCALES, exists, inverse
+from progdtd.wavelet.transform import GRID, exists, inverse
 from progdtd.wavelet.walk import PLANES, STEP
 
 

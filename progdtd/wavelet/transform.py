@@ -35,7 +35,9 @@ def forward(pixels: np.ndarray) -> list[np.ndarray]:
     details = []
     for _ in range(SCALES):
         low, high = _split(x)
-        bands = [part.swapaxes(1, 2) for half in (low, high) for part in _split(half.swapaxes(1, 2))]
+        bands = [
+            part.swapaxes(1, 2) for half in (low, high) for part in _split(half.swapaxes(1, 2))
+        ]
         x = bands[0]
         details.append(bands[1:])
     grid = [_padded(x, *grid_of(*pixels.shape[:2], 0))]
@@ -79,7 +81,9 @@ def exists(height: int, width: int, scale: int) -> np.ndarray:
     high = [np.arange(n) < side // 2 for n, side in zip((rows, columns), there, strict=True)]
     if scale == 0:
         return np.broadcast_to(low[0][:, None] & low[1], (COLOURS, rows, columns))
-    bands = np.stack([a[:, None] & b for a, b in ((high[0], low[1]), (low[0], high[1]), (high[0], high[1]))])
+    bands = np.stack(
+        [a[:, None] & b for a, b in ((high[0], low[1]), (low[0], high[1]), (high[0], high[1]))]
+    )
     return np.concatenate([bands] * COLOURS)
 
 

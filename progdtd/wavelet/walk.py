@@ -136,16 +136,19 @@ class Walk:
         features, out = self.network.trunk("digits", scale, self.places[scale], coarser, row)
         return features, *np.split(out, 2)
 
-    def _round(
-        self, scale: int, chosen: np.ndarray, event: np.ndarray, sign: np.ndarray
-    ) -> Units:
+    def _round(self, scale: int, chosen: np.ndarray, event: np.ndarray, sign: np.ndarray) -> Units:
         place = self.places[scale].reshape(-1)
         positions = np.flatnonzero(chosen)
         for start in range(0, len(positions), self._unit):
             where = positions[start : start + self._unit]
             before = place[where]
-            unit = Unit(scale, where, before == 0, event.flat[where] + LARGEST_LOGIT,
-                        sign.flat[where] + LARGEST_LOGIT)
+            unit = Unit(
+                scale,
+                where,
+                before == 0,
+                event.flat[where] + LARGEST_LOGIT,
+                sign.flat[where] + LARGEST_LOGIT,
+            )
             digits, signs = yield unit
             size = np.where(unit.new, 1, np.abs(before) - 1) + 2 * digits
             side = np.sign(before)

@@ -16,11 +16,12 @@ LEAVES = {
 """The idea, and what everything uses."""
 
 MAY_USE: dict[str, set[str]] = {
-    "models": set(),
+    "wavelet": set(),
+    "models": {"wavelet"},
     "experiment": set(),
-    "codec": {"models"},
-    "evaluation": {"codec", "models", "experiment"},
-    "training": {"evaluation", "codec", "models", "experiment"},
+    "codec": {"models", "wavelet"},
+    "evaluation": {"codec", "models", "wavelet", "experiment"},
+    "training": {"evaluation", "codec", "models", "wavelet", "experiment"},
 }
 """What each room may use beside itself and LEAVES. Everything else, which is the commands and the
 package's own `__init__`, may use all of it, but no other command."""
