@@ -29,6 +29,7 @@ OPTIONAL = ("trainer.resize", "dataset.workers")
 """Options that are whole numbers from 0, or null."""
 
 OPTIMIZERS = "trainer/optimizer"
+WAVELET = "progdtd.models.wavelet.Wavelet"
 MISSING = object()
 LARGEST_SEED = 2**63 - 1
 """That torch takes."""
@@ -172,7 +173,16 @@ def check_values(cfg: DictConfig) -> None:
         UserError: names the option and what it may be.
     """
     lmbda = cfg["lambda"]
-    if not number(lmbda) or not lmbda > 0:
+    if cfg.model.get("_target_") == WAVELET:
+        if lmbda is not None:
+            raise UserError(
+                f"lambda={lmbda} has no meaning with model=wavelet: one stream serves every rate. "
+                "Leave it out."
+            )
+        if not (cfg.drop.latent or cfg.drop.hyper):
+            raise UserError(f"drop={cfg.drop.name} drops nothing, and model=wavelet learns from "
+                            "tails that are dropped: use drop=dtd.")  # fmt: skip
+    elif not number(lmbda) or not lmbda > 0:
         raise UserError(f"lambda={lmbda} must be a number above 0; the paper's: 0.01, 0.1, 1.0.")
     for key, least in WHOLE.items():
         value = chosen(cfg, key)

@@ -201,7 +201,7 @@ class Plane:
     and nothing is coded.
     """
 
-    def __init__(self, index: Tensor, plane: int) -> None:
+    def __init__(self, index: Tensor, plane: int | Tensor) -> None:
         size, sign = index.abs(), index.sign()
         self.sign = sign
         above, now = size >> (plane + 1), size >> plane
@@ -209,8 +209,10 @@ class Plane:
         self.before = torch.where(above > 0, 4 * above + 2, 0) * sign
         self.after = torch.where(now > 0, (2 * now + 1) * sign, 1)
         largest = size.amax((2, 3)).unflatten(1, (COLOURS, -1)).amax(2)
-        live = (largest >> plane > 0).repeat_interleave(index.shape[1] // COLOURS, 1)
-        self.live = live[:, :, None, None]
+        live = (largest[:, :, None, None] >> plane > 0).repeat_interleave(
+            index.shape[1] // COLOURS, 1
+        )
+        self.live = live
 
     def cost(self, event: Tensor, sign: Tensor) -> Tensor:
         """Bits of every digit, by its logits."""
@@ -289,12 +291,15 @@ class Wavelet(nn.Module):
     Args:
         width: features at a position of a scale, of each network.
         pixel_width, blocks: of the correction of the pixels.
+
+    `rate` has the mean bits per pixel of each plane's digits, as training measures it.
     """
 
     def __init__(self, width: int = 32, pixel_width: int = 48, blocks: int = 5) -> None:
         super().__init__()
         self.digits = Digits(width)
         self.picture = Picture(width, pixel_width, blocks)
+        self.register_buffer("rate", torch.zeros(PLANES))
 
 
 def interval(place: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from progdtd.errors import UserError, first_line
 from progdtd.files import LAST, PREVIOUS, WEIGHTS, weights_in, write_aside
 from progdtd.models import Progressive, published
+from progdtd.models.wavelet import Wavelet
 from progdtd.options import number, whole
 from progdtd.tail_drop import TailDrop, build_drop
 
@@ -118,6 +119,12 @@ def save_weights(
     _write_safetensors(path, state, metadata)
 
 
+def save_state(path: Path, model: nn.Module, meta: dict[str, Any]) -> None:
+    """Write the weights of a model that codes by another file, to go on from, with `meta`."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    _write_safetensors(path, state, {METADATA: json.dumps(meta)})
+
+
 def add_meta(path: Path, more: dict[str, Any]) -> None:
     """Add to what a weights file of `save_weights` says of its model; the weights stay as they are.
 
@@ -151,7 +158,7 @@ def _of_transform(name: str) -> bool:
     return name.startswith(("g_a.", "g_s.", "h_a.", "h_s."))
 
 
-def build_model(config: Mapping[Any, Any]) -> Progressive:
+def build_model(config: Mapping[Any, Any]) -> Progressive | Wavelet:
     """Build the model that a `model:` config or the metadata of weights describes.
 
     Raises:
@@ -164,9 +171,9 @@ def build_model(config: Mapping[Any, Any]) -> Progressive:
         if module.split(".")[:2] != ["progdtd", "models"]:
             raise TypeError("only classes within progdtd.models can be models")
         model_class = getattr(importlib.import_module(module), name)
-        if not issubclass(model_class, Progressive):
-            raise TypeError("it is not a Progressive model")
-        for name in {"N", "M"} & set(arguments):
+        if not issubclass(model_class, Progressive | Wavelet):
+            raise TypeError("it is neither a Progressive nor a Wavelet model")
+        for name in {"N", "M", "width", "pixel_width", "blocks"} & set(arguments):
             if not whole(arguments[name], 1):
                 raise TypeError(f"{name} must be a whole number above 0")
         for name, parameter in inspect.signature(model_class).parameters.items():
@@ -192,6 +199,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     """
     state, meta = read_weights(path)
     model = build_model(meta["model"])
+    if not isinstance(model, Progressive):
+        raise UserError(f"{path} is a wavelet model, which has no latent to keep a part of.")
     load_state(model, state, path)
     try:
         model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -201,7 +210,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
 
 
 def warm_start(
-    model: Progressive, config: Mapping[Any, Any], path: str | Path
+    model: nn.Module, config: Mapping[Any, Any], path: str | Path
 ) -> list[dict[str, Any]]:
     """Load the weights of another training into a model that `config` describes.
 
@@ -244,7 +253,7 @@ def warm_start(
     return [last, *meta.get("ancestors", [])]
 
 
-def load_state(model: Progressive, state: dict[str, Tensor], path: str | Path) -> None:
+def load_state(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     """Load weights into a model of the same architecture.
 
     Raises:
@@ -260,7 +269,7 @@ def load_state(model: Progressive, state: dict[str, Tensor], path: str | Path) -
     model.float().load_state_dict(model.state_dict() | floats)
 
 
-def differing(model: Progressive, state: Mapping[str, Tensor]) -> list[str]:
+def differing(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     """Where names or shapes of weights are not those of a model, a line each."""
     ours = model.state_dict()
     return [

@@ -1,12 +1,25 @@
 """What training minimises."""
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from progdtd.models import Progressive
+from progdtd.codec import sensitivities
+from progdtd.errors import UserError
+from progdtd.evaluation import protocols
+from progdtd.files import WEIGHTS
+from progdtd.models import Progressive, weights
+from progdtd.tail_drop import TailDrop
+
+log = logging.getLogger(__name__)
+
+VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 
 
 class RateDistortion(nn.Module):
@@ -48,3 +61,33 @@ class RateDistortion(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             aux = self.model.aux_loss()
         return {"loss": loss, "bpp": bpp, "mse": mse, "aux": aux}
+
+    @torch.no_grad()
+    def estimate(
+        self, picture: np.ndarray, drop: TailDrop
+    ) -> Iterator[tuple[dict[str, Any], Tensor]]:
+        """Estimated rate, quality and loss of an image (H, W, 3) uint8 at some p of the drop's
+        range, with the pictures (3, H, W) in [0, 1]."""
+        levels = drop.within(VALIDATION_LEVELS) if drop.progressive else [1.0]
+        for row, x_hat in protocols.estimate(self.model, drop, picture, levels):
+            distortion = 255**2 * 10 ** (-row["psnr"] / 10)
+            yield row | {"loss": row["bpp"] + self.lmbda * distortion}, x_hat
+
+    def save(
+        self, directory: Path, drop: TailDrop, meta: dict[str, Any], paths: list[Path]
+    ) -> None:
+        """Write the finished weights, with their entropy coder's tables and what errors in each
+        channel do to the photographs at `paths`."""
+        self.model.update(force=True)
+        path = directory / WEIGHTS
+        loaded = weights.Loaded(self.model.eval(), drop, meta)
+        try:
+            meta["gains"] = sensitivities.of(loaded, paths)
+        except (UserError, RuntimeError) as error:  # no exact form; no memory left on the GPU
+            log.warning("%s has no gains, and so no levels of planes: %s", path, error)
+        weights.save_weights(path, self.model, meta)
+
+    def compile_parts(self) -> None:
+        """Let torch compile the transforms of pixels, where nearly all of the time goes."""
+        self.model.g_a.compile()
+        self.model.g_s.compile()

@@ -22,29 +22,28 @@ from hydra.utils import instantiate
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from progdtd import data
-from progdtd.codec import sensitivities
 from progdtd.errors import UserError, first_line
-from progdtd.evaluation import protocols
 from progdtd.experiment import run
 from progdtd.experiment.signals import Requeue, StopSignals
-from progdtd.files import LAST, PREVIOUS, WEIGHTS
+from progdtd.files import LAST, PREVIOUS
 from progdtd.images import centre, pictures
 from progdtd.machine import gpus, keep_freed_memory
-from progdtd.models import Progressive, weights
+from progdtd.models import weights
+from progdtd.models.wavelet import Wavelet
 from progdtd.tail_drop import build_drop
 from progdtd.training.losses import RateDistortion
 from progdtd.training.tracking import Tracker
+from progdtd.training.wavelet import DigitsAndPicture
 
 log = logging.getLogger(__name__)
 logging.getLogger("lightning_fabric").handlers.clear()  # it would say everything a second time
 logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message="The `srun` command is available")  # nor need it be used
 
-VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 VALIDATION_SIDE = 256
 EXPLODED, ENOUGH = 50.0, 64
 """A loss this many times the lowest so far is not coming back, if both are means of ENOUGH images;
@@ -53,6 +52,10 @@ of fewer, whose p and content weigh more, so many times more."""
 SUMS = ("loss", "bpp", "mse", "aux")
 METRICS = ["step", "loss", "bpp", "psnr", "aux", "lr", "images_per_s"]
 VALIDATION = ["step", "p", "loss", "bpp", "psnr", "ms_ssim_db"]
+
+
+Objective = RateDistortion | DigitsAndPicture
+"""A model with its loss, what validation says of it, and how it is saved."""
 
 
 def train(cfg: DictConfig, directory: Path) -> None:
@@ -108,12 +111,11 @@ class Trainer:
         state = resume(directory, self.model)
         self.first, self.since, self.sums = state["step"], state["since"], state["sums"]
         self.lowest, self.seconds = state["lowest"], state["seconds"]
+        self.objective = objective_of(self.model, cfg)
         if self.options.compile:
-            self.model.g_a.compile()
-            self.model.g_s.compile()
-        objective = RateDistortion(self.model, cfg["lambda"], self.options.rounded)
-        self.module, self.optimizer, self.aux_optimizer = self.fabric.setup(
-            objective, *make_optimizers(self.model, self.options)
+            self.objective.compile_parts()
+        self.module, *self.optimizers = self.fabric.setup(
+            self.objective, *make_optimizers(self.model, self.options)
         )
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=False):
             optimizer.load_state_dict(saved)
@@ -131,10 +133,6 @@ class Trainer:
                 "held_out": [str(path.absolute()) for path in held],
             }  # fmt: skip
             run.record_start(directory, self.first, **facts)
-
-    @property
-    def optimizers(self) -> tuple[Any, Any]:
-        return self.optimizer, self.aux_optimizer
 
     def fit(self) -> None:
         """Train to the last step, with a report, a checkpoint and a validation every so often."""
@@ -181,13 +179,16 @@ class Trainer:
         seed_step(self.cfg.seed, step, self.fabric.global_rank)
         images = self.fabric.to_device(images).contiguous(memory_format=self.layout)
         p, p_hyper = self.drop.fractions(self.draw(step, len(images)))
-        for group in self.optimizer.param_groups:
+        for group in self.optimizers[0].param_groups:
             group["lr"] = learning_rate(step, self.options)
         out = self.module(images, p.tolist(), p_hyper.tolist())
         self.fabric.backward(out["loss"] + out["aux"])
         if self.options.clip:
             self.fabric.clip_gradients(
-                self.module, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False
+                self.module,
+                self.optimizers[0],
+                max_norm=self.options.clip,
+                error_if_nonfinite=False,
             )
         with products_in(self.options.precision):
             for optimizer in self.optimizers:
@@ -282,41 +283,32 @@ class Trainer:
     @torch.no_grad()
     def validate(self, done: int, tracker: Tracker) -> str:
         """Measure the held-out images over p, record the points, and say them in one line."""
-        levels = self.drop.within(VALIDATION_LEVELS) if self.drop.progressive else [1.0]
         rows, strip = [], []
         self.model.eval()
         for index, picture in enumerate(self.held):
-            for row, x_hat in protocols.estimate(self.model, self.drop, picture, levels):
-                distortion = 255**2 * 10 ** (-row["psnr"] / 10)
-                rows.append(row | {"loss": row["bpp"] + self.cfg["lambda"] * distortion})
+            for row, x_hat in self.objective.estimate(picture, self.drop):
+                rows.append(row)
                 strip += [x_hat] if index == 0 else []
         self.model.train()
-        said = []
+        said, levels = [], list(dict.fromkeys(row["p"] for row in rows))
         for p in levels:
             level = [row for row in rows if row["p"] == p]
             mean = {key: float(np.mean([row[key] for row in level])) for key in VALIDATION[2:]}
             self.validation.append({"step": done, "p": p} | mean)
             tracker.point(done, p, mean)
             said.append(f"p={p:g} {mean['bpp']:.3f} bpp {mean['psnr']:.2f} dB")
-        tracker.strip(done, strip, levels)
+        tracker.strip(done, strip, levels[: len(strip)])
         return ", ".join(said)
 
     def finish(self) -> None:
         """Write the finished weights, with their entropy coder's tables, and close the record."""
         steps = self.options.steps
         made = {"steps": steps} | self.spent(steps)
-        self.model.update(force=True)
-        path, meta = self.directory / WEIGHTS, self.meta | made
-        loaded = weights.Loaded(self.model.eval(), self.drop, meta)
-        try:
-            with torch.compiler.set_stance("force_eager"):
-                meta["gains"] = sensitivities.of(loaded, self.batches.paths)
-        except (UserError, RuntimeError) as error:  # no exact form; no memory left on the GPU
-            log.warning("%s has no gains, and so no levels of planes: %s", path, error)
-        weights.save_weights(path, self.model, meta)
+        with torch.compiler.set_stance("force_eager"):
+            self.objective.save(self.directory, self.drop, self.meta | made, self.batches.paths)
         (self.directory / PREVIOUS).unlink(missing_ok=True)
         run.record(self.directory, **made, state="finished")
-        log.info("Finished %s after %d steps. To evaluate it:", path, steps)
+        log.info("Finished %s after %d steps. To evaluate it:", self.directory, steps)
         log.info("  python -m progdtd.evaluate run=%s", self.directory)
 
 
@@ -379,10 +371,16 @@ def fast_bf16(device: torch.device) -> bool:
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
-def make_optimizers(
-    model: Progressive, options: DictConfig
-) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """The optimizer of the model, and Adam for the quantiles of its entropy bottleneck.
+def objective_of(model: nn.Module, cfg: DictConfig) -> Objective:
+    """What the training of a model minimises."""
+    if isinstance(model, Wavelet):
+        return DigitsAndPicture(model)
+    return RateDistortion(model, cfg["lambda"], cfg.trainer.rounded)
+
+
+def make_optimizers(model: nn.Module, options: DictConfig) -> list[torch.optim.Optimizer]:
+    """The optimizer of the model, and Adam for the quantiles of its entropy bottleneck, if it has
+    one.
 
     Raises:
         UserError: the optimizer cannot be built from its options.
@@ -394,7 +392,7 @@ def make_optimizers(
     except InstantiationException as error:
         why = first_line(error.__cause__ or error)
         raise UserError(f"trainer.optimizer={options.optimizer}: {why}.") from error
-    return main, torch.optim.Adam(quantiles, lr=options.aux_lr)
+    return [main, torch.optim.Adam(quantiles, lr=options.aux_lr)] if quantiles else [main]
 
 
 def learning_rate(step: int, options: DictConfig) -> float:
@@ -415,7 +413,7 @@ def checkpoints(directory: Path) -> list[Path]:
     return [path for path in (directory / LAST, directory / PREVIOUS) if path.exists()]
 
 
-def resume(directory: Path, model: Progressive) -> dict[str, Any]:
+def resume(directory: Path, model: nn.Module) -> dict[str, Any]:
     """The state of the run's newest sound checkpoint, with its weights in the model, or that of a
     start.
 
