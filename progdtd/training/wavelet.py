@@ -123,7 +123,7 @@ class DigitsAndPicture(nn.Module):
         weights.save_state(directory / weights.WEIGHTS, self.model, meta)
 
     def compile_parts(self) -> None:
-        """Nothing: of a plane's scales each has another size, for which torch would compile anew."""
+        """Nothing: each scale has another size, for which torch would compile anew."""
 
 
 def plane_at(p: float) -> int:
