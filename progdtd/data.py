@@ -7,7 +7,6 @@ reads with more workers, sees the same batches. There is no sampler state to sav
 import hashlib
 import logging
 import os
-import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,6 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from progdtd.errors import UserError, first_line
@@ -166,7 +164,7 @@ def _below(paths: Sequence[Path]) -> list[str]:
     return [path[len(folder) :].lstrip(os.sep).replace(os.sep, "/") for path in whole]
 
 
-class Batches(Dataset[torch.Tensor]):
+class Batches:
     """Item `step` is the batch of that step: (B, 3, S, S) uint8, in channels-last memory.
 
     Images are visited in a new random order each epoch. An image that cannot be read or is smaller
@@ -198,6 +196,7 @@ class Batches(Dataset[torch.Tensor]):
     ) -> None:
         self.paths, self.batch_size, self.crop, self.resize = list(paths), batch_size, crop, resize
         self.flip, self.seed, self.rank, self.world = flip, seed, rank, world
+        self.shape = (batch_size, crop, crop, 3)
         self._images: dict[int, np.ndarray] = {}
         self._unusable: set[int] = set()
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
@@ -262,32 +261,6 @@ class Batches(Dataset[torch.Tensor]):
         with quiet(), ThreadPoolExecutor(cores()) as pool:
             decoded = pool.map(self._image, range(len(self.paths)))
             list(tqdm(decoded, "decoding images", len(self.paths), leave=False, disable=None))
-
-
-def loader(batches: Batches, steps: range, workers: int | None) -> DataLoader:
-    """Batches of the given steps, in order, on any number of worker processes.
-
-    Args:
-        workers: None: one a core, at most eight; of cached images two for a GPU, else none.
-    """
-    if workers is None:
-        cached = 2 if torch.cuda.is_available() else 0
-        workers = cached if batches.cached else min(8, cores())
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=steps,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_the_end_to_the_main_process,
-    )
-
-
-def _leave_the_end_to_the_main_process(_: int) -> None:
-    """SIGTERM and Ctrl-C often come to all processes of a job: workers that they killed would take
-    the main process with them before that has saved its checkpoint."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _decoded_gib(paths: Sequence[Path], resize: int | None) -> float:

@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from tqdm import tqdm
 
-from progdtd import data
+from progdtd import data, readers
 from progdtd.errors import UserError
 from progdtd.evaluation import markdown, protocols
 from progdtd.experiment.config import CONF
@@ -149,7 +149,8 @@ def our_training(overrides: list[str]) -> Iterator[float]:
         cfg = compose("train", overrides)
     with tempfile.TemporaryDirectory() as directory:
         trainer = Trainer(cfg, Path(directory))
-        loader = data.loader(trainer.batches, range(1_000_000), cfg.dataset.workers)
+        workers, device = cfg.dataset.workers, trainer.fabric.device
+        loader = readers.loader(trainer.batches, range(1_000_000), workers, device)
         for step, images in enumerate(loader):
             trainer.step(step, images)
             yield images.shape[0] * images.shape[2] * images.shape[3] / PIXELS

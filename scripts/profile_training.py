@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from progdtd import data
+from progdtd import readers
 from progdtd.errors import UserError
 from progdtd.evaluation import markdown
 from progdtd.experiment.check import check
@@ -54,7 +54,7 @@ def main() -> None:
 
 def report(trainer: Trainer, workers: int | None) -> str:
     """Time the parts of a trainer's step; returns the result as Markdown."""
-    loader = iter(data.loader(trainer.batches, range(1_000_000), workers))
+    loader = readers.loader(trainer.batches, range(1_000_000), workers, trainer.fabric.device)
     steps, device = itertools.count(), trainer.fabric.device
     images = trainer.fabric.to_device(next(loader)).contiguous(memory_format=trainer.layout)
     p, p_hyper = (part.tolist() for part in trainer.drop.fractions(trainer.draw(0, len(images))))

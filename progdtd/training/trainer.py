@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from progdtd import data
+from progdtd import data, readers
 from progdtd.errors import UserError, first_line
 from progdtd.experiment import run
 from progdtd.experiment.signals import Requeue, StopSignals
@@ -138,19 +138,23 @@ class Trainer:
         """Train to the last step, with a report, a checkpoint and a validation every so often."""
         options, started = self.options, time.monotonic() - self.seconds
         steps = range(self.first, options.steps)
-        loader = data.loader(self.batches, steps, self.cfg.dataset.workers)
+        alone = self.fabric.world_size == 1  # several have to agree when to stop
         with (
             StopSignals() as stop,
             Tracker(self.cfg, self.directory, self.leads) as tracker,
             closing(Progress(self.first, options.steps, self.leads)) as progress,
-        ):
+            closing(readers.loader(
+                self.batches, steps, self.cfg.dataset.workers, self.fabric.device,
+                stopped=lambda: alone and stop.asked,
+            )) as loader,
+        ):  # fmt: skip
             if self.leads:
                 tracker.replay(self.metrics, self.validation)
-            begun, mark = self.first, time.monotonic()
-            for step, images in zip(steps, loader, strict=True):
-                self.sums = self.sums.to(self.fabric.device) + self.step(step, images)
+            done = begun = self.first
+            mark = time.monotonic()
+            for done, images in enumerate(loader, self.first + 1):
+                self.sums = self.sums.to(self.fabric.device) + self.step(done - 1, images)
                 progress.advance()
-                done = step + 1
                 last = done == options.steps
                 if last or done % options.log_every == 0:
                     means = self.means(done)  # for which a GPU has to be done
@@ -163,14 +167,17 @@ class Trainer:
                         progress.say(f"step {done}: {self.validate(done, tracker)}")
                     self.fabric.barrier()
                     begun, mark = done, time.monotonic()
-                stopping = not last and self.told_to_stop(stop, done)
-                if last or stopping or done % options.checkpoint_every == 0:
+                if not last and self.told_to_stop(stop, done):
+                    break
+                if last or done % options.checkpoint_every == 0:
                     self.seconds = time.monotonic() - started
                     self.save(done)  # after its rows are all written
-                if stopping:
-                    self.fabric.barrier()
-                    progress.say(f"Told to stop at step {done}: the same command resumes there.")
-                    stop.obey(os.EX_TEMPFAIL if self.leads else 0)
+            if done < options.steps:
+                self.seconds = time.monotonic() - started
+                self.save(done)
+                self.fabric.barrier()
+                progress.say(f"Told to stop at step {done}: the same command resumes there.")
+                stop.obey(os.EX_TEMPFAIL if self.leads else 0)
         if self.leads:
             self.finish()
 

@@ -1,6 +1,5 @@
 import logging
 import shutil
-import signal
 import struct
 import warnings
 
@@ -60,13 +59,6 @@ def test_a_batch_is_a_function_of_seed_and_step(images) -> None:
     assert torch.equal(one[5], batches(images, cache_gib=0)[5])
     assert not torch.equal(one[5], one[6])
     assert not torch.equal(one[5], batches(images, seed=2)[5])
-
-
-def test_workers_read_the_same_batches(images) -> None:
-    alone = list(data.loader(batches(images, cache_gib=0), range(2, 6), workers=0))
-    shared = list(data.loader(batches(images, cache_gib=0), range(2, 6), workers=2))
-    assert len(alone) == 4
-    assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
 
 
 def test_ranks_share_an_epoch_without_overlap(images) -> None:
@@ -201,13 +193,6 @@ def test_what_all_images_take_is_estimated(images) -> None:
     taken = sum(read_image(path).nbytes for path in paths)
     assert data._decoded_gib(paths, None) == pytest.approx(taken / 2**30)
     assert data._decoded_gib(paths * 100, 64) == pytest.approx(100 * len(paths) * 3 * 64**2 / 2**30)
-
-
-def test_readers_leave_signals_to_the_main_process(monkeypatch) -> None:
-    handlers = {}
-    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    data._leave_the_end_to_the_main_process(0)
-    assert handlers == {signal.SIGTERM: signal.SIG_IGN, signal.SIGINT: signal.SIG_IGN}
 
 
 def test_every_mode_becomes_upright_rgb(tmp_path, photograph) -> None:
