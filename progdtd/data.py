@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from progdtd.errors import UserError, first_line
-from progdtd.files import below, printable
+from progdtd.files import files_below, printable
 from progdtd.images import SUFFIXES, UNREADABLE, quiet, read_image
 from progdtd.machine import cores
 
@@ -55,8 +55,7 @@ def photos() -> list[Path]:
 
 
 def folder(root: str | Path) -> list[Path]:
-    """All images, by their SUFFIXES, in a directory tree, also in folders that are links, in
-    the order of their names.
+    """List all images, by their SUFFIXES, in a directory tree, as `files_below` does.
 
     Raises:
         UserError: no such directory, or no image in it.
@@ -69,7 +68,7 @@ def folder(root: str | Path) -> list[Path]:
             f"{root} is no directory. Give one that holds images (dataset.root=... for training, "
             "images=... for evaluation), or set PROGDTD_DATA to where your datasets are."
         )
-    paths = sorted(path for path in below(root) if path.suffix.lower() in SUFFIXES)
+    paths = files_below(root, SUFFIXES)
     if not paths:
         raise UserError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))}).")
     return paths

@@ -4,12 +4,15 @@ disk never costs what was there before."""
 import contextlib
 import errno
 import glob
+import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from progdtd.errors import UserError
+
+log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parent
 """The folder of this package."""
@@ -25,6 +28,10 @@ WEIGHTS = "weights.safetensors"
 
 MODEL = "model.onnx"
 """Within the run of a wavelet model, beside its weights: what codes pictures."""
+
+
+HIDDEN = {"__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN"}
+"""Folders of copies and thumbnails, beside those whose names begin with a dot."""
 
 
 def data_root() -> Path:
@@ -51,17 +58,41 @@ def matching(pattern: str) -> list[Path]:
     return [path] if there else [Path(match) for match in sorted(glob.glob(str(path)))]
 
 
-def below(folder: Path) -> Iterator[Path]:
-    """The files of a directory tree; a folder that several links lead to counts once."""
-    seen: set[str] = set()
-    for directory, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        real = os.path.realpath(directory)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (Path(directory, name) for name in files)
+def files_below(root: Path, suffixes: Collection[str]) -> list[Path]:
+    """List the files of a directory tree with these suffixes, in the order of their names.
+
+    Folders that are links count too, each folder once. Hidden files and what is in hidden folders
+    is left out, as is all that is neither a regular file nor a link to one; how many is said.
+    """
+    found, left = list[Path](), list[Path]()
+    for path, counts in _tree(root, set()):
+        if path.suffix.lower() in suffixes:
+            (found if counts else left).append(path)
+    if left:
+        log.warning("%s: left out %d files that are hidden, or are pipes or links to nothing, such "
+                    "as %s.", root, len(left), printable(str(left[0])))  # fmt: skip
+    return sorted(found)
+
+
+def _tree(folder: Path, seen: set[str], hidden: bool = False) -> Iterator[tuple[Path, bool]]:
+    """Everything below a folder but folders, and whether it is a regular file that is not hidden.
+    Hidden folders come last: another name of theirs may not be hidden."""
+    if (real := os.path.realpath(folder)) in seen:
+        return
+    seen.add(real)
+    later, names = [], list[str]()
+    with contextlib.suppress(OSError):
+        names = sorted(os.listdir(folder))
+    for name in names:
+        path, inside = Path(folder, name), hidden or name.startswith(".") or name in HIDDEN
+        if not os.path.isdir(path):
+            yield path, os.path.isfile(path) and not inside
+        elif inside and not hidden:
+            later.append(path)
+        else:
+            yield from _tree(path, seen, hidden)
+    for path in later:
+        yield from _tree(path, seen, True)
 
 
 def require_folder(path: Path) -> None:

@@ -19,7 +19,7 @@ from progdtd.codec import container, counts, model_store
 from progdtd.codec.codec import Codec, read_header
 from progdtd.codec.errors import CodecError, DamagedError
 from progdtd.errors import UserError
-from progdtd.files import WEIGHTS, below, printable, write_aside
+from progdtd.files import WEIGHTS, files_below, printable, write_aside
 from progdtd.images import SUFFIXES, readable, to_rgb
 from progdtd.machine import keep_freed_memory, loading
 
@@ -446,13 +446,12 @@ def files_in(folder: Path, suffixes: set[str]) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    there = sorted(below(folder))
+    others = set() if ".pdtd" in suffixes else Image.registered_extensions().keys() - {".pdtd"}
+    there = files_below(folder, {*suffixes, *others})
     found = [path for path in there if path.suffix.lower() in suffixes]
     if not found:
         raise UserError(f"{folder} holds no {', '.join(sorted(suffixes))} files.")
-    known = Image.registered_extensions().keys() - {*suffixes, ".pdtd"}
-    left = [path for path in there if path.suffix.lower() in known]
-    if left and ".pdtd" not in suffixes:
+    if left := [path for path in there if path.suffix.lower() not in suffixes]:
         say(f"{folder}: {len(left)} other files, such as {left[0]}, are left out; name them to "
             "have them coded.")  # fmt: skip
     return found

@@ -260,12 +260,15 @@ def test_planes_need_gains(model_file, photo, command) -> None:
     assert (code, "other gains" in output) == (5, True)
 
 
-def test_folders_and_their_failures(model_file, images, command) -> None:
+def test_folders_and_their_failures(model_file, images, command, caplog) -> None:
     """Folders keep their tree; a file that fails is named and does not stop the rest."""
     codec = ("codec.__main__",)
     (images / "broken.png").write_bytes(b"not a picture")
+    (images / ".a-checkpoint.png").write_bytes(b"a hidden copy")
+    os.mkfifo(images / "pipe.png")
     code, output = command(*codec, "encode", str(images), "coded")
     assert code == 1
+    assert "left out 2 files" in caplog.text
     assert "broken.png cannot be read as an image" in output
     coded = sorted(str(p.relative_to("coded")) for p in Path("coded").rglob("*.pdtd"))
     assert coded == ["a.png.pdtd", "b.jpg.pdtd", "c.webp.pdtd", "deeper/d.tiff.pdtd",

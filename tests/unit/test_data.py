@@ -1,4 +1,5 @@
 import logging
+import os
 import shutil
 import struct
 import warnings
@@ -48,6 +49,41 @@ def test_folders_may_be_links_and_be_named_like_images(images, tmp_path) -> None
     found = [path.relative_to(linked).parts for path in data.folder(linked)]
     assert [parts[-1] for parts in found] == [path.name for path in data.folder(images)]
     assert {parts[0] for parts in found} == {"one"}
+
+
+COPIES = (".ipynb_checkpoints/a.png", ".Trash-1000/files/a.png", "__MACOSX/a.png", "@eaDir/a.png",
+          "deeper/._d.tiff", "deeper/.thumbnails/normal/d.png")  # fmt: skip
+
+
+def test_hidden_copies_are_no_images(images, caplog) -> None:
+    seen = data.folder(images)
+    for name in COPIES:
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(images / "a.png", images / name)
+    (images / ".notes").write_text("of no kind that is looked for")
+    assert not caplog.records
+    assert data.folder(images) == seen
+    assert f"{images}: left out 6 files that are hidden" in caplog.text
+    hidden = images.rename(images.with_name(".images"))
+    assert len(data.folder(hidden)) == len(seen), "the folder itself was asked for"
+
+
+def test_what_is_hidden_may_have_another_name(images, caplog) -> None:
+    (images / "deeper").rename(images / ".store")
+    (images / "seen").symlink_to(".store", target_is_directory=True)
+    (images / "f.png").symlink_to(".store/d.tiff")
+    assert [path.parent.name for path in data.folder(images)] == ["images"] * 4 + ["seen"] * 2
+    assert not caplog.records
+
+
+def test_pipes_and_links_to_nothing_are_no_images(images, caplog) -> None:
+    seen = data.folder(images)
+    os.mkfifo(images / "pipe.png")
+    (images / "to_the_pipe.png").symlink_to("pipe.png")
+    (images / "nowhere.png").symlink_to("gone.png")
+    (images / "round.png").symlink_to("round.png")
+    assert data.folder(images) == seen
+    assert "left out 4 files" in caplog.text
 
 
 def test_a_batch_is_a_function_of_seed_and_step(images) -> None:
