@@ -438,8 +438,8 @@ def test_what_may_not_be_meant_is_said(command, arguments, said) -> None:
     assert (code, output.count(said)) == (0, 1), output
 
 
-def test_a_project_that_wandb_refuses_is_said(command) -> None:
+def test_what_wandb_refuses_costs_a_warning(command) -> None:
     code, output = command("train", "experiment=smoke", "logger=wandb", "logger.project=a/b")
-    assert (code, "W&B cannot be used: Invalid project name" in output) == (1, True), output
+    assert code == 0, output
+    assert output.count("W&B cannot be used (Invalid project name") == 1, output
     assert "cannot be reached" not in output
-    assert "Traceback" not in output
