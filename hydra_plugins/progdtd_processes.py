@@ -11,7 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log
 from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +45,14 @@ class Processes(Launcher):
     ) -> Sequence[JobReturn]:
         from progdtd.experiment import processes, progress
         from progdtd.experiment.config import as_a_sentence
+        from progdtd.experiment.sweep import job_config
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         slots = as_a_sentence(processes.slots)(*self.options)
         configs = where(self.config.hydra)
         jobs = []
-        for overrides in job_overrides:
-            sweep = self.loader.load_sweep_config(self.config, list(overrides)).hydra.sweep
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            sweep = job_config(self.loader, self.config, overrides, number).hydra.sweep
             directory = Path(sweep.dir) / sweep.subdir
             jobs.append(processes.Job(directory, tuple(overrides), configs))
         threads = slots[0]["OMP_NUM_THREADS"]
@@ -68,7 +69,8 @@ def where(hydra: DictConfig) -> tuple[str, ...]:
     extra = [source.path for source in hydra.runtime.config_sources
              if source.provider == "command-line"]  # fmt: skip
     folders = [word for path in extra for word in ("--config-dir", path.removeprefix("file://"))]
-    searched = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
+    words: Any = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)
+    searched = [word for word in words if word.startswith("hydra.searchpath=")]
     return (*folders, "--config-name", hydra.job.config_name, *searched)
 
 

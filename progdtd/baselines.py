@@ -4,22 +4,20 @@ import json
 import logging
 from pathlib import Path
 
-import hydra
 import pandas as pd
 from omegaconf import DictConfig
 
 from progdtd.errors import UserError
 from progdtd.evaluation import classical, results
 from progdtd.experiment.check import check_options
-from progdtd.experiment.config import CONF, as_a_sentence
+from progdtd.experiment.words import command
 from progdtd.files import require_folder, write_aside
 from progdtd.options import listed
 
 log = logging.getLogger(__name__)
 
 
-@hydra.main(config_path=CONF, config_name="baselines", version_base="1.3")
-@as_a_sentence
+@command("baselines")
 def main(cfg: DictConfig) -> None:
     check_options(cfg, "baselines")
     from tqdm import tqdm

@@ -5,13 +5,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
 from progdtd.errors import UserError
 from progdtd.experiment.check import check_options
-from progdtd.experiment.config import CONF, as_a_sentence
 from progdtd.experiment.run import begun
+from progdtd.experiment.words import command
 from progdtd.files import matching, weights_in
 from progdtd.machine import loading
 from progdtd.options import listed, number
@@ -19,8 +18,7 @@ from progdtd.options import listed, number
 log = logging.getLogger(__name__)
 
 
-@hydra.main(config_path=CONF, config_name="evaluate", version_base="1.3")
-@as_a_sentence
+@command("evaluate")
 def main(cfg: DictConfig) -> None:
     check_options(cfg, "evaluate")
     with loading():

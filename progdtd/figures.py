@@ -4,7 +4,6 @@ import logging
 import os
 from pathlib import Path
 
-import hydra
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -12,7 +11,7 @@ from omegaconf import DictConfig
 from progdtd.errors import UserError
 from progdtd.evaluation import bd, charts, curves, gather, results
 from progdtd.experiment.check import check_options
-from progdtd.experiment.config import CONF, as_a_sentence
+from progdtd.experiment.words import command
 from progdtd.files import write_aside
 
 log = logging.getLogger(__name__)
@@ -21,8 +20,7 @@ STRIP_LEVELS = (0.05, 0.1, 0.2, 0.4, 1.0)
 """Fractions p of a stream on a strip."""
 
 
-@hydra.main(config_path=CONF, config_name="figures", version_base="1.3")
-@as_a_sentence
+@command("figures")
 def main(cfg: DictConfig) -> None:
     check_options(cfg, "figures")
     if not isinstance(cfg.published, bool):

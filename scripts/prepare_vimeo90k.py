@@ -16,6 +16,7 @@ from tqdm import tqdm
 from progdtd import data
 from progdtd.download import fetch
 from progdtd.errors import UserError
+from progdtd.experiment.words import printed
 from progdtd.files import data_root
 
 SOURCE = "http://data.csail.mit.edu/tofu/dataset/vimeo_triplet.zip"
@@ -42,7 +43,8 @@ def main() -> None:
         sys.exit(str(error))
     if not arguments.zip:
         print(f"{archive} is no longer needed.")
-    print(f"Train with: python -m progdtd.train dataset=vimeo90k dataset.root={arguments.to}")
+    root = printed("dataset.root", arguments.to)
+    print(f"Train with: python -m progdtd.train dataset=vimeo90k {root}")
 
 
 def unpack(archive: Path, root: Path) -> None:

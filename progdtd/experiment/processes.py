@@ -21,6 +21,7 @@ from pathlib import Path
 from progdtd.errors import UserError
 from progdtd.experiment import run
 from progdtd.experiment.signals import LAUNCHER, StopSignals
+from progdtd.experiment.words import quoted
 from progdtd.machine import SHARE, cores, gpus
 from progdtd.options import whole
 
@@ -47,8 +48,7 @@ class Job:
 
     @property
     def command(self) -> list[str]:
-        where = str(self.directory).replace("\\", "\\\\").replace("'", "\\'")
-        fixed = ("hydra.mode=RUN", f"hydra.run.dir='{where}'")
+        fixed = ("hydra.mode=RUN", f"hydra.run.dir={quoted(str(self.directory))}")
         words = (*self.configs, *self.overrides, *fixed)
         return [sys.executable, "-m", "progdtd.train", *words]
 

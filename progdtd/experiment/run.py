@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.errors import UserError
+from progdtd.experiment.words import printed
 from progdtd.files import WEIGHTS, write_aside
 
 log = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ def compare(directory: Path, cfg: DictConfig) -> None:
             f"{directory} holds a run with another configuration:\n"
             + "\n".join(shown)
             + "\nGive the new run a name of its own (run_name=...), or delete that directory."
-            + f" To train that run further, add init_from={directory}." * longer
+            + f" To train that run further, add {printed('init_from', directory)}." * longer
         )
 
 

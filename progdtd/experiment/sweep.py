@@ -15,13 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.errors import UserError, first_line
 from progdtd.experiment.check import OPTIMIZERS, check, loaded, names_in, no_option, warnings
@@ -57,8 +57,6 @@ def check_words(arguments: Sequence[str]) -> None:
             raise SystemExit(no_option("train", first, known, after=group[len(first) :]))
         if given and group.startswith(CHECKED):
             check_option(group, arguments)
-        if given and first[:1] != "-":
-            check_quotes(word)
         if given and Path(CONF, group).is_dir():
             check_choice(group, choice)
         plugin = PLUGINS.get(choice) if group == "launcher" else None
@@ -93,18 +91,6 @@ def default_of(group: str) -> str:
     """The choice of a group that a training has by default."""
     choices = loaded("train.yaml")[0]["defaults"]
     return next(entry[group] for entry in choices if OmegaConf.is_dict(entry) and group in entry)
-
-
-def check_quotes(word: str) -> None:
-    """End with a sentence where Hydra cannot read a value, such as one that begins with a tilde."""
-    try:
-        OverridesParser.create().parse_override(word)
-    except HydraException:
-        option, _, value = word.partition("=")
-        raise SystemExit(
-            f"{word}: Hydra cannot read this value. If it is text, give it quotes of its own "
-            f"within the shell's: \"{option}='{value}'\""
-        ) from None
 
 
 def check_choice(group: str, choice: str) -> None:
@@ -195,17 +181,33 @@ def check_mode(cfg: DictConfig) -> None:
         )
 
 
-@contextlib.contextmanager
-def named() -> Iterator[None]:
-    """End with a sentence where a directory's name cannot be made of the configuration."""
+LONGEST = 255
+"""Bytes of a name that file systems take."""
+
+
+def name_of(option: str, config: DictConfig) -> str:
+    """The name that one of Hydra's options gives a directory.
+
+    Raises:
+        SystemExit: it gives none, or one that no directory can have.
+    """
+    words: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    given = [word.partition("=") for word in words]
+    own = next((word for word in given if word[0] == option), ("run_name", "=", ""))
     try:
-        yield
-    except InterpolationResolutionError as error:
+        name = str(OmegaConf.select(config, option, throw_on_missing=True))
+    except OmegaConfBaseException as error:
         why = first_line(error)
         hint = "Every YAML of a model or a drop has a name, and that of a drop a range."
         if "HydraConfig" in why:
             hint = "It cannot use ${hydra:...}, but options, as ${trainer.optimizer._target_}."
-        raise SystemExit(f"run_name= makes no name of a directory: {why}. {hint}") from error
+        hint = f" {hint}" if own[0] == "run_name" else ""
+        raise SystemExit(f"{''.join(own)} makes no name of a directory: {why}.{hint}") from error
+    for part in Path(name).parts:
+        if (length := len(os.fsencode(part))) > LONGEST:
+            raise SystemExit(f"{own[0]}={part[:40]}... is too long: a name has at most {LONGEST} "
+                             f"bytes, and this has {length}.")  # fmt: skip
+    return name
 
 
 class Plan(Callback):
@@ -216,13 +218,11 @@ class Plan(Callback):
     """The directories of those runs, where it is known which they will be."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        with named():
-            str(config.hydra.run.dir)
+        name_of("hydra.run.dir", config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        with named():
-            jobs = planned(config)
-            names = [job.hydra.sweep.subdir for job in jobs]
+        jobs = planned(config)
+        names = [name_of("hydra.sweep.subdir", job) for job in jobs]
         try:
             check_launch(config.launcher)
             check_axes(config)
@@ -232,7 +232,7 @@ class Plan(Callback):
         if config.launcher.name != "basic":  # whose runs say so themselves, where it is read
             for message in dict.fromkeys(itertools.chain.from_iterable(map(said_of, jobs))):
                 log.warning(message)
-        Plan.directory = Path(config.hydra.sweep.dir)
+        Plan.directory = Path(name_of("hydra.sweep.dir", config))
         Plan.runs = [Plan.directory / name for name in names]
         text = json.dumps({"started": time.time(), "runs": names}, indent=2) + "\n"
         write_aside(Plan.directory / PLAN, lambda aside: aside.write_text(text))
@@ -262,7 +262,17 @@ def planned(config: DictConfig) -> list[DictConfig]:
     words = [*axes, *told["overrides"]["task"]]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [loader.load_sweep_config(config, list(job)) for job in jobs]
+    return [job_config(loader, config, job, number) for number, job in enumerate(jobs)]
+
+
+def job_config(
+    loader: ConfigLoader, config: DictConfig, overrides: Sequence[str], number: int
+) -> DictConfig:
+    """The configuration of one job of a sweep, as Hydra's own launcher makes it."""
+    job = loader.load_sweep_config(config, list(overrides))
+    with open_dict(job):
+        job.hydra.job.id = job.hydra.job.num = number
+    return job
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from progdtd import data, readers
 from progdtd.errors import UserError, first_line
 from progdtd.experiment import run
 from progdtd.experiment.signals import Requeue, StopSignals
+from progdtd.experiment.words import printed
 from progdtd.files import LAST, PREVIOUS
 from progdtd.images import centre, pictures
 from progdtd.machine import gpus, keep_freed_memory
@@ -316,7 +317,7 @@ class Trainer:
         (self.directory / PREVIOUS).unlink(missing_ok=True)
         run.record(self.directory, **made, state="finished")
         log.info("Finished %s after %d steps. To evaluate it:", self.directory, steps)
-        log.info("  python -m progdtd.evaluate run=%s", self.directory)
+        log.info("  python -m progdtd.evaluate %s", printed("run", self.directory))
 
 
 def make_fabric(options: DictConfig) -> Fabric:

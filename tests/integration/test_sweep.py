@@ -20,6 +20,7 @@ import pytest
 import torch
 from conftest import RUN, TINY, composed, shell
 from filelock import FileLock
+from omegaconf import OmegaConf
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -130,6 +131,15 @@ def test_a_sweep_whose_plan_is_unknown_ends_in_a_table_too(command, monkeypatch)
     code, output = command("train", "-m", "experiment=smoke", "trainer.steps=1")
     assert code == 0, output
     assert "seed-0" in output.partition("last error")[2]
+
+
+@pytest.mark.parametrize("launcher", ["basic", "local"])
+def test_a_sweep_may_number_its_runs(command, launcher) -> None:
+    words = ("trainer.steps=1", f"launcher={launcher}", "hydra.sweep.subdir=${hydra.job.num}")
+    code, output = command("train", "-m", "experiment=smoke", "seed=3,4", *words)
+    assert code == 0, output
+    configs = [OmegaConf.load(f"outputs/smoke/{number}/config.yaml") for number in (0, 1)]
+    assert [config.seed for config in configs] == [3, 4]
 
 
 def test_a_sweep_that_does_not_begin_has_no_table(command, monkeypatch) -> None:

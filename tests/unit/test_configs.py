@@ -1,5 +1,6 @@
 """Every preset composes, and the command lines of the README mean what they say."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from progdtd.errors import UserError
 from progdtd.experiment.check import check
 from progdtd.experiment.config import CONF, minutes
 from progdtd.experiment.sweep import check_words
+from progdtd.experiment.words import parsed, printed, understood
 from progdtd.models import weights
 
 GROUPS = (
@@ -51,7 +53,6 @@ def test_an_option_that_cannot_be_is_refused(word) -> None:
         ("dataset.root=x", "of dataset=folder, vimeo90k, not of dataset=photos"),
         ("logger.project=x", "of logger=wandb, not of logger=csv"),
         ("dataset=folder dataset.rot=x", "Did you mean dataset.root?"),
-        ("dataset=folder dataset.root=~/x", "\"dataset.root='~/x'\""),
         ("quality=0.1,high", "choose one of"),
         ("--multirun --cfg job", "leave out -m"),
         ("-m --cfg=job", "leave out -m"),
@@ -69,6 +70,66 @@ def test_words_are_understood_before_hydra_is_asked(words, said) -> None:
         with pytest.raises(SystemExit) as stop:
             check_words(words.split())
         assert said in str(stop.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "becomes"),
+    [
+        ("run_name=2024_01_01", "run_name='2024_01_01'"),
+        ("run_name=1e3,b,'2',nan", "run_name='1e3',b,'2','nan'"),
+        ("+run_name=true", "+run_name='true'"),
+        ("init_from=null", None),
+        ("run_name=lr-${trainer.lr}", None),
+        ("images=[1,a]", None),
+        ("seed=1e3", None),
+        ("lambda=0.1,1", None),
+        ("--config-dir=~", None),
+        ("-m", None),
+        ("run=a(1)", SystemExit),
+        ("lambda=interval(0,1)", SystemExit),
+    ],
+)
+def test_names_are_taken_as_they_are_typed(word, becomes) -> None:
+    if becomes is SystemExit:
+        with pytest.raises(SystemExit):
+            understood([word])
+    else:
+        assert understood(["a=1", word]) == ["a=1", becomes or word]
+
+
+def test_other_sweepers_take_intervals() -> None:
+    words = ["hydra/sweeper=other", "lambda=interval(0,1)"]
+    assert understood(words) == words
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["plain", "lr=0.1", "a(1)", "~/x", "2024_01_01", "null", "a,b", "o'b", "a\\", "a\\'b", "$x",
+     'a"b', "[a", "a b", "phötos", "`a`!"],
+)  # fmt: skip
+def test_what_is_printed_can_be_typed(text) -> None:
+    (word,) = shlex.split(printed("run", text))
+    assert parsed(word).value() == text
+    assert understood([word]) == [word]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("evaluate", ["run=a(1)"], "\"run='a(1)'\""),
+        ("figures", ["out=~/x"], "\"out='~/x'\""),
+        ("baselines", ["images=~/x"], "\"images='~/x'\""),
+        ("train", ["dataset=folder", "dataset.root=~/x"], "\"dataset.root='~/x'\""),
+        ("train", ["-m", "lambda=interval(0.01,1)"], "a sweep needs the values to go over"),
+        ("train", ["run_name=" + "ä" * 128], "a name has at most 255 bytes, and this has 256"),
+        ("train", ["-m", "seed=0,1", "run_name=" + "x" * 256], "a name has at most 255 bytes"),
+        ("train", ["-m", "hydra.sweep.subdir=${none}"], "hydra.sweep.subdir=${none} makes no name"),
+    ],
+)
+def test_what_hydra_cannot_take_is_said_in_a_sentence(command, name, arguments, said) -> None:
+    code, output = command(name, *arguments)
+    assert (code, said in output) == (1, True), output
+    assert "Traceback" not in output
 
 
 def test_lambda_is_a_scalar_and_never_a_group() -> None:
