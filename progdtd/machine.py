@@ -1,8 +1,10 @@
-"""What this process may use of the machine: its cores, and memory that it need not give back."""
+"""What this process may use of the machine: its cores, memory that it need not give back, streams
+that take whatever is written."""
 
 import contextlib
 import ctypes
 import gc
+import io
 import os
 import subprocess
 import sys
@@ -45,6 +47,22 @@ def loading() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def steady_streams() -> None:
+    """Keep output from being what fails: what is written to a stream that is closed goes nowhere,
+    and what an encoding cannot express, as the name of a file may be, is escaped."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # else the next file that is opened gets this number, and the output
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def keep_freed_memory() -> None:

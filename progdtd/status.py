@@ -8,11 +8,13 @@ from pathlib import Path
 
 from progdtd.experiment.progress import REFRESH, Live, read, runs, show
 from progdtd.files import matching
+from progdtd.machine import steady_streams
 
 DEFAULT = ("outputs/*", "outputs/sweeps/*")
 
 
 def main() -> None:
+    steady_streams()
     parser = argparse.ArgumentParser(
         prog="python -m progdtd.status",
         description="Show runs: state, step, best loss, time left and last error. In a terminal "

@@ -16,16 +16,19 @@ from progdtd.experiment import run, sweep
 from progdtd.experiment.check import check, check_run_name, warnings
 from progdtd.experiment.config import CONF, as_a_sentence
 from progdtd.experiment.signals import LAUNCHER, end_with_parent
+from progdtd.experiment.words import understood
 from progdtd.files import WEIGHTS
-from progdtd.machine import loading
+from progdtd.machine import loading, steady_streams
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """The command: one training, or with `-m` a sweep of them that ends in a table."""
+    steady_streams()
     sweep.check_words(sys.argv[1:])
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    words = understood(sys.argv[1:])
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
     try:
         with sweep.reported():
             task()
@@ -88,9 +91,18 @@ def follow(cfg: DictConfig, directory: Path) -> None:
 
 
 def follows() -> bool:
-    """Whether this is a process of a run that another one leads."""
-    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return int(next((rank for rank in ranks if rank), 0)) > 0
+    """Whether this is a process of a run that another one leads.
+
+    Raises:
+        UserError: a launcher's variable in the environment is not a number.
+    """
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        if rank := os.environ.get(name):
+            if not rank.isdecimal():
+                raise UserError(f"{name}={rank} in the environment is not the number of a process: "
+                                "unset it, unless a launcher has set it.")  # fmt: skip
+            return int(rank) > 0
+    return False
 
 
 if __name__ == "__main__":

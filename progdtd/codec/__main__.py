@@ -21,7 +21,7 @@ from progdtd.codec.errors import CodecError, DamagedError
 from progdtd.errors import UserError
 from progdtd.files import WEIGHTS, files_below, printable, write_aside
 from progdtd.images import SUFFIXES, readable, to_rgb
-from progdtd.machine import keep_freed_memory, loading
+from progdtd.machine import keep_freed_memory, loading, steady_streams
 
 QUALITY = 95
 """Of pictures in formats that lose something."""
@@ -53,6 +53,7 @@ exit codes:
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, run the command and exit with a code that scripts can use."""
+    steady_streams()
     options = parser().parse_args(arguments)
     try:
         sys.exit(options.run(options))

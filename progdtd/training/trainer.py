@@ -8,6 +8,7 @@ import copy
 import logging
 import math
 import os
+import textwrap
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -114,6 +116,7 @@ class Trainer:
         self.lowest, self.seconds = state["lowest"], state["seconds"]
         self.objective = objective_of(self.model, cfg)
         if self.options.compile:
+            torch.compiler.set_stance("default")
             self.objective.compile_parts()
         self.module, *self.optimizers = self.fabric.setup(
             self.objective, *make_optimizers(self.model, self.options)
@@ -184,13 +187,22 @@ class Trainer:
 
     def step(self, step: int, images: Tensor) -> Tensor:
         """One update from a batch (B, 3, S, S) uint8; returns the values that `SUMS` names."""
-        seed_step(self.cfg.seed, step, self.fabric.global_rank)
         images = self.fabric.to_device(images).contiguous(memory_format=self.layout)
         p, p_hyper = self.drop.fractions(self.draw(step, len(images)))
         for group in self.optimizers[0].param_groups:
             group["lr"] = learning_rate(step, self.options)
-        out = self.module(images, p.tolist(), p_hyper.tolist())
-        self.fabric.backward(out["loss"] + out["aux"])
+        try:
+            out = self.gradients(step, images, p.tolist(), p_hyper.tolist())
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if not self.options.compile or step != self.first:
+                raise
+            torch.compiler.set_stance("force_eager")
+            log.warning("trainer.compile=true: the transforms cannot be compiled here (%s). It "
+                        "takes a C++ compiler, and on a GPU a C compiler. Going on without.",
+                        textwrap.shorten(str(error), 200))  # fmt: skip
+            out = self.gradients(step, images, p.tolist(), p_hyper.tolist())
         if self.options.clip:
             self.fabric.clip_gradients(
                 self.module,
@@ -201,8 +213,18 @@ class Trainer:
         with products_in(self.options.precision):
             for optimizer in self.optimizers:
                 optimizer.step()
-                optimizer.zero_grad()
         return torch.stack([out[name].detach() for name in SUMS])
+
+    def gradients(
+        self, step: int, images: Tensor, p: list[float], p_hyper: list[float]
+    ) -> dict[str, Tensor]:
+        """The gradients of a batch, left in the parameters, and the values that `SUMS` names."""
+        seed_step(self.cfg.seed, step, self.fabric.global_rank)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        out = self.module(images, p, p_hyper)
+        self.fabric.backward(out["loss"] + out["aux"])
+        return out
 
     def draw(self, step: int, images: int) -> Tensor:
         """This process's share, (images,), of the step's draw of p for the images of all."""
@@ -341,7 +363,9 @@ def make_fabric(options: DictConfig) -> Fabric:
         options.accelerator = "cuda" if there else "cpu"
         if not there and gpus():
             log.warning("There is a GPU here that this torch cannot use: training on the CPU.")
-    where = {key: options[key] for key in ("accelerator", "strategy", "devices")}
+    where: dict[str, Any] = {key: options[key] for key in ("accelerator", "strategy", "devices")}
+    if started_by_itself():
+        where["plugins"] = [LightningEnvironment()]
     try:
         device = Fabric(**where).device
         if options.precision == "auto":
@@ -354,9 +378,30 @@ def make_fabric(options: DictConfig) -> Fabric:
         raise UserError(
             f"{error} (trainer.accelerator={options.accelerator}, devices={options.devices}, "
             f"strategy={options.strategy}, precision={options.precision}; all but devices can be "
-            "auto)"
+            f"auto){launched()}"
         ) from error
     return fabric
+
+
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE",
+            "SLURM_NNODES", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE")  # fmt: skip
+"""Variables by which launchers tell a process that it is one of several."""
+
+
+def started_by_itself() -> bool:
+    """Whether this is one process within a Slurm job, which `srun` would have started as often as
+    the job has tasks."""
+    tasks = "SLURM_NTASKS" in os.environ and "SLURM_STEP_ID" not in os.environ
+    return tasks and not TorchElasticEnvironment.detect()
+
+
+def launched() -> str:
+    """A sentence on the variables of a launcher, if the environment has some."""
+    there = ", ".join(f"{name}={os.environ[name]}" for name in LAUNCHED if name in os.environ)
+    return there and (
+        f". The environment is that of a launcher ({there}): trainer.devices has to be as many as "
+        "the processes that it started; if it started none, unset these"
+    )
 
 
 @contextmanager

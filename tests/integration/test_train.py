@@ -5,9 +5,12 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import struct
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -154,6 +157,49 @@ def test_killed_and_resumed_equals_undisturbed(command, kills) -> None:
               for run in (whole, killed)]  # fmt: skip
     assert tables[0] == tables[1]
     assert (whole / "validation.csv").read_text() == (killed / "validation.csv").read_text()
+
+
+def test_the_command_that_is_printed_runs(command, images) -> None:
+    settings = ("experiment=smoke", "trainer.steps=1", "run_name='lr=0.1 (1)'")
+    code, output = command("train", *settings)
+    assert code == 0, output
+    (line,) = [line for line in output.splitlines() if "python -m progdtd.evaluate" in line]
+    name, *words = shlex.split(line)[2:]
+    rest = (f"images={images}", "protocols=native", "levels=1")
+    code, output = command(name.removeprefix("progdtd."), *words, *rest)
+    assert (code, "lr=0.1 (1)" in output) == (0, True), output
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_a_rank_that_is_no_number_is_said(command, monkeypatch, name) -> None:
+    monkeypatch.setenv(name, "abc")
+    code, output = command("train", "experiment=smoke")
+    assert (code, f"{name}=abc in the environment is not the number" in output) == (1, True), output
+    assert "Traceback" not in output
+
+
+def test_no_stream_and_no_name_can_be_what_a_training_fails_at(images) -> None:
+    """Standard output and error are closed; the name of an unreadable image is no UTF-8."""
+    with open(os.fsencode(images) + b"/\xff.png", "wb") as file:
+        file.write(b"no image")
+    words = ("experiment=smoke", "trainer.steps=1", "dataset=folder", f"dataset.root={images}",
+             "dataset.validation=0", "trainer.crop=64")  # fmt: skip
+    command = shlex.join([sys.executable, "-m", "progdtd.train", *words])
+    closed = subprocess.run(f"{command} >&- 2>&-", shell=True)
+    assert closed.returncode == 0, run.recorded(Path(RUN))
+    assert "\\udcff.png" in Path(RUN, "train.log").read_text()
+    again = subprocess.run(f"{command} run_name=open", shell=True, capture_output=True, text=True)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "\\udcff.png" in again.stdout
+
+
+@pytest.mark.parametrize("choice", ["disabled", "stdout"])
+def test_a_training_may_log_as_hydra_does(command, choice) -> None:
+    settings = ("experiment=smoke", "trainer.steps=1", f"hydra/job_logging={choice}")
+    code, output = command("train", *settings)
+    assert (code, "Finished" in output) == (0, choice == "stdout"), output
+    assert Path(RUN, WEIGHTS).exists()
+    assert not Path(RUN, "train.log").exists()
 
 
 def test_options_of_the_optimizer_may_be_lists(command) -> None:
@@ -382,8 +428,9 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["trainer.precision=9-bit"], "9-bit"),
         (["trainer.accelerator=tpu"], "trainer.accelerator=tpu"),
         (["init_from=nowhere.pt"], "nowhere.pt: there is no such file"),
-        (["init_from=123"], "init_from=123 must be a path"),
-        (["init_from=false"], "init_from=False must be a path"),
+        (["init_from=123"], "123: there is no such file"),
+        (["init_from=false"], "false: there is no such file"),
+        (["init_from=[1]"], "init_from=[1] must be a path"),
         (["model.sigmoid=no"], "sigmoid must be true or false"),
         (["drop.full=true"], "not a probability"),
         (["seed=99999999999999999999999"], "must be at most"),

@@ -184,6 +184,37 @@ def test_a_step_takes_the_rates_that_are_configured(tmp_path, monkeypatch) -> No
     assert [group["lr"] for group in trainer.aux_optimizer.param_groups] == [0.5]
 
 
+def test_what_cannot_be_compiled_is_trained_all_the_same(tmp_path, monkeypatch, caplog) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("there is no compiler\nand so on")
+
+    def compile_so(self: torch.nn.Module) -> None:
+        self._compiled_call_impl = torch.compile(self._call_impl, backend=broken)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_so)
+    plain, compiled = (
+        Trainer(composed(*SMOKE, f"trainer.compile={flag}"), tmp_path / flag)
+        for flag in ("false", "true")
+    )
+    for step in range(2):
+        for trainer in (plain, compiled):
+            trainer.step(step, trainer.batches[step])
+    one, other = plain.model.state_dict(), compiled.model.state_dict()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    (said,) = [r.getMessage() for r in caplog.records if "cannot be compiled" in r.getMessage()]
+    assert "there is no compiler" in said
+    torch.compiler.set_stance("default")
+
+
+def test_one_process_of_a_slurm_job_trains_alone(monkeypatch) -> None:
+    """As in `sbatch --ntasks=2` without `srun`, which would start two."""
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    assert make_fabric(composed(*SMOKE).trainer).world_size == 1
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    with pytest.raises(UserError, match=r"that of a launcher \(SLURM_NTASKS=2\)"):
+        make_fabric(composed(*SMOKE).trainer)
+
+
 def test_the_learning_rate_rises_and_falls() -> None:
     options = composed(*SMOKE, "trainer.lr=1e-3", "trainer.steps=1100", "trainer.warmup=100",
                        "trainer.final_lr=0.02").trainer  # fmt: skip
