@@ -29,6 +29,7 @@ statistician's perspective", arXiv 2201.01741, 2022.
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import constriction
 import numpy as np
@@ -260,11 +261,11 @@ class Decoder:
             return np.empty(0, np.int64)
         return self._coder.decode(model, count).astype(np.int64)
 
-    def mark(self) -> AnsCoder:
+    def mark(self) -> Any:
         """Where it is, for `back_to`."""
         return self._coder.clone()
 
-    def back_to(self, mark: AnsCoder) -> None:
+    def back_to(self, mark: Any) -> None:
         """Undo what was taken since."""
         self._coder = mark
 

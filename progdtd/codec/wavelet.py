@@ -101,8 +101,8 @@ class WaveletCoder:
         indices = [
             np.trunc(c / np.float32(walk.STEP)).astype(np.int16) for c in transform.forward(picture)
         ]
-        first = walk.first_planes(indices)
-        steps = walk.Walk(self.network, *picture.shape[:2], first)
+        first, (height, width) = walk.first_planes(indices), picture.shape[:2]
+        steps = walk.Walk(self.network, height, width, first)
         units, encoders = steps.units(), []
         unit = next(units, None)
         while unit is not None:

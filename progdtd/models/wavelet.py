@@ -69,7 +69,7 @@ class Trunk(nn.Module):
         self.at_first = nn.Embedding(conditions, width)
         self.at_head = nn.Embedding(conditions, outputs * channels)
         nn.init.normal_(self.at_start.weight, std=0.1)
-        for zero in (self.at_first.weight, self.at_head.weight, self.head.bias):
+        for zero in (self.at_first.weight, self.at_head.weight, bias_of(self.head)):
             nn.init.zeros_(zero)
         with torch.no_grad():
             self.head.weight.mul_(0.1)
@@ -91,6 +91,12 @@ class Trunk(nn.Module):
         return h, self.head(h) + self.at_head(row)[:, :, None, None]
 
 
+def bias_of(layer: nn.Conv2d) -> Tensor:
+    """The biases of a layer, which all layers here have."""
+    assert layer.bias is not None
+    return layer.bias
+
+
 def act(x: Tensor) -> Tensor:
     return x.clamp(0, LIMIT)
 
@@ -103,6 +109,9 @@ class Scales(nn.Module):
         outputs: numbers a coefficient that `trunk` gives.
         rows: learned vectors of a scale.
     """
+
+    signed: Tensor
+    size: Tensor
 
     def __init__(self, width: int, outputs: int, rows: int) -> None:
         super().__init__()
@@ -144,7 +153,8 @@ class Digits(Scales):
         super().__init__(width, 2, 2 * (PLANES - 1))
         with torch.no_grad():
             for trunk in (self.low, self.detail):
-                trunk.head.bias[: len(trunk.head.bias) // 2] = -2.0
+                events, _ = bias_of(trunk.head).chunk(2)
+                events.fill_(-2.0)
 
     def logits(
         self, scale: int, seen: Tensor, message: Tensor | None, plane: int, second: int
@@ -153,7 +163,8 @@ class Digits(Scales):
         in the upper half of its interval; and that its sign is +."""
         row = torch.full((len(seen),), 2 * min(plane, PLANES - 2) + second, device=seen.device)
         h, out = self.trunk(scale, seen, message, row)
-        return h, *out.chunk(2, 1)
+        event, sign = out.chunk(2, 1)
+        return h, event, sign
 
     def forward(self, indices: Sequence[Tensor], plane: int) -> tuple[Tensor, Tensor]:
         """Bits of one plane of a batch.
@@ -169,7 +180,8 @@ class Digits(Scales):
         known = [Plane(index, plane) for index in indices]
         finest = max((scale for scale, k in enumerate(known) if k.live.any()), default=-1)
         known = known[: finest + 1]
-        bits, left_out = torch.zeros(len(indices[0]), 3, device=self.size.device), 0.0
+        bits = torch.zeros(len(indices[0]), 3, device=self.size.device)
+        left_out = torch.zeros((), device=self.size.device)
         message, after_first = None, []
         for scale, k in enumerate(known):
             h, event, sign = self.logits(scale, self.see(k.before), message, plane, 0)
@@ -198,8 +210,10 @@ class Plane:
 
     `before`, `after`: places (B, C, H, W). `new`: not significant before. `live`: (B, C, 1, 1),
     whether this colour has anything at this scale down to this plane; if not, the header says so
-    and nothing is coded.
+    and nothing is coded. `first`: what the first pass has coded, once it has.
     """
+
+    first: Tensor
 
     def __init__(self, index: Tensor, plane: int | Tensor) -> None:
         size, sign = index.abs(), index.sign()
@@ -228,7 +242,7 @@ class Block(nn.Module):
         self.wide, self.narrow = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
         with torch.no_grad():
             self.narrow.weight.mul_(0.1)
-            self.narrow.bias.zero_()
+            bias_of(self.narrow).zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.narrow(F.leaky_relu(self.wide(self.depthwise(x)), 0.1))

@@ -10,7 +10,7 @@ network is as it was trained.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,17 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from progdtd.files import write_aside
-from progdtd.models.wavelet import ACTIVATION, LIMIT, LOGIT, WEIGHT, Scales, Trunk, Wavelet
+from progdtd.models.wavelet import (
+    ACTIVATION,
+    LIMIT,
+    LOGIT,
+    WEIGHT,
+    Block,
+    Scales,
+    Trunk,
+    Wavelet,
+    bias_of,
+)
 from progdtd.wavelet.network import CARD, LARGEST_LOGIT, PARTS, fingerprint
 from progdtd.wavelet.transform import GREY
 
@@ -57,9 +67,13 @@ class Part:
         self.constants: list[onnx.TensorProto] = []
         self.outputs: list[str] = []
 
-    def constant(self, value: Tensor | np.ndarray | float, kind: type = np.float32) -> str:
+    def constant(
+        self, value: Tensor | np.ndarray | Sequence[int] | float, kind: type = np.float32
+    ) -> str:
         name = f"{self.name}/c{len(self.constants)}"
-        array = np.array(value.detach().cpu() if isinstance(value, Tensor) else value, kind)
+        array: np.ndarray = np.array(
+            value.detach().cpu() if isinstance(value, Tensor) else value, kind
+        )
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
@@ -68,22 +82,17 @@ class Part:
         self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
         return name
 
-    def conv(
-        self, x: str, layer: nn.Conv2d, exact: bool, unit: float = ACTIVATION, **attributes: Any
-    ) -> str:
+    def conv(self, x: str, layer: nn.Conv2d, exact: bool, unit: float = ACTIVATION) -> str:
         """A convolution; an exact one takes activations, and gives its output in a unit."""
-        weight, bias = layer.weight.detach(), layer.bias
+        weight, bias = layer.weight.detach(), bias_of(layer)
         if exact:
             weight, bias = rounded(weight, WEIGHT), rounded(bias, WEIGHT * ACTIVATION)
             largest = weight.abs().sum((1, 2, 3)).max() * LIMIT + bias.abs().max()
             if largest / (WEIGHT * ACTIVATION) > EXACT:
                 raise ValueError(f"the weights of {self.name} are too large to be exact: {largest}")
             weight, bias = weight * (ACTIVATION / unit), bias / unit
-        attributes = {
-            "pads": list(layer.padding * 2),
-            "group": layer.groups,
-        } | attributes
-        return self.add("Conv", x, self.constant(weight), self.constant(bias), **attributes)
+        shape = {"pads": [side // 2 for side in layer.kernel_size * 2], "group": layer.groups}
+        return self.add("Conv", x, self.constant(weight), self.constant(bias), **shape)
 
     def clipped(self, x: str, exact: bool) -> str:
         """Activations, within [0, LIMIT]."""
@@ -97,15 +106,16 @@ class Part:
 
     def seen(self, scales: Scales, exact: bool) -> str:
         """`Scales.see` of the input `place`, as activations."""
-        signed, sizes = (
-            table / ACTIVATION if exact else table for table in (scales.signed, scales.size)
-        )
+        unit = ACTIVATION if exact else 1.0
         size = self.add(
             "Min", self.add("Abs", "place"), self.constant(len(scales.size) - 1, np.int32)
         )
         sign = self.add("Cast", self.add("Sign", "place"), to=TensorProto.FLOAT)
-        signed = self.add("Mul", self.add("Gather", self.constant(signed), size), sign)
-        return self.add("Concat", signed, self.add("Gather", self.constant(sizes), size), axis=1)
+        seen, sizes = (
+            self.add("Gather", self.constant(table / unit), size)
+            for table in (scales.signed, scales.size)
+        )
+        return self.add("Concat", self.add("Mul", seen, sign), sizes, axis=1)
 
     def graph(self) -> onnx.GraphProto:
         outputs = [
@@ -184,13 +194,14 @@ def _pixels(part: Part, model: Wavelet) -> None:
         "Conv",
         small,
         part.constant(kernel),
-        part.constant(picture.pixels.bias),
+        part.constant(bias_of(picture.pixels)),
         pads=[2] * 4,
         strides=[2, 2],
     )
     x = part.add("Add", x, part.conv("features", picture.features, False))
     x = part.add("Add", x, part.looked_up(picture.at_pixels.weight))
     for block in picture.blocks:
+        assert isinstance(block, Block)
         wide = part.conv(part.conv(x, block.depthwise, False), block.wide, False)
         x = part.add(
             "Add", x, part.conv(part.add("LeakyRelu", wide, alpha=0.1), block.narrow, False)
@@ -214,7 +225,7 @@ def joined(parts: Mapping[str, Part]) -> onnx.ModelProto:
         )
         chosen.outputs = outputs
         graph = chosen.graph()
-    kinds = {
+    kinds: dict[str, tuple[int, list[int | None]]] = {
         "part": (TensorProto.INT64, []),
         "row": (TensorProto.INT64, [1]),
         "place": (TensorProto.INT32, [1, None, None, None]),

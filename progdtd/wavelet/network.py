@@ -102,7 +102,7 @@ class Network:
             h, out = self._run(part, place[:, rows], message, row + offset)
             return h.astype(kept), out.astype(np.int16) if network == "digits" else out
 
-        h, out = _in_bands(run, *place.shape[1:], REACH, 1)
+        h, out = _in_bands(run, place.shape[1:], REACH, 1)
         return (h, place), out
 
     def _message(self, network: str, scale: int, coarser: "Features", rows: slice) -> np.ndarray:
@@ -119,7 +119,7 @@ class Network:
             part = pixels[:, 2 * rows.start : 2 * rows.stop]
             return self._run("pixels", nothing, h[:, rows].astype(np.float32), row, part)[:1]
 
-        return _in_bands(run, *h.shape[1:], PIXEL_REACH // 2, 2)[0]
+        return _in_bands(run, h.shape[1:], PIXEL_REACH // 2, 2)[0]
 
     def _run(
         self,
@@ -147,9 +147,10 @@ known there (C, H, W)."""
 
 
 def _in_bands(
-    run: Callable[[slice], Sequence[np.ndarray]], height: int, width: int, reach: int, times: int
+    run: Callable[[slice], Sequence[np.ndarray]], grid: Sequence[int], reach: int, times: int
 ) -> list[np.ndarray]:
     """`run` over bands of rows that overlap by `reach`; its outputs have `times` as many rows."""
+    height, width = grid
     rows = max(2, POSITIONS // width // 2 * 2)
     reach += reach % 2
     if height <= rows + 2 * reach:

@@ -40,9 +40,10 @@ def forward(pixels: np.ndarray) -> list[np.ndarray]:
         ]
         x = bands[0]
         details.append(bands[1:])
-    grid = [_padded(x, *grid_of(*pixels.shape[:2], 0))]
+    height, width = pixels.shape[:2]
+    grid = [_padded(x, *grid_of(height, width, 0))]
     for scale, bands in enumerate(reversed(details), 1):
-        sides = grid_of(*pixels.shape[:2], scale)
+        sides = grid_of(height, width, scale)
         joined = np.stack([_padded(band, *sides) for band in bands], 1)
         grid.append(joined.reshape(-1, *sides))
     return grid
@@ -52,8 +53,9 @@ def inverse(coefficients: Sequence[np.ndarray], height: int, width: int) -> np.n
     """Pixels (3, H, W), float32, not clipped; the inverse of `forward`."""
     sides = [(height, width)]
     for _ in range(SCALES):
-        sides.append(tuple(-(-side // 2) for side in sides[-1]))
-    x = coefficients[0][:, : sides[-1][0], : sides[-1][1]].astype(np.float32)
+        height, width = -(-height // 2), -(-width // 2)
+        sides.append((height, width))
+    x = coefficients[0][:, :height, :width].astype(np.float32)
     for detail, (rows, columns) in zip(coefficients[1:], sides[-2::-1], strict=True):
         bands = detail.reshape(COLOURS, 3, *detail.shape[1:]).swapaxes(0, 1)
         tall, wide = -(-rows // 2), -(-columns // 2)

@@ -134,7 +134,8 @@ class Walk:
     ) -> tuple[Features, np.ndarray, np.ndarray]:
         row = 2 * min(self.plane, PLANES - 2) + second
         features, out = self.network.trunk("digits", scale, self.places[scale], coarser, row)
-        return features, *np.split(out, 2)
+        event, sign = np.split(out, 2)
+        return features, event, sign
 
     def _round(self, scale: int, chosen: np.ndarray, event: np.ndarray, sign: np.ndarray) -> Units:
         place = self.places[scale].reshape(-1)
