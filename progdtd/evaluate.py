@@ -11,7 +11,7 @@ from progdtd.errors import UserError
 from progdtd.experiment.check import check_options
 from progdtd.experiment.run import begun
 from progdtd.experiment.words import command
-from progdtd.files import matching, weights_in
+from progdtd.files import MODEL, matching, weights_in
 from progdtd.machine import loading
 from progdtd.options import listed, number
 
@@ -29,12 +29,11 @@ def main(cfg: DictConfig) -> None:
             find_images,
             pick_device,
         )
-        from progdtd.tail_drop import P_LEVELS
 
-    levels = list(dict.fromkeys(P_LEVELS if cfg.levels is None else listed(cfg.levels)))
-    if not levels:
+    levels = None if cfg.levels is None else list(dict.fromkeys(listed(cfg.levels)))
+    if levels == []:
         raise UserError("levels=[] measures nothing; levels=null are the paper's 16.")
-    for p in levels:
+    for p in levels or []:
         if not (number(p) and 0 <= p <= 1):
             raise UserError(f"levels: p={p} is not within [0, 1].")
     protocols, kinds, images = listed(cfg.protocols), listed(cfg.kinds), str(cfg.images)
@@ -102,8 +101,8 @@ def has_weights(path: Path) -> bool:
     """Whether a directory holds a run's weights or checkpoints, or a file may be some: beside runs
     lie plans, tables and pictures."""
     if path.is_dir():
-        return weights_in(path) is not None
-    return path.suffix == ".safetensors" or zipfile.is_zipfile(path)
+        return weights_in(path) is not None or (path / MODEL).exists()
+    return path.suffix in (".safetensors", ".onnx") or zipfile.is_zipfile(path)
 
 
 if __name__ == "__main__":

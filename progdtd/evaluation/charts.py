@@ -41,6 +41,9 @@ TITLES = {
     "reference-all-patches": "512×512, rate of all patches",
 }
 
+EVERY_RATE = 2.0
+"""Bits per pixel up to which a stream for every rate is drawn, at least."""
+
 MOST_COLUMNS = 4
 """Lambdas get panels of their own up to this many."""
 
@@ -105,6 +108,8 @@ def rate_distortion(
     line    solid for channels, dashed with hollow markers for planes, thin for the published, and
             beside those with an effort, for the same without
 
+    A model without a lambda, whose one stream is for every rate, is black and in every panel.
+
     Args:
         ours: aggregated results of one protocol.
         published: published ProgDTD curves, dashed: those of our lambdas in their colours, or
@@ -113,13 +118,14 @@ def rate_distortion(
         others: published curves of other codecs.
     """
     ours = _numbered(ours)
-    lambdas, effort = sorted(ours["lambda"].unique()), ours.effort > 0
+    every_rate, effort = ours["lambda"].isna(), ours.effort > 0
+    tuned = ours if every_rate.all() else ours[~every_rate]
+    lambdas = sorted(tuned["lambda"].unique())
     apart = (ours.kind == "planes").any() and 1 < len(lambdas) <= MOST_COLUMNS
-    apart &= ours["lambda"].notna().all()
-    parts = [ours[ours["lambda"] == lmbda] for lmbda in lambdas] if apart else [ours]
+    parts = [ours[(ours["lambda"] == lmbda) | every_rate] for lmbda in lambdas] if apart else [ours]
     first = ("drop", "model", "nth", "range") if apart else ("lambda", "drop", "model", "nth")
-    shade = next((key for key in first if ours[key].nunique() > 1), first[0])
-    colours = _palette(ours[shade].dropna())
+    shade = next((key for key in first if tuned[key].nunique() > 1), first[0])
+    colours = _palette(tuned[shade].dropna())
     if (alike := published["lambda"].isin(lambdas)).any():
         published = published[alike]
     of_kin, of_range = _markers(ours[effort] if effort.any() else ours, published, shade)
@@ -135,13 +141,15 @@ def rate_distortion(
                 _line(axis, curve[curve.p >= bounds[0]], metric, **style | THIN, label=PUBLISHED)
             for key, curve in part.groupby([*results.MODEL, *APART], dropna=False):
                 named = dict(zip([*results.MODEL, *APART], key, strict=True))
-                style = {"color": colours.get(named[shade], "black"),
+                alone = pd.isna(named["lambda"]) and len(tuned) < len(ours)
+                style = {"color": "black" if alone else colours.get(named[shade], "black"),
                          "marker": of_kin.get(_kin(named, shade), "")}  # fmt: skip
-                style |= {"lw": 1.3, "ms": 3.2, "label": _label(named, ours, apart)}
+                style |= {"lw": 1.3, "ms": 3.2, "label": _label(named, tuned, apart)}
                 style |= HOLLOW if named["kind"] == "planes" else {}
                 style |= BARE if effort.any() and not named["effort"] else {}
                 _line(axis, results.trained(curve), metric, **style)
-            _frame(axis, 1.04 * pd.concat([part.bpp, published.bpp]).max())
+            rates = part.bpp.where(part["lambda"].notna(), part.bpp.clip(upper=EVERY_RATE))
+            _frame(axis, 1.04 * pd.concat([rates, published.bpp]).max())
         for axis in grid[-1]:
             axis.set_xlabel("Rate (bit per pixel)")
         for axis, lmbda in zip(grid[0], lambdas if apart else (), strict=False):
@@ -164,7 +172,7 @@ def _legend(figure: Figure) -> None:
     for label, style in ((PUBLISHED, {"marker": "o", **THIN}), (BARE["label"], {"lw": BARE["lw"]})):
         if label in lines:  # in no one's colour, for it stands for all of them
             lines[label] = Line2D([], [], color=GREY, **style)
-    order = sorted(lines, key=lambda label: (not label.startswith((OURS, "p ")), label))
+    order = sorted(lines, key=lambda label: (not label.startswith((OURS, "p ", "wavelet")), label))
     figure.legend(
         [lines[label] for label in order], order, loc="outside lower center", ncols=3,
         frameon=False, handlelength=2.6,
@@ -247,8 +255,11 @@ def _line(axis: Axes, curve: pd.DataFrame, metric: str, **style) -> Line2D:
 
 
 def _label(named: dict, ours: pd.DataFrame, apart: bool) -> str:
-    """What the legend says: λ, unless the panels' titles do, the range of p, and model, drop, seed
-    and the run's name only where they are needed to tell curves apart."""
+    """What the legend says: of a model without λ its name; else λ, unless it is the panels' title,
+    the range of p, and model, drop, seed and the run's name only where they are needed to tell
+    curves apart."""
+    if pd.isna(named["lambda"]) and pd.notna(named["model"]):
+        return " ".join([str(named["model"]), *([named["run"]] if named["several"] else [])])
     more = [str(named[key]) for key in ("model", "drop") if ours[key].nunique() > 1]
     if ours.seed.nunique() > 1:
         more.append(f"seed {named['seed']:.0f}")

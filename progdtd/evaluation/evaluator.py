@@ -5,8 +5,7 @@ import glob
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,14 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from progdtd import data
-from progdtd.codec.container import CHANNELS, KINDS, PLANES
-from progdtd.codec.hyperprior import HyperpriorCoder, recorded_gains
-from progdtd.codec.latent_refinement import effort_of
+from progdtd.codec.container import CHANNELS, PLANES
 from progdtd.errors import UserError
-from progdtd.evaluation import protocols, results
+from progdtd.evaluation import results
+from progdtd.evaluation.subjects import Way, open_subject
 from progdtd.experiment import run
 from progdtd.files import require_folder, write_aside
 from progdtd.images import pictures
 from progdtd.machine import keep_freed_memory
-from progdtd.models import weights
-from progdtd.models.weights import fingerprint
-from progdtd.tail_drop import P_LEVELS, TailDrop
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +38,7 @@ def evaluate(
     path: Path,
     images: str,
     names: Sequence[str],
-    levels: Sequence[float],
+    levels: Sequence[float] | None,
     device: str,
     kinds: Sequence[str],
     effort: int,
@@ -55,9 +50,9 @@ def evaluate(
         path: a run directory or anything else that `weights.load_model` takes.
         images: a folder, or `held_out` for the images that the run was not trained on.
         names: protocols, and below `kinds`, that `check_choices` has passed.
-        levels: fractions p.
+        levels: fractions p; None: those that suit the model.
         device: from `pick_device`.
-        kinds: levels of the streams that `native` measures.
+        kinds: levels of a hyperprior's streams that `native` measures.
         effort: steps in which each latent is fitted to its image; tables of another effort stay.
 
     Returns:
@@ -67,34 +62,32 @@ def evaluate(
         UserError: no model, no images, none readable, no such effort, or no place for the tables.
     """
     keep_freed_memory()
-    loaded = weights.load_model(path, device)
-    if "native" in names and CHANNELS in kinds and tuple(levels) != P_LEVELS:
-        warn_of_no_levels(levels, loaded.drop)
+    subject = open_subject(path, names, levels, device, kinds, effort)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
     of = {
-        "fingerprint": fingerprint(loaded.model).hex(),
+        "fingerprint": subject.fingerprint,
         "dataset": dataset, "images": data.digest(paths), "sizes": data.sizes(paths),
     }  # fmt: skip
     directory = directory_of(path)
     code = run.provenance() | {"host": None, "cores": None}  # it may go on elsewhere
-    what = [of, [*names], [*levels], device, [*kinds], effort, code]
+    what = [of, subject.digest, [*names], [*subject.levels], device, [*kinds], effort, code]
     evaluation = sha256(json.dumps(what).encode()).hexdigest()[:12]
     if written := finished(directory, dataset, evaluation):
         log.info("%s was evaluated so before, and is not again; delete a table to measure anew: %s",
                  path, ", ".join(map(str, written)))  # fmt: skip
         return written
     require_folder(directory)
-    ways = ways_of(loaded, names, kinds, effort)
+    ways = subject.ways()
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
         for way in ways:  # the first picture waits for CUDA's libraries, which is no part of coding
-            list(way(np.zeros((512, 768, 3), np.uint8), levels))
+            list(way(np.zeros((512, 768, 3), np.uint8), subject.levels))
     unfinished = Unfinished(directory / f"{dataset}_unfinished-{evaluation}.jsonl")
-    rows = list(measure(ways, paths, levels, str(path), unfinished))
+    rows = list(measure(ways, paths, subject.levels, str(path), unfinished))
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
     name = directory.resolve().parent.name
-    made = identity(loaded) | {"dataset": dataset, "run": name, "effort": effort}
+    made = subject.identity | {"dataset": dataset, "run": name, "effort": effort}
     table = pd.DataFrame(row | made for row in rows)
     warn_of_missing(table, len(paths))
     if table.image.nunique() == len(paths):
@@ -102,29 +95,6 @@ def evaluate(
     written = write_tables(table, directory, of)
     unfinished.remove()
     return written
-
-
-Way = Callable[[np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]
-"""Measures a picture (H, W, 3) at fractions p: rows of results."""
-
-
-def ways_of(
-    loaded: weights.Loaded, names: Sequence[str], kinds: Sequence[str], effort: int
-) -> list[Way]:
-    """The protocols of these names, for one model.
-
-    Raises:
-        UserError: the model cannot code images, or takes no effort.
-    """
-    ways: list[Way] = []
-    if "native" in names:
-        once = list(dict.fromkeys(kinds))
-        ways.append(partial(protocols.native, coder(loaded), kinds=once, effort=effort))
-    if "reference" in names:
-        gains = recorded_gains(loaded) if effort else None
-        chosen = effort_of(effort, loaded.lmbda, gains)
-        ways.append(partial(protocols.reference, loaded.model, loaded.drop, effort=chosen))
-    return ways
 
 
 class Unfinished:
@@ -215,7 +185,7 @@ def check_choices(names: Sequence[str], kinds: Sequence[str]) -> None:
         UserError: none, an unknown one, or planes without the protocol that measures them.
     """
     for what, given, known in (("protocol", names, ("native", "reference")),
-                               ("kind of level", kinds, KINDS)):  # fmt: skip
+                               ("kind of level", kinds, (CHANNELS, PLANES))):  # fmt: skip
         if unknown := set(given) - set(known):
             raise UserError(
                 f"No {what} {', '.join(sorted(unknown))}; there are {', '.join(known)}."
@@ -225,32 +195,6 @@ def check_choices(names: Sequence[str], kinds: Sequence[str]) -> None:
                         "and channels, planes.")  # fmt: skip
     if PLANES in kinds and "native" not in names:
         raise UserError("kinds=planes are measured by protocols=native alone: add it.")
-
-
-def coder(loaded: weights.Loaded) -> HyperpriorCoder:
-    """The coder of a model.
-
-    Raises:
-        UserError: it cannot code images; the message says what can be evaluated all the same.
-    """
-    try:
-        return HyperpriorCoder(loaded)
-    except UserError as error:
-        raise UserError(f"{error} protocols=reference estimates bits, and codes none.") from error
-
-
-def warn_of_no_levels(levels: Sequence[float], drop: TailDrop) -> None:
-    """Warn of fractions p that were asked for and are no levels of this model's streams."""
-    within = drop.within(levels)
-    if not drop.progressive or not (others := [p for p in levels if p not in within]):
-        return
-    what = (
-        f"left out; {drop.top:g}, its top, stands for those above"
-        if within
-        else "measured, though nothing was trained there"
-    )
-    named = ", ".join(f"{p:g}" for p in others)
-    log.warning("levels=%s: not within the range of p, %s: %s.", named, list(drop.range), what)
 
 
 def warn_of_missing(table: pd.DataFrame, images: int) -> None:
@@ -285,21 +229,6 @@ def measure(
         if unfinished:
             unfinished.add(called[path], rows)
         yield from rows
-
-
-def identity(loaded: weights.Loaded) -> dict[str, Any]:
-    """The columns that say which model made a row."""
-    drop, meta = loaded.drop, loaded.meta
-    low, high = drop.range if drop.progressive else (1.0, 1.0)
-    return {
-        "codec": "ProgDTD" if drop.progressive else "single-rate",
-        "model": meta["model"].get("name", type(loaded.model).__name__),
-        "drop": drop.name,
-        "range_low": low,
-        "range_high": high,
-        "lambda": meta.get("lambda"),
-        "seed": meta.get("seed"),
-    }
 
 
 def find_images(images: str) -> tuple[str, list[Path]]:

@@ -1,8 +1,8 @@
-"""Ways to evaluate an image at several levels: done right, as published, and in passing."""
+"""Ways to evaluate a hyperprior on an image at several levels: done right, as published, and in
+passing."""
 
 import time
-from collections.abc import Container, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,18 +10,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from progdtd.codec import Codec, container
 from progdtd.codec.codec import read_header
 from progdtd.codec.container import CHANNELS, PLANES
 from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.codec.latent_refinement import Effort, fit
+from progdtd.evaluation import streams
+from progdtd.evaluation.streams import Row
 from progdtd.images import to_tensor
 from progdtd.metrics import Quality, eight_bit
 from progdtd.models import Progressive
 from progdtd.strides import STRIDE
 from progdtd.tail_drop import TailDrop, fraction, kept
-
-Row = dict[str, Any]
 
 
 @torch.inference_mode()
@@ -54,75 +53,25 @@ def native(
     """
     height, width = picture.shape[:2]
     start = time.perf_counter()
-    latents = coder.analyse(picture, effort)
+    y, z = coder.analyse(picture, effort)
     analysis_s = time.perf_counter() - start
-    x = to_tensor(picture).to(coder.device).contiguous()
+    on_device = y.to(coder.device), z.to(coder.device)
     within = coder.drop.within(levels) or levels
     for kind in kinds:
+        fractions = levels if kind == PLANES else within
         start = time.perf_counter()
-        stream = coder.encode_latents(*latents, width, height, PLANES if kind == PLANES else within)
-        shared = {"protocol": "native", "width": width, "height": height, "kind": kind,
-                  "encode_s": analysis_s + time.perf_counter() - start}  # fmt: skip
-        rows = (_planes(coder, stream, x, levels) if kind == PLANES
-                else _channels(coder, stream, x, within, *latents))  # fmt: skip
-        for row in rows:
+        wanted = PLANES if kind == PLANES else within
+        stream = coder.encode_latents(y, z, width, height, wanted)
+        shared = {"encode_s": analysis_s + time.perf_counter() - start} | streams.facts(stream)
+        known = coder.levels_of(read_header(stream)).latents.known
+        for row in streams.levels_at(coder, stream, picture, fractions, coder.device):
+            latent, hyper = known(row.pop("level"))
+            row |= {"latent_channels": latent, "hyper_channels": hyper}
+            if kind == CHANNELS:  # of the hyper-latent more, where several p share a level
+                kept_of = coder.drop.fractions(row["p"])[0], fraction(hyper, z.shape[1])
+                _, likelihoods = coder.model.quantise(*on_device, *kept_of)
+                row["bpp_estimated"] = bits(likelihoods).item() / (height * width)
             yield shared | row
-
-
-def _channels(
-    coder: HyperpriorCoder, stream: bytes, x: Tensor, levels: Sequence[float], y: Tensor, z: Tensor
-) -> Iterator[Row]:
-    """What the level of each fraction of the channels costs and brings."""
-    prefixes = {prefix["latent_channels"]: prefix for prefix in _prefixes(coder, stream, x)}
-    y, z = y.to(coder.device), z.to(coder.device)
-    for p in levels:
-        row = _level(coder.drop, p, y, z)
-        prefix = prefixes[row["latent_channels"]]
-        p_hyper = fraction(prefix["hyper_channels"], z.shape[1])  # more, where several p share it
-        _, likelihoods = coder.model.quantise(y, z, coder.drop.fractions(p)[0], p_hyper)
-        yield row | prefix | {"bpp_estimated": bits(likelihoods).item() / x[0, 0].numel()}
-
-
-def _planes(
-    coder: HyperpriorCoder, stream: bytes, x: Tensor, levels: Sequence[float]
-) -> Iterator[Row]:
-    """What the last level within each fraction of the bytes, or the first, costs and brings."""
-    header, ends = read_header(stream), container.ends(stream)
-    chosen = {p: coder.levels_of(header).level_at(header, ends, p) for p in levels}
-    wanted = set(chosen.values())
-    prefixes = {prefix.pop("level"): prefix for prefix in _prefixes(coder, stream, x, wanted)}
-    for p, level in chosen.items():
-        yield {"p": p} | prefixes[level]
-
-
-def _prefixes(
-    coder: HyperpriorCoder, stream: bytes, x: Tensor, wanted: Container[int] = range(1, 1 << 16)
-) -> Iterator[Row]:
-    """What the wanted levels of a stream cost and bring."""
-    clock = time.perf_counter
-    quality, decoder = Quality(x), Codec(coder).decoder()
-    known = coder.levels_of(read_header(stream)).latents.known
-    symbols_s, start = 0.0, clock()
-    for level in decoder.levels_of(stream):
-        symbols_s += clock() - start
-        if level not in wanted:
-            start = clock()
-            continue
-        if decoder.changed:  # tails that carry nothing are common
-            start = clock()
-            x_hat = to_tensor(decoder.picture())
-            synthesis_s = clock() - start
-            scores = quality(x_hat.to(x.device).contiguous())
-        size = decoder.position
-        yield scores | {
-            "level": level,
-            "latent_channels": known(level)[0],
-            "hyper_channels": known(level)[1],
-            "bytes": size,
-            "bpp": 8 * size / (x.shape[-1] * x.shape[-2]),
-            "decode_s": symbols_s + synthesis_s,
-        }
-        start = clock()
 
 
 @torch.inference_mode()

@@ -21,11 +21,12 @@ COLUMNS = [
     "bytes", "bpp", "bpp_estimated", "psnr", "ms_ssim", "ms_ssim_db", "ssim", "encode_s",
     "decode_s",
 ]  # fmt: skip
-"""`kind` says what the levels are, `channels` or `planes`: p is a fraction of the channels, or of
-the stream's bytes. `effort` is the number of steps in which each latent was fitted to its image.
-`bytes` counts a real stream and is empty where there is none; `bpp` comes from `bytes` where there
-are any and from the estimate elsewhere, `bpp_estimated`, which planes have none of; times are
-seconds; `ms_ssim_db` is in dB."""
+"""`kind` says what the levels are, `channels`, `planes` or `wavelet`: p is a fraction of the
+channels, or for the other two of the stream's bytes. A wavelet model is measured at the paper's 16
+fractions and at `subjects.LOW`, from 0.0025 on, since its stream goes on to high rates. `effort` is
+the number of steps in which each latent was fitted to its image. `bytes` counts a real stream and
+is empty where there is none; `bpp` comes from `bytes` where there are any and from the estimate
+elsewhere, `bpp_estimated`, which only channels have; times are seconds; `ms_ssim_db` is in dB."""
 
 MODEL = COLUMNS[: COLUMNS.index("protocol")]
 """What names a model and how it was used, or another codec, which has but a name."""

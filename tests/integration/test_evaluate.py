@@ -12,9 +12,9 @@ from conftest import TINY, composed
 from PIL import Image
 
 from progdtd import Codec, ProgDTD, data
-from progdtd.evaluation import bd, evaluator, protocols
-from progdtd.evaluation.evaluator import warn_of_no_levels
+from progdtd.evaluation import bd, evaluator, protocols, subjects
 from progdtd.evaluation.results import COLUMNS
+from progdtd.evaluation.subjects import warn_of_no_levels
 from progdtd.experiment import run
 from progdtd.images import pictures
 from progdtd.models import weights
@@ -322,7 +322,7 @@ def test_an_interrupted_evaluation_is_of_its_weights_and_levels(images, monkeypa
 
 def test_a_single_rate_model_has_the_whole_range() -> None:
     drop = TailDrop(latent=False, hyper=False, range=(0.3, 1.0))
-    made = evaluator.identity(weights.Loaded(None, drop, {"model": {"name": "m"}}))
+    made = subjects.identity(weights.Loaded(None, drop, {"model": {"name": "m"}}))
     assert (made["codec"], made["range_low"], made["range_high"]) == ("single-rate", 1.0, 1.0)
 
 

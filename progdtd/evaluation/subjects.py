@@ -1,0 +1,166 @@
+"""Models to evaluate: what names one, and the ways to measure it.
+
+What only a hyperprior needs, such as CompressAI, is imported when there is one.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from progdtd.codec.container import CHANNELS
+from progdtd.codec.model_store import in_run
+from progdtd.errors import UserError
+from progdtd.evaluation import streams
+from progdtd.tail_drop import P_LEVELS, TailDrop
+
+if TYPE_CHECKING:
+    from progdtd.models.weights import Loaded
+
+log = logging.getLogger(__name__)
+
+LOW = (0.0025, 0.0035, 0.005, 0.007, 0.015, 0.02, 0.03, 0.04, 0.07)
+"""Fractions p of the bytes at which wavelet models are measured beside P_LEVELS: of a stream of 4
+bits per pixel, P_LEVELS have one point between 0 and 0.2 of them."""
+
+Way = Callable[[np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]
+"""Measures a picture (H, W, 3) at fractions p: rows of results."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is evaluated.
+
+    Args:
+        identity: the columns that say which model made a row.
+        fingerprint: of its streams, in hexadecimal.
+        digest: of whatever else of it can change a picture.
+        levels: fractions p at which it is measured.
+        ways: makes the protocols. Raises UserError if the model cannot code images, or takes no
+            effort.
+    """
+
+    identity: dict[str, Any]
+    fingerprint: str
+    digest: str
+    levels: Sequence[float]
+    ways: Callable[[], list[Way]]
+
+
+def open_subject(
+    path: Path,
+    names: Sequence[str],
+    levels: Sequence[float] | None,
+    device: str,
+    kinds: Sequence[str],
+    effort: int,
+) -> Subject:
+    """The model at a path; see `evaluator.evaluate`.
+
+    Raises:
+        UserError: there is none, or it cannot be measured so.
+    """
+    if (file := in_run(path)).suffix == ".onnx":
+        return _wavelet(file, names, levels, effort)
+    return _hyperprior(path, names, levels or P_LEVELS, device, kinds, effort)
+
+
+def _wavelet(
+    file: Path, names: Sequence[str], levels: Sequence[float] | None, effort: int
+) -> Subject:
+    from progdtd.codec.wavelet import WaveletCoder
+
+    if "native" not in names:
+        raise UserError(f"{file} is a wavelet model, which is measured by protocols=native alone.")
+    coder = WaveletCoder.load(file)
+    card = coder.network.card
+    identity = {
+        "codec": "ProgDTD", "model": "wavelet", "drop": "digits", "range_low": 0.0,
+        "range_high": 1.0, "lambda": None, "seed": card.get("seed"),
+    }  # fmt: skip
+    return Subject(
+        identity,
+        coder.fingerprint.hex(),
+        sha256(file.read_bytes()).hexdigest(),
+        levels or sorted({*LOW, *P_LEVELS}),
+        lambda: [partial(streams.native, coder, effort=effort)],
+    )
+
+
+def _hyperprior(
+    path: Path,
+    names: Sequence[str],
+    levels: Sequence[float],
+    device: str,
+    kinds: Sequence[str],
+    effort: int,
+) -> Subject:
+    from progdtd.models import weights
+
+    loaded = weights.load_model(path, device)
+    if "native" in names and CHANNELS in kinds and tuple(levels) != P_LEVELS:
+        warn_of_no_levels(levels, loaded.drop)
+    return Subject(
+        identity(loaded),
+        weights.fingerprint(loaded.model).hex(),
+        "",
+        levels,
+        partial(_ways, loaded, names, kinds, effort),
+    )
+
+
+def _ways(loaded: "Loaded", names: Sequence[str], kinds: Sequence[str], effort: int) -> list[Way]:
+    """The protocols of these names, for one hyperprior."""
+    from progdtd.codec.hyperprior import HyperpriorCoder, recorded_gains
+    from progdtd.codec.latent_refinement import effort_of
+    from progdtd.evaluation import protocols
+
+    ways: list[Way] = []
+    if "native" in names:
+        try:
+            coder = HyperpriorCoder(loaded)
+        except UserError as error:
+            raise UserError(
+                f"{error} protocols=reference estimates bits, and codes none."
+            ) from error
+        once = list(dict.fromkeys(kinds))
+        ways.append(partial(protocols.native, coder, kinds=once, effort=effort))
+    if "reference" in names:
+        gains = recorded_gains(loaded) if effort else None
+        chosen = effort_of(effort, loaded.lmbda, gains)
+        ways.append(partial(protocols.reference, loaded.model, loaded.drop, effort=chosen))
+    return ways
+
+
+def warn_of_no_levels(levels: Sequence[float], drop: TailDrop) -> None:
+    """Warn of fractions p that were asked for and are no levels of this model's streams."""
+    within = drop.within(levels)
+    if not drop.progressive or not (others := [p for p in levels if p not in within]):
+        return
+    what = (
+        f"left out; {drop.top:g}, its top, stands for those above"
+        if within
+        else "measured, though nothing was trained there"
+    )
+    named = ", ".join(f"{p:g}" for p in others)
+    log.warning("levels=%s: not within the range of p, %s: %s.", named, list(drop.range), what)
+
+
+def identity(loaded: "Loaded") -> dict[str, Any]:
+    """The columns that say which hyperprior made a row."""
+    drop, meta = loaded.drop, loaded.meta
+    low, high = drop.range if drop.progressive else (1.0, 1.0)
+    return {
+        "codec": "ProgDTD" if drop.progressive else "single-rate",
+        "model": meta["model"].get("name", type(loaded.model).__name__),
+        "drop": drop.name,
+        "range_low": low,
+        "range_high": high,
+        "lambda": meta.get("lambda"),
+        "seed": meta.get("seed"),
+    }
