@@ -57,6 +57,23 @@ def test_jpeg2000_is_at_its_best(photograph) -> None:
     assert (ours > theirs + 0.5).all()
 
 
+def test_jpeg2000_has_no_markers_that_its_decoder_does_not_need(photograph) -> None:
+    """The pixels are those of what OpenJPEG writes."""
+    image = Image.fromarray(photograph)
+    layers = [24 / rate for rate in classical.LAYERS]
+    plain = classical.save(image, "JPEG2000", quality_mode="rates", quality_layers=layers,
+                           no_jp2=True, irreversible=True, mct=1)  # fmt: skip
+    stream, ends = classical.jpeg2000(image, classical.LAYERS)
+    assert len(stream) == ends[-1] + 2 < len(plain) - 30
+    for marker in (classical.PLT, classical.COM):
+        assert marker not in stream[: ends[0]]
+    whole, *others = (
+        np.asarray(Image.open(io.BytesIO(content)))
+        for content in (stream, plain, dict(classical.jpeg2000_prefixes(image))[1.0])
+    )
+    assert all(np.array_equal(whole, other) for other in others)
+
+
 def test_jpeg2000_prefixes_are_prefixes(photograph) -> None:
     """Apart from the tile's length and the end marker, each is the beginning of the next."""
     streams = [bytes(s) for _, s in classical.jpeg2000_prefixes(Image.fromarray(photograph))]
