@@ -1,11 +1,13 @@
 """Evaluating a wavelet model: a file that is coded without a hyperprior's protocols."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from progdtd import Codec
 from progdtd.evaluation.results import COLUMNS
@@ -57,3 +59,33 @@ def test_a_wavelet_model_is_evaluated_and_drawn(command, drawn, model, images) -
 def test_what_a_wavelet_model_has_not_is_refused(command, model, images, option, said) -> None:
     code, output = command("evaluate", f"run={model}", f"images={images}", option)
     assert (code, said in output) == (1, True), output
+
+
+def test_bits_are_compared_with_those_of_other_codecs(command, script, model, images) -> None:
+    arguments = (f"images={images}", "protocols=native", "levels=[0.05,0.1,0.2,0.4,0.7,1.0]")
+    assert command("evaluate", f"run={model}", *arguments)[0] == 0
+    (csv,) = Path("outputs/weights").glob("*/evaluation/images_native.csv")
+    twice = pd.read_csv(csv)
+    twice.assign(model=None, codec="twice", bpp=2 * twice.bpp).to_csv("twice.csv", index=False)
+    code, output = script("same_psnr.py", csv, "--beside", csv, "twice.csv")
+    assert code == 0, output
+    rows = {line.split(" | ")[0][2:]: line for line in output.splitlines() if line[:2] == "| "}
+    same = next(line for name, line in rows.items() if name.startswith("wavelet ("))
+    assert {*re.findall(r"([-+][\d.]+) %", same)} <= {"+0.0", "-0.0"}
+    for name in ("twice", "twice, image by image"):
+        assert {*re.findall(r"([-+][\d.]+) %", rows[name])} == {"-50.0"}
+    code, output = script("same_psnr.py", "nowhere.csv")
+    assert (code, "nowhere.csv" in output) == (1, True)
+
+
+def test_pictures_of_as_many_bytes(script, model, images) -> None:
+    to = Path("sheet.png")
+    image = images / "a.png"
+    code, output = script("same_bytes.py", model, "--images", image, "--rates", 1.5, 3, "--side",
+                          64, "--to", to)  # fmt: skip
+    assert code == 0, output
+    assert Image.open(to).size == (4 * 68, 2 * 78)
+    sizes = re.findall(r"a [\d.]+  (?:model|JPEG 2000|AVIF): (\d+),", output)
+    width, height = Image.open(image).size
+    assert len(sizes) == 6
+    assert all(int(size) <= 3 * width * height / 8 for size in sizes)
