@@ -1,7 +1,8 @@
 """Rate-distortion figures: which curves go together, and how they are drawn."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,31 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
         figure.savefig(stem.with_suffix(".png"))
     return [stem.with_suffix(".pdf"), stem.with_suffix(".png")]
+
+
+def named_at_ends(curves: Mapping[str, pd.DataFrame], rate: float, lowest: float = 20.0) -> Figure:
+    """PSNR over rate, whole images: a few curves, each named where it ends, without a legend.
+
+    Args:
+        curves: means with `bpp` and `psnr`, by the names that they get in the chart.
+        rate: bits per pixel up to which they are drawn.
+        lowest: PSNR (dB) from which they are.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.8, 3.4), layout="constrained")
+        axis, ends = figure.subplots(), []
+        for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+            x, y = _line(axis, curve, "psnr", color=colour, lw=1.4).get_data()
+            last = min(rate, max(x))
+            ends.append((float(np.interp(last, x, y)), last, name, colour))
+        highest = max(end[0] for end in ends) + 0.8
+        axis.set(xlim=(0, rate), ylim=(lowest, highest))
+        axis.set(xlabel="Rate (bit per pixel)", ylabel="PSNR (dB)")
+        above = math.inf
+        for height, last, name, colour in sorted(ends, reverse=True):
+            above = min(height, above - (highest - lowest) / 26)  # names do not overlap
+            axis.annotate(
+                name, (last, above), (4, 0), textcoords="offset points",
+                color=colour, va="center", fontsize=7,
+            )  # fmt: skip
+    return figure
