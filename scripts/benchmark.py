@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="training steps in a round")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each, in turn")
     parser.add_argument("--evaluated", type=int, default=1, help="images evaluated in a round")
-    parser.add_argument("--readme", action="store_true", help="put the result into the README")
+    parser.add_argument("--readme", action="store_true", help="put the result into its page")
     arguments = parser.parse_args()
     report = compare(arguments)
     print(report)

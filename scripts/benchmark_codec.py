@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default="data/kodak", help="a folder of images")
     parser.add_argument("--rounds", type=int, default=7, help="timed encodings and decodings")
     parser.add_argument("--megapixels", type=float, help="also code one image of this size")
-    parser.add_argument("--readme", action="store_true", help="put the tables into the READMEs")
+    parser.add_argument("--readme", action="store_true", help="put the tables into their pages")
     options = parser.parse_args()
     codec, paths = Codec.load(options.model), data.folder(options.images)
     if any(side % STRIDE for side in read_image(paths[0]).shape[:2]):

@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=150, help="of each of the six runs")
     parser.add_argument("--rounds", type=int, default=3, help="of the single runs")
-    parser.add_argument("--readme", action="store_true", help="put the result into the README")
+    parser.add_argument("--readme", action="store_true", help="put the result into its page")
     arguments = parser.parse_args()
     one, again = swept(1, arguments.steps)
     two, _ = swept(2, arguments.steps)

@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="runs or weights files")
     kodak = data_root() / "kodak"
     parser.add_argument("--images", type=Path, default=kodak, help=f"a folder (default: {kodak})")
-    parser.add_argument("--readme", action="store_true", help="put the table into the README")
+    parser.add_argument("--readme", action="store_true", help="put the table into its page")
     options = parser.parse_args()
     header = ("λ", "range of p", "levels", "bytes of a level", "PSNR more at a level, dB",
               "whole stream over one level", "over CompressAI's")  # fmt: skip

@@ -1,10 +1,15 @@
-"""Sections of the README files that scripts write, so that no number there is typed by hand."""
+"""Sections of the README and of docs/ that scripts write, so that no number there is typed by
+hand."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ("reference", "controls", "priors")
-PAGES = [ROOT / "README.md", *(ROOT / "outputs" / name / "README.md" for name in RESULTS)]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / "outputs" / name / "README.md" for name in RESULTS),
+]
 
 
 def put(section: str, text: str) -> None:
@@ -16,4 +21,4 @@ def put(section: str, text: str) -> None:
         if found and closed:
             page.write_text(f"{before}{begin}{text.strip()}\n{end}{after}")
             return
-    raise SystemExit(f"No README has a section {begin.strip()} ... {end}.")
+    raise SystemExit(f"No page has a section {begin.strip()} ... {end}.")

@@ -1,4 +1,4 @@
-r"""The tables of results in the READMEs, from those that `progdtd.figures` wrote.
+r"""The tables of results in the pages, from those that `progdtd.figures` wrote.
 
 python scripts/report.py outputs/reference --controls outputs/controls --priors outputs/priors \
     --readme
@@ -25,6 +25,17 @@ AGAINST = (
     "bmshj2018-hyperprior (published)", "DPICT (published)",
 )  # fmt: skip
 
+SUMMARY = {
+    "JPEG progressive (prefix)": "progressive JPEG of quality 75, one file",
+    "JPEG 2000 (prefix)": "JPEG 2000, one file",
+    "WebP": "WebP, a file for each rate",
+    "AVIF": "AVIF, a file for each rate",
+    "bmshj2018-hyperprior (published)": "hyperprior, published, a model for each rate",
+    "DPICT (published)": "DPICT, published, one file",
+    "CTC(tri_planet_23) (published)": "CTC, published, one file",
+}
+"""What stands beside ours in the README."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -33,7 +44,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what `progdtd.figures out=` was given")
     parser.add_argument("--controls", type=Path, help="the same of models with other tail drops")
     parser.add_argument("--priors", type=Path, help="the same of models with other priors")
-    parser.add_argument("--readme", action="store_true", help="put the tables into the READMEs")
+    parser.add_argument("--readme", action="store_true", help="put the tables into the pages")
     options = parser.parse_args()
     try:
         report = sections(options)
@@ -46,7 +57,7 @@ def main() -> None:
 
 
 def sections(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
-    """The tables of each section of the READMEs.
+    """The tables of each section of the pages.
 
     Raises:
         UserError, OSError: the folders do not have what they are made of.
@@ -66,6 +77,7 @@ def sections(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     if channels.empty:
         raise UserError(f"{options.folder}/results.csv has no levels of channels of drop=dtd.")
     report = {
+        "summary": (summary(double, beside_ours(beside)),),
         "results": (quality(channels), published(deltas)),
         "others": (kinds(double), at_rates(double, beside_ours(beside)), comparison(deltas)),
         "groups": (groups(channels), falls(double)),
@@ -258,6 +270,22 @@ def at_rates(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame] | None = Non
         "PSNR and MS-SSIM (dB), interpolated between the points of each curve of means; empty "
         "outside of it."
     )
+
+
+def summary(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame]) -> str:
+    """PSNR of the model that codes by default and of other codecs, at some rates."""
+    middle = ours[(ours["lambda"] == 0.1) & (ours.range_low == 0)]
+    found = {
+        f"ours, {kind}, one file": middle[middle.kind == kind]
+        for kind in ("planes", "channels")
+        if (middle.kind == kind).any()
+    }
+    found |= {says: beside[codec] for codec, says in SUMMARY.items() if codec in beside}
+    rows = []
+    for name, curve in found.items():
+        values = value_at(RATES, curve, "psnr")
+        rows.append((name, *("" if np.isnan(value) else f"{value:.2f}" for value in values)))
+    return markdown.table(("PSNR in dB at", *(f"{rate:g} bpp" for rate in RATES)), rows)
 
 
 def effort(plain: pd.DataFrame, fitted: pd.DataFrame, deltas: pd.DataFrame) -> str:
