@@ -28,6 +28,7 @@ statistician's perspective", arXiv 2201.01741, 2022.
 
 import itertools
 import math
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,7 +61,14 @@ _BEGIN = np.array([0, 1], np.uint32)
 """The coder's first state, 2^32, in words."""
 
 
-Rows = tuple[np.ndarray, np.ndarray]
+LARGE = 1 << 17
+"""So many digits at once, as large pictures have, are kept compressed until all are there."""
+
+Packed = tuple[bytes, np.dtype]
+
+Kept = np.ndarray | Packed
+
+Rows = tuple[np.ndarray, Kept]
 """A table and, for each symbol, the row of it that has the symbol's probabilities."""
 
 
@@ -130,7 +138,7 @@ class Encoder:
     """Collects the symbols of one level in the order in which they will be decoded."""
 
     def __init__(self) -> None:
-        self.steps: list[tuple[np.ndarray, object, Rows | None]] = []
+        self.steps: list[tuple[Kept, object, Rows | None]] = []
 
     def put(self, groups: Sequence[np.ndarray], tables: Sequence[Table]) -> None:
         """Append groups of symbols (int64, any shape), each with its table."""
@@ -173,7 +181,11 @@ class Encoder:
         number = (np.cumsum(seen) - 1).astype(np.min_scalar_type(len(seen_odds)))
         for start in range(0, len(digits), CHUNK):
             part = slice(start, start + CHUNK)
-            self._push(digits[part].astype(np.uint8), _ANY, (seen_odds, number[rows[part]]))
+            kept = digits[part].astype(np.uint8), number[rows[part]]
+            if len(digits) < LARGE:
+                self._push(kept[0], _ANY, (seen_odds, kept[1]))
+            else:
+                self.steps.append((_packed(kept[0]), _ANY, (seen_odds, _packed(kept[1]))))
 
     def _push(self, values: np.ndarray, model: object, rows: Rows | None = None) -> None:
         if len(values):
@@ -186,8 +198,8 @@ def payloads(levels: Sequence[Encoder]) -> list[bytes]:
     for level in reversed(levels):
         edges.append(coder.pos()[0])
         for values, model, rows in reversed(level.steps):
-            looked_up = () if rows is None else (rows[0][rows[1]],)
-            coder.encode_reverse(values.astype(np.int32), model, *looked_up)
+            looked_up = () if rows is None else (rows[0][_array(rows[1])],)
+            coder.encode_reverse(_array(values).astype(np.int32), model, *looked_up)
     words = coder.get_compressed().astype("<u4")
     edges.append(len(words))
     return [words[a:b].tobytes() for a, b in itertools.pairwise(edges)][::-1]
@@ -282,6 +294,17 @@ class Decoder:
         left = self._coder.get_compressed()
         if len(left) != len(_BEGIN) or (last and not np.array_equal(left, _BEGIN)):
             raise MismatchError
+
+
+def _packed(array: np.ndarray) -> Packed:
+    return zlib.compress(array.tobytes(), 1), array.dtype
+
+
+def _array(kept: Kept) -> np.ndarray:
+    """What was packed, if it was."""
+    if isinstance(kept, np.ndarray):
+        return kept
+    return np.frombuffer(zlib.decompress(kept[0]), kept[1])
 
 
 def _fold(index: np.ndarray, escape: int) -> np.ndarray:

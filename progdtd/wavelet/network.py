@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from progdtd.wavelet.transform import SCALES
+
 PARTS = (
     "digits low",
     "digits low message",
@@ -60,10 +62,11 @@ class Network:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # wastes cores
         try:
             self.width, self.fingerprint = int(card["width"]), bytes.fromhex(card["fingerprint"])
             self._session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
-        except (KeyError, onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf) as error:
+        except Exception as error:  # onnxruntime has many, which have nothing else in common
             raise ValueError(f"it is no wavelet model ({error})") from error
         self.card = card
 
@@ -74,7 +77,7 @@ class Network:
         place: np.ndarray,
         coarser: "Features | None",
         row: int,
-    ) -> tuple["Features", np.ndarray]:
+    ) -> tuple["Features | None", np.ndarray]:
         """What a network makes of one scale.
 
         Args:
@@ -85,25 +88,26 @@ class Network:
             row: which of the scale's learned vectors.
 
         Returns:
-            Features, and of digits logits (2C, H, W) int16, of the picture where values lie in
-            their intervals (C, H, W), float32.
+            Features, but of the finest digits, which nothing needs; and of digits logits (2C, H, W)
+            int16, of the picture where values lie in their intervals (C, H, W), float32.
         """
         part = f"{network} {'detail' if scale else 'low'}"
-        kept = np.int16 if network == "digits" else np.float16
         times = 2 if scale > 1 else 1
         offset = max(scale - 1, 0) * ROWS[network]
         nothing = np.zeros((1, 1, 1), np.float32)
 
-        def run(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        def run(rows: slice) -> list[np.ndarray]:
             message = nothing
             if coarser is not None:
                 above = slice(rows.start // times, rows.stop // times)
                 message = self._message(network, scale - 1, coarser, above)
             h, out = self._run(part, place[:, rows], message, row + offset)
-            return h.astype(kept), out.astype(np.int16) if network == "digits" else out
+            if network == "picture":
+                return [out, h.astype(np.float16)]
+            return [out.astype(np.int16), *([h.astype(np.int16)] if scale < SCALES else [])]
 
-        h, out = _in_bands(run, place.shape[1:], REACH, 1)
-        return (h, place), out
+        out, *features = _in_bands(run, place.shape[1:], REACH, 1)
+        return ((features[0], place) if features else None), out
 
     def _message(self, network: str, scale: int, coarser: "Features", rows: slice) -> np.ndarray:
         """What some rows of a scale tell the next finer one, on its grid."""
@@ -155,13 +159,17 @@ def _in_bands(
     reach += reach % 2
     if height <= rows + 2 * reach:
         return list(run(slice(0, height)))
-    bands = []
+    outputs: list[np.ndarray] = []
     for start in range(0, height, rows):
         stop = min(start + rows, height)
         first, last = max(0, start - reach), min(height, stop + reach)
         kept = slice(times * (start - first), times * (stop - first))
-        bands.append([out[:, kept] for out in run(slice(first, last))])
-    return [np.concatenate(parts, 1) for parts in zip(*bands, strict=True)]
+        parts = run(slice(first, last))
+        if not outputs:
+            outputs = [np.empty((len(p), times * height, p.shape[2]), p.dtype) for p in parts]
+        for output, part in zip(outputs, parts, strict=True):
+            output[:, times * start : times * stop] = part[:, kept]
+    return outputs
 
 
 def fingerprint(constants: Mapping[str, np.ndarray]) -> str:
@@ -189,7 +197,10 @@ def card_in(content: bytes) -> dict[str, Any]:
         field = content[at : at + size]
         at += size
         if key == _METADATA and CARD.encode() in field[:16]:
-            return json.loads(field[field.index(b"{") :])
+            try:
+                return json.loads(field[field.index(b"{") :])
+            except ValueError as error:
+                raise ValueError("it is no wavelet model: its card cannot be read") from error
     raise ValueError("it is no wavelet model: it has no card")
 
 

@@ -19,19 +19,24 @@ def show(
         places: what is known of every coefficient, per scale, (C, H, W) int16 (see `walk.py`).
         plane: that these are places of.
     """
-    row, features, values = min(plane, PLANES - 2), None, []
+    row, features = min(plane, PLANES - 2), None
+    values: list[np.ndarray] = []
     for scale, place in enumerate(places):
         features, inside = network.trunk("picture", scale, place, features, row)
         centre, half = interval(place)
         inside *= half
         inside += centre
-        inside *= np.float32(STEP * 2.0**plane) * exists(height, width, scale)
+        del centre, half
+        inside *= np.float32(STEP * 2.0**plane)
+        inside *= exists(height, width, scale)
         values.append(inside)
     assert features is not None
     pixels = inverse(values, height, width)
-    padded = np.pad(pixels, ((0, 0), (0, -height % GRID), (0, -width % GRID)), "edge")
-    shown = network.corrected(padded, features[0], row)[:, :height, :width]
-    return np.ascontiguousarray(np.moveaxis(shown.round().clip(0, 255).astype(np.uint8), 0, 2))
+    values.clear()
+    pixels = np.pad(pixels, ((0, 0), (0, -height % GRID), (0, -width % GRID)), "edge")
+    shown = network.corrected(pixels, features[0], row)[:, :height, :width]
+    shown.round(out=shown).clip(0, 255, out=shown)
+    return np.ascontiguousarray(np.moveaxis(shown.astype(np.uint8), 0, 2))
 
 
 def interval(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -55,17 +55,20 @@ def inverse(coefficients: Sequence[np.ndarray], height: int, width: int) -> np.n
     for _ in range(SCALES):
         height, width = -(-height // 2), -(-width // 2)
         sides.append((height, width))
-    x = coefficients[0][:, :height, :width].astype(np.float32)
-    for detail, (rows, columns) in zip(coefficients[1:], sides[-2::-1], strict=True):
-        bands = detail.reshape(COLOURS, 3, *detail.shape[1:]).swapaxes(0, 1)
-        tall, wide = -(-rows // 2), -(-columns // 2)
-        a = bands[0][:, : rows // 2, :wide]
-        b = bands[1][:, :tall, : columns // 2]
-        c = bands[2][:, : rows // 2, : columns // 2]
-        low = _join(x.swapaxes(1, 2), a.swapaxes(1, 2)).swapaxes(1, 2)
-        high = _join(b.swapaxes(1, 2), c.swapaxes(1, 2)).swapaxes(1, 2)
-        x = _join(low, high)
-    return np.tensordot(COLOUR.T, x, 1) + np.float32(GREY)
+    colours = np.empty((COLOURS, *sides[0]), np.float32)
+    for colour in range(COLOURS):  # one at a time, to bound the memory
+        x = coefficients[0][colour, :height, :width].astype(np.float32)
+        for detail, (rows, columns) in zip(coefficients[1:], sides[-2::-1], strict=True):
+            bands = detail[3 * colour : 3 * colour + 3]
+            tall, wide = -(-rows // 2), -(-columns // 2)
+            a = bands[0, : rows // 2, :wide]
+            b = bands[1, :tall, : columns // 2]
+            c = bands[2, : rows // 2, : columns // 2]
+            x = _join(_join(x.T, a.T).T, _join(b.T, c.T).T)
+        colours[colour] = x
+    pixels = np.tensordot(COLOUR.T, colours, 1)
+    pixels += np.float32(GREY)
+    return pixels
 
 
 def grid_of(height: int, width: int, scale: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ scale digits go in the order channel, row, column, in units of so many that a st
 often: each unit has its digits, then the signs of those that became significant.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,9 @@ UNITS = 128
 """A unit has UNIT digits, or of large pictures one of so many parts of all coefficients."""
 
 ODDS_BITS = 20
+
+CHUNK = 1 << 21
+"""Positions that are looked through at a time."""
 
 
 def odds() -> np.ndarray:
@@ -131,17 +134,15 @@ class Walk:
 
     def _logits(
         self, scale: int, coarser: Features | None, second: int
-    ) -> tuple[Features, np.ndarray, np.ndarray]:
+    ) -> tuple[Features | None, np.ndarray, np.ndarray]:
         row = 2 * min(self.plane, PLANES - 2) + second
-        features, out = self.network.trunk("digits", scale, self.places[scale], coarser, row)
+        coarser, out = self.network.trunk("digits", scale, self.places[scale], coarser, row)
         event, sign = np.split(out, 2)
-        return features, event, sign
+        return coarser, event, sign
 
     def _round(self, scale: int, chosen: np.ndarray, event: np.ndarray, sign: np.ndarray) -> Units:
         place = self.places[scale].reshape(-1)
-        positions = np.flatnonzero(chosen)
-        for start in range(0, len(positions), self._unit):
-            where = positions[start : start + self._unit]
+        for where in _positions(chosen, self._unit):
             before = place[where]
             unit = Unit(
                 scale,
@@ -156,6 +157,20 @@ class Walk:
             side[unit.new] = 1
             side[unit.new & (digits > 0)] = 2 * signs - 1
             place[where] = size * side
+
+
+def _positions(chosen: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """The flat positions of what is chosen, so many at a time but for the last; never all at once,
+    which would take more memory than all else."""
+    flat, found = chosen.reshape(-1), np.empty(0, np.int64)
+    for start in range(0, len(flat), CHUNK):
+        more = np.flatnonzero(flat[start : start + CHUNK])
+        found = np.concatenate([found, more + start])
+        while len(found) >= most:
+            yield found[:most]
+            found = found[most:]
+    if len(found):
+        yield found
 
 
 def answer(unit: Unit, index: np.ndarray, plane: int) -> Answer:
