@@ -9,9 +9,11 @@ have the size that the header says, and nothing may be raised but a `CodecError`
 import argparse
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +24,8 @@ from progdtd.codec import container
 from progdtd.codec.errors import CodecError
 from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.models import ProgressiveHyperprior
+from progdtd.models.wavelet import Wavelet
+from progdtd.models.wavelet_file import save
 from progdtd.models.weights import Loaded
 from progdtd.tail_drop import TailDrop
 
@@ -37,17 +41,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rng = random.Random(options.seed)
-    codec = small_codec()
+    codec, wavelet = small_codec(), small_wavelet_codec()
     pictures = np.random.default_rng(options.seed).integers(0, 256, (4, 20, 30, 3), dtype=np.uint8)
-    streams = [codec.encode(picture, [0.3, 0.7, 1.0]) for picture in pictures]
-    streams.append(codec.encode(pictures[0], "channels"))
-    streams += [codec.encode(picture, "planes") for picture in pictures]
-    known = [{codec.decode(s, levels=k).tobytes() for k in range(1, 20)} for s in streams]
+    streams = [(codec, codec.encode(picture, [0.3, 0.7, 1.0])) for picture in pictures]
+    streams.append((codec, codec.encode(pictures[0], "channels")))
+    streams += [(codec, codec.encode(picture, "planes")) for picture in pictures]
+    streams += [(wavelet, wavelet.encode(picture)) for picture in pictures]
+    known = [{codec.decode(s, levels=k).tobytes() for k in range(1, 20)} for codec, s in streams]
     outcomes: Counter[str] = Counter()
     for number in tqdm(range(options.count), unit="stream", disable=None):
         which = rng.randrange(len(streams))
         forged = number % 2 == 1
-        stream = (forge if forged else mutate)(streams[which], rng)
+        codec, whole = streams[which]
+        stream = (forge if forged else mutate)(whole, rng)
         begin = time.perf_counter()
         outcome = decode(codec, stream, None if forged else known[which])
         if outcome.startswith("!") or time.perf_counter() - begin > SLOWEST_S:
@@ -66,6 +72,15 @@ def small_codec() -> Codec:
         model.h_a[-1].weight *= 60
     meta = {"model": {}, "gains": [0, 30, 60, 90, 120, 150]}
     return Codec(HyperpriorCoder(Loaded(model, TailDrop(latent=True, hyper=True), meta)))
+
+
+def small_wavelet_codec() -> Codec:
+    """An untrained wavelet model."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "small.onnx")
+        save(Wavelet(width=8, pixel_width=8, blocks=1), path, {})
+        return Codec.load(path)
 
 
 def decode(codec: Codec, stream: bytes, known: set[bytes] | None) -> str:

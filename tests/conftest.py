@@ -23,6 +23,8 @@ from PIL import Image
 from progdtd import data
 from progdtd.experiment.config import CONF
 from progdtd.images import read_image
+from progdtd.models.wavelet import Wavelet
+from progdtd.models.wavelet_file import save
 from progdtd.models.weights import build_model
 
 TINY = ("model.N=8", "model.M=12")
@@ -185,3 +187,27 @@ def lively(model: torch.nn.Module) -> torch.nn.Module:
         model.g_a[-1].weight *= 60
         model.h_a[-1].weight *= 60
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def wavelet() -> Wavelet:
+    """A small wavelet model with random weights, large enough for every part to matter."""
+    torch.manual_seed(0)
+    model = Wavelet(width=8, pixel_width=8, blocks=1).eval()
+    with torch.no_grad():
+        for scales in (model.digits, model.picture.scales):
+            for trunk in (scales.low, scales.detail):
+                trunk.head.weight.normal_(std=0.1)
+                trunk.at_first.weight.normal_(std=0.1)
+                trunk.at_head.weight.normal_(std=0.1)
+        model.picture.correction.weight.normal_(std=0.02)
+        model.picture.at_pixels.weight.normal_(std=0.1)
+    return model
+
+
+@pytest.fixture(scope="session")
+def wavelet_file(wavelet: Wavelet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its file."""
+    path = tmp_path_factory.mktemp("wavelet") / "small.onnx"
+    save(wavelet, path, {"made": "at random"})
+    return path
