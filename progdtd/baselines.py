@@ -2,12 +2,18 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
-import pandas as pd
+from progdtd.errors import NOT_INSTALLED, UserError
+
+try:
+    import pandas as pd
+except ModuleNotFoundError as error:
+    sys.exit(NOT_INSTALLED.format(error.name))
+
 from omegaconf import DictConfig
 
-from progdtd.errors import UserError
 from progdtd.evaluation import classical, results
 from progdtd.experiment.check import check_options
 from progdtd.experiment.words import command

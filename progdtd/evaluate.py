@@ -1,13 +1,19 @@
 """Evaluate models over p: `python -m progdtd.evaluate run=outputs/train/...`; see `--help`."""
 
 import logging
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from progdtd.errors import NOT_INSTALLED, UserError
 
-from progdtd.errors import UserError
+try:
+    from omegaconf import DictConfig
+except ModuleNotFoundError as error:
+    sys.exit(NOT_INSTALLED.format(error.name))
+
+
 from progdtd.experiment.check import check_options
 from progdtd.experiment.run import begun
 from progdtd.experiment.words import command

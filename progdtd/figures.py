@@ -2,13 +2,19 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 
-import pandas as pd
+from progdtd.errors import NOT_INSTALLED, UserError
+
+try:
+    import pandas as pd
+except ModuleNotFoundError as error:
+    sys.exit(NOT_INSTALLED.format(error.name))
+
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from progdtd.errors import UserError
 from progdtd.evaluation import bd, charts, curves, gather, results
 from progdtd.experiment.check import check_options
 from progdtd.experiment.words import command

@@ -6,9 +6,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from progdtd.experiment.progress import REFRESH, Live, read, runs, show
+from progdtd.errors import NOT_INSTALLED
 from progdtd.files import matching
 from progdtd.machine import steady_streams
+
+try:
+    from progdtd.experiment.progress import REFRESH, Live, read, runs, show
+except ModuleNotFoundError as error:
+    sys.exit(NOT_INSTALLED.format(error.name))
 
 DEFAULT = ("outputs/*", "outputs/sweeps/*")
 

@@ -6,12 +6,17 @@ import os
 import sys
 from pathlib import Path
 
-import hydra
+from progdtd.errors import NOT_INSTALLED, UserError
+
+try:
+    import hydra
+except ModuleNotFoundError as error:
+    sys.exit(NOT_INSTALLED.format(error.name))
+
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from progdtd.errors import UserError
 from progdtd.experiment import run, sweep
 from progdtd.experiment.check import check, check_run_name, warnings
 from progdtd.experiment.config import CONF, as_a_sentence

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from progdtd.codec import container, counts, model_store
 from progdtd.codec.codec import Codec, read_header
 from progdtd.codec.errors import CodecError, DamagedError
-from progdtd.errors import UserError
+from progdtd.errors import NOT_INSTALLED, UserError
 from progdtd.files import WEIGHTS, files_below, printable, write_aside
 from progdtd.images import SUFFIXES, readable, to_rgb
 from progdtd.machine import keep_freed_memory, loading, steady_streams
@@ -338,10 +338,13 @@ def as_text(name: str, facts: dict) -> str:
 
 def run_strip(options: argparse.Namespace) -> int:
     """Draw an image at every level."""
-    with loading():
-        from matplotlib.figure import Figure
+    try:
+        with loading():
+            from matplotlib.figure import Figure
 
-        from progdtd.codec.contact_sheet import contact_sheet
+            from progdtd.codec.contact_sheet import contact_sheet
+    except ModuleNotFoundError as error:
+        raise UserError(NOT_INSTALLED.format(error.name)) from error
 
     if options.output != "-" and Path(options.output).resolve() == Path(options.input).resolve():
         raise UserError(f"{options.output} would be drawn over: give another name.")

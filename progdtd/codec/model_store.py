@@ -2,22 +2,30 @@
 
 import contextlib
 import itertools
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import safetensors
-
 from progdtd.codec.coder import Coder
 from progdtd.codec.errors import OtherModelError
-from progdtd.errors import UserError
+from progdtd.errors import NOT_INSTALLED, UserError
 from progdtd.files import MODEL, PACKAGE, WEIGHTS
 from progdtd.wavelet.network import card_in
 
-DEFAULT = PACKAGE.parent / "outputs/reference/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
-"""The run that codes when no model is named: the paper's middle lambda over the whole range."""
+REFERENCE = PACKAGE.parent / "outputs/reference/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
+"""The run of the paper's middle lambda over the whole range."""
+
+PACKAGED = PACKAGE / "codec/default.onnx"
+"""The wavelet model that comes with the package."""
+
+DEFAULT = PACKAGED if PACKAGED.exists() else REFERENCE
+"""What codes when no model is named."""
+
+LARGEST_HEADER = 100_000_000
+"""The bytes of a safetensors file's header, by its format."""
 
 
 def roots() -> list[Path]:
@@ -59,7 +67,7 @@ def by_name(name: str | Path | None = None) -> Path:
     with contextlib.suppress(OSError, RuntimeError):  # too long, or of an unknown user
         if chosen and Path(chosen).expanduser().exists():
             return Path(chosen).expanduser()
-    if not chosen and (DEFAULT / WEIGHTS).exists():
+    if not chosen and in_run(DEFAULT).exists():
         return DEFAULT
     found: dict[str, Path] = {}
     for root in roots():
@@ -98,20 +106,24 @@ def open_model(path: Path, device: Any = "cpu") -> Coder:
         from progdtd.codec.wavelet import WaveletCoder
 
         return WaveletCoder.load(file)
-    from progdtd.codec.hyperprior import HyperpriorCoder  # of a run, its weights or a checkpoint
+    try:  # of a run, its weights or a checkpoint
+        from progdtd.codec.hyperprior import HyperpriorCoder
+    except ModuleNotFoundError as error:
+        raise UserError(f"{path} cannot be opened. {NOT_INSTALLED.format(error.name)}") from error
 
     return HyperpriorCoder.load(path, device)
 
 
 def by_fingerprint(fingerprint: bytes) -> Iterator[Path]:
     """Where the model that made a stream should be: where one was seen before on this machine (it
-    may have been trained further since), then under the roots. There may be none."""
+    may have been trained further since), the default one, then under the roots. There may be
+    none."""
     link = _memory() / fingerprint.hex()
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # the last of what is no text
         remembered = Path(link.read_text())
         if remembered.exists():
             yield remembered
-    for path in itertools.chain.from_iterable(map(models, roots())):
+    for path in itertools.chain([DEFAULT], itertools.chain.from_iterable(map(models, roots()))):
         if fingerprint_in(path) == fingerprint.hex():
             yield path
 
@@ -131,9 +143,11 @@ def fingerprint_in(path: Path) -> str | None:
     try:
         if weights.suffix == ".onnx":
             return card_in(weights.read_bytes()).get("fingerprint")
-        with safetensors.safe_open(weights, framework="numpy") as file:
-            return (file.metadata() or {}).get("fingerprint")
-    except (safetensors.SafetensorError, OSError, ValueError):
+        with weights.open("rb") as file:  # of safetensors: the size of its header, which is JSON
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, LARGEST_HEADER)))
+        return header["__metadata__"].get("fingerprint")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

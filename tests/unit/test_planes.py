@@ -394,7 +394,7 @@ def test_gains_follow_the_synthesis(photograph) -> None:
     """A channel of half the values that is shown twice as strongly has four times the gain, and the
     others have theirs."""
     picture, channel = photograph[:128, :128], 3
-    loaded = weights.load_model(model_store.DEFAULT)
+    loaded = weights.load_model(model_store.REFERENCE)
     before = np.array(sensitivities.measure(loaded, [picture]))
     assert len(before) == 192
     with torch.no_grad():
@@ -407,7 +407,7 @@ def test_gains_follow_the_synthesis(photograph) -> None:
 
 
 def test_gains_add_up_to_what_the_image_gains(photograph) -> None:
-    loaded = weights.load_model(model_store.DEFAULT)
+    loaded = weights.load_model(model_store.REFERENCE)
     coder = HyperpriorCoder(Loaded(loaded.model, loaded.drop, loaded.meta | {"gains": [0] * 192}))
     picture = np.ascontiguousarray(photograph[:128, :128])
     way, x = sensitivities._way(coder, picture), to_tensor(picture)
@@ -421,7 +421,7 @@ def test_gains_add_up_to_what_the_image_gains(photograph) -> None:
 
 
 def test_a_target_of_psnr_is_reached_by_the_fewest_planes(photograph, caplog) -> None:
-    codec, picture = Codec.load(model_store.DEFAULT), photograph[:128, :192]
+    codec, picture = Codec.load(model_store.REFERENCE), photograph[:128, :192]
     decoder = codec.decoder()
     got = {level: psnr(to_tensor(picture), to_tensor(decoder.picture()))
            for level in decoder.levels_of(codec.encode(picture, "planes"))}  # fmt: skip
@@ -459,7 +459,7 @@ def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photogr
 
 def test_what_a_damaged_level_would_show_is_never_shown(photograph) -> None:
     """Not even in part, when the damage is noticed only at the level's end."""
-    coder = HyperpriorCoder.load(model_store.DEFAULT)
+    coder = HyperpriorCoder.load(model_store.REFERENCE)
     parameters, payloads = coder.levels("planes").encode(photograph[:64, :64])
     header = container.Header(64, 64, coder.fingerprint, "planes", parameters, len(payloads))
     decoder = coder.levels_of(header).decoder(header)
