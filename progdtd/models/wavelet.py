@@ -309,6 +309,8 @@ class Wavelet(nn.Module):
     `rate` has the mean bits per pixel of each plane's digits, as training measures it.
     """
 
+    rate: Tensor
+
     def __init__(self, width: int = 32, pixel_width: int = 48, blocks: int = 5) -> None:
         super().__init__()
         self.digits = Digits(width)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-FRAMEWORK = ("torch", "torchvision", "compressai", "hydra", "omegaconf", "onnx", "pandas",
-             "rich", "safetensors", "skimage", "lightning_fabric", "wandb", "matplotlib")  # fmt: skip
+FRAMEWORK = ("compressai", "hydra", "lightning_fabric", "matplotlib", "omegaconf", "onnx", "pandas",
+             "rich", "safetensors", "skimage", "torch", "torchvision", "wandb")  # fmt: skip
 
 ALONE = f"""
 import sys
