@@ -73,7 +73,9 @@ def test_bits_are_compared_with_those_of_other_codecs(command, script, model, im
     same = next(line for name, line in rows.items() if name.startswith("wavelet ("))
     assert {*re.findall(r"([-+][\d.]+) %", same)} <= {"+0.0", "-0.0"}
     for name in ("twice", "twice, image by image"):
-        assert {*re.findall(r"([-+][\d.]+) %", rows[name])} == {"-50.0"}
+        found = [*map(float, re.findall(r"([-+][\d.]+) %", rows[name]))]
+        assert found == pytest.approx([-50] * len(found), abs=0.5)
+        assert found
     code, output = script("same_psnr.py", "nowhere.csv")
     assert (code, "nowhere.csv" in output) == (1, True)
 
@@ -85,7 +87,7 @@ def test_pictures_of_as_many_bytes(script, model, images) -> None:
                           64, "--to", to)  # fmt: skip
     assert code == 0, output
     assert Image.open(to).size == (4 * 68, 2 * 78)
-    sizes = re.findall(r"a [\d.]+  (?:model|JPEG 2000|AVIF): (\d+),", output)
+    sizes = re.findall(r": (\d+), [\d.]+ dB", output)
     width, height = Image.open(image).size
     assert len(sizes) == 6
     assert all(int(size) <= 3 * width * height / 8 for size in sizes)
