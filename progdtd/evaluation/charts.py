@@ -296,8 +296,9 @@ def named_at_ends(curves: Mapping[str, pd.DataFrame], rate: float, lowest: float
         figure = Figure(figsize=(6.8, 3.4), layout="constrained")
         axis, ends = figure.subplots(), []
         for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
-            x, y = _line(axis, curve, "psnr", color=colour, lw=1.4).get_data()
-            last = min(rate, max(x))
+            line = _line(axis, curve, "psnr", color=colour, lw=1.4)
+            x, y = (np.asarray(values, float) for values in line.get_data())
+            last = min(rate, x.max())
             ends.append((float(np.interp(last, x, y)), last, name, colour))
         highest = max(end[0] for end in ends) + 0.8
         axis.set(xlim=(0, rate), ylim=(lowest, highest))
