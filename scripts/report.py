@@ -385,8 +385,8 @@ def comparison(deltas: pd.DataFrame) -> str:
         f"{markdown.table(('λ', 'range of p', 'levels', *columns), rows, 'rllr')}\n\n"
         "BD-rate: bits for the same PSNR, relative to the other codec; negative is better. Against "
         "the published ProgDTD with its own protocol, against the others on whole images. The "
-        "progressive JPEG is of quality 75; JPEG 2000 is counted without the markers that no decoder "
-        "needs, packet lengths and comment."
+        "progressive JPEG is of quality 75; JPEG 2000 is counted without the markers that no "
+        "decoder needs, packet lengths and comment."
     )
 
 
