@@ -35,7 +35,7 @@ from progdtd.experiment.words import printed
 from progdtd.files import LAST, PREVIOUS
 from progdtd.images import centre, pictures
 from progdtd.machine import gpus, keep_freed_memory
-from progdtd.models import weights
+from progdtd.models import Progressive, weights
 from progdtd.models.wavelet import Wavelet
 from progdtd.tail_drop import build_drop
 from progdtd.training.losses import RateDistortion
@@ -428,6 +428,7 @@ def objective_of(model: nn.Module, cfg: DictConfig) -> Objective:
     """What the training of a model minimises."""
     if isinstance(model, Wavelet):
         return DigitsAndPicture(model)
+    assert isinstance(model, Progressive)
     return RateDistortion(model, cfg["lambda"], cfg.trainer.rounded)
 
 
