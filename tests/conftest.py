@@ -30,8 +30,7 @@ from progdtd.models.weights import build_model
 TINY = ("model.N=8", "model.M=12")
 RUN = "outputs/smoke/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
 """Where `experiment=smoke` trains."""
-MODELS = sorted(path.stem for path in Path(CONF, "model").glob("*.yaml"))
-HYPERPRIORS = [name for name in MODELS if name != "wavelet"]
+HYPERPRIORS = sorted({path.stem for path in Path(CONF, "model").glob("*.yaml")} - {"wavelet"})
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import MODELS, composed
+from conftest import HYPERPRIORS, composed
 from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
@@ -33,7 +33,7 @@ def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
     assert "," not in cfg.run_name
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", HYPERPRIORS)
 def test_model_configs_build(model: str) -> None:
     net = weights.build_model(composed(f"model={model}", "model.N=8", "model.M=12").model)
     assert (net.N, net.M) == (8, 12)
