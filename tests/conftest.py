@@ -170,7 +170,7 @@ def images(tmp_path: Path, photograph: np.ndarray) -> Path:
 
 @pytest.fixture(params=HYPERPRIORS)
 def model(request: pytest.FixtureRequest) -> torch.nn.Module:
-    """Each hyperprior that there is: tiny, untrained, its latents far enough from zero to matter."""
+    """Each hyperprior: tiny, untrained, its latents far enough from zero to matter."""
     return lively(build_model(tiny(request.param)))
 
 
