@@ -1,6 +1,5 @@
 """Progressive learned image compression with double-tail-drop training."""
 
-import warnings
 from typing import Any
 
 from progdtd.codec import Codec
@@ -10,7 +9,6 @@ __all__ = ["Codec", "ProgDTD"]
 
 
 register()
-warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")  # by CompressAI
 
 
 def __getattr__(name: str) -> Any:

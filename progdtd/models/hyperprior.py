@@ -1,9 +1,9 @@
 """The two hyperpriors of the field, made progressive. State dicts are CompressAI's own."""
 
 import torch
-from compressai.models.google import MeanScaleHyperprior, ScaleHyperprior
 from torch import Tensor, nn
 
+from progdtd.models.backbones import MeanScaleHyperprior, ScaleHyperprior
 from progdtd.models.progressive import Progressive
 
 

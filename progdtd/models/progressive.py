@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from compressai.ops import quantize_ste
 from torch import Tensor, nn
 
+from progdtd.models.backbones import quantize_ste
 from progdtd.tail_drop import mask
 
 Fraction = float | Tensor

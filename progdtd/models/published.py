@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compressai.models.utils import remap_old_keys
 from torch import Tensor
 
 from progdtd.errors import UserError, first_line
 from progdtd.models import ProgressiveHyperprior
+from progdtd.models.backbones import remap_old_keys
 from progdtd.options import number
 
 BLOCKS = {

@@ -14,15 +14,13 @@ from typing import Any
 
 import safetensors
 import torch
-from compressai.layers import GDN
-from compressai.models.utils import remap_old_keys
-from compressai.zoo.pretrained import load_pretrained
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from progdtd.errors import UserError, first_line
 from progdtd.files import LAST, PREVIOUS, WEIGHTS, weights_in, write_aside
 from progdtd.models import Progressive, published
+from progdtd.models.backbones import GDN, load_pretrained, remap_old_keys
 from progdtd.models.wavelet import Wavelet
 from progdtd.options import number, whole
 from progdtd.tail_drop import TailDrop, build_drop
@@ -265,8 +263,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> 
             f"{'; '.join(differences[:3])}{' ...' if len(differences) > 3 else ''}. "
             "Choose the model= with the N and M that it was trained with."
         )
-    floats = {name: v.float() if v.is_floating_point() else v for name, v in state.items()}
-    model.float().load_state_dict(model.state_dict() | floats)
+    model.float().load_state_dict(model.state_dict() | state)
 
 
 def differing(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:

@@ -1,0 +1,100 @@
+"""What is imported when, in processes of their own: the rest of the time is what users wait for."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import lively
+
+from progdtd import Codec
+from progdtd.codec.hyperprior import HyperpriorCoder
+from progdtd.models import ProgressiveHyperprior
+from progdtd.models.weights import Loaded
+from progdtd.tail_drop import TailDrop
+
+LIGHT = {"PIL", "numpy", "progdtd", "safetensors", "tqdm"}
+"""All that the codec needs before it opens a model, beside the standard library."""
+
+REST = {"matplotlib", "pandas", "scipy.stats.distributions", "sympy", "torch._dynamo",
+        "torch_geometric", "torchvision"}  # fmt: skip
+"""What CompressAI brings beside its networks, and nobody needs who codes with one."""
+
+
+def printed(code: str, *arguments: str) -> list[str]:
+    """What Python code prints in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.fixture
+def stream() -> str:
+    """The name of a stream, whose model is not here."""
+    coder = HyperpriorCoder(Loaded(lively(ProgressiveHyperprior(8, 12)), TailDrop(True, True), {}))
+    Path("a.pdtd").write_bytes(Codec(coder).encode(np.zeros((64, 64, 3), np.uint8)))
+    return "a.pdtd"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import progdtd.codec",
+        "from progdtd.codec.__main__ import main; main(['info', 'a.pdtd'])",
+        "from progdtd.codec.__main__ import main; main(['--help'])",
+        "from progdtd import Codec; Codec(None).decoder()",
+        "from PIL import Image; import progdtd; Image.open('a.pdtd')",
+    ],
+)
+def test_what_needs_no_model_is_light(stream, code) -> None:
+    then = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = printed(f"import atexit; atexit.register(lambda: exec({then!r}))\n{code}")[-1].split()
+    third_party = {name for name in loaded if name not in sys.stdlib_module_names}
+    assert {name for name in third_party if not name.startswith("_")} <= LIGHT
+    assert "progdtd" in third_party
+
+
+def test_a_hyperprior_codes_without_the_rest_of_compressai(stream) -> None:
+    code = f"""
+import sys, numpy as np
+from progdtd import Codec
+from progdtd.codec.hyperprior import HyperpriorCoder
+from progdtd.models import ProgressiveHyperprior
+from progdtd.models.weights import Loaded
+from progdtd.tail_drop import TailDrop
+meta = {{"gains": [0] * 12}}
+codec = Codec(HyperpriorCoder(Loaded(ProgressiveHyperprior(8, 12), TailDrop(True, True), meta)))
+codec.decode(codec.encode(np.zeros((64, 64, 3), np.uint8)))
+print(*({REST!r} & sys.modules.keys()))
+"""
+    assert printed(code) == [""]
+
+
+def test_compressai_is_as_whole_as_ever() -> None:
+    """Whatever of it is asked for first, after the networks were imported by themselves."""
+    code = """
+import compressai, pickle, progdtd.models
+from compressai.registry import MODELS, TRANSFORMS
+print(*sorted(MODELS), *sorted(TRANSFORMS))
+print(*sorted(set(dir(compressai)) | set(dir(compressai.models)) | set(dir(compressai.zoo))))
+print(compressai.__version__, compressai.available_entropy_coders())
+ours = progdtd.models.ProgressiveHyperprior
+model, other = ours(8, 12), compressai.zoo.bmshj2018_hyperprior(1)
+print(compressai.models.ScaleHyperprior in ours.__mro__,
+      type(other) is MODELS["bmshj2018-hyperprior"] is compressai.models.google.ScaleHyperprior,
+      type(pickle.loads(pickle.dumps(model))) is ours, model.update(), other.update(),
+      isinstance(model.g_s[1], compressai.layers.GDN))
+"""
+    plain, *others = (
+        printed(first + code)
+        for first in (
+            "import compressai",
+            "import progdtd.models, compressai.zoo",
+            "import progdtd.models; from compressai.models import *",
+        )
+    )
+    assert plain[-1] == "True True True True True True"
+    for other in others:
+        assert other == plain
