@@ -51,12 +51,25 @@ exit codes:
 """
 
 
+def command() -> None:
+    """`main` in a process of its own, which ends at once: taking PyTorch apart takes a while, and
+    nothing waits for the end."""
+    try:
+        main()
+    except SystemExit as end:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(int(end.code or 0))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, run the command and exit with a code that scripts can use."""
     steady_streams()
     options = parser().parse_args(arguments)
     try:
-        sys.exit(options.run(options))
+        code = options.run(options)
+        sys.stdout.flush()
+        sys.exit(code)
     except UserError as error:
         sys.exit(complain(error))
     except KeyboardInterrupt:
@@ -367,6 +380,8 @@ def run_strip(options: argparse.Namespace) -> int:
 
 def opened(options: argparse.Namespace, stream: bytes | None = None) -> Codec:
     """The codec of the model that made a stream, or else of the one that was asked for."""
+    keep_freed_memory()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else threads spin while others work
     with loading():
         if stream is None:
             return Codec.load(options.model, options.device)
@@ -398,7 +413,6 @@ def each(
     work: Callable[[bytes, str, str], None],
 ) -> int:
     """Run `work(content, name, output)` over all inputs; one that fails does not stop the rest."""
-    keep_freed_memory()
     jobs = list(pair(options.input, options.output, suffixes, suffix))
     outputs = Counter(output for _, output in jobs)
     if twice := [output for output, times in outputs.items() if times > 1]:
@@ -571,4 +585,4 @@ def _levels(text: str) -> list[float] | str:
 
 
 if __name__ == "__main__":
-    main()
+    command()

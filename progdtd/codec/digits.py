@@ -162,6 +162,7 @@ def _joined(finer: _Plane) -> _Plane:
     return _Plane(mass, mean, square, error, gain, odds, urgency, bits)
 
 
+@functools.cache
 def _slopes() -> np.ndarray:
     """2^(u / OCTAVE) for u in LOWEST ... HIGHEST - 1, each the same on every machine."""
     fine = [round(2 ** (i / OCTAVE) * 2**30) / 2**30 for i in range(OCTAVE)]

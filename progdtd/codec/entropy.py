@@ -26,6 +26,7 @@ The library: Bamler, "Understanding entropy coding with asymmetric numeral syste
 statistician's perspective", arXiv 2201.01741, 2022.
 """
 
+import functools
 import itertools
 import math
 import zlib
@@ -114,12 +115,14 @@ def thresholds(unit: int) -> np.ndarray:
     return np.array([round(mean * unit) for mean in means], dtype=np.int64)
 
 
+@functools.cache
 def gaussian_frequencies(scale: float) -> np.ndarray:
     """Integer frequencies of -L ... L and the escape, with L about five times the scale."""
     reach = max(1, math.ceil(5 * scale - 1e-6))
-    upper = [bin_mass(k, scale) for k in range(1, reach + 1)]
-    half = np.array([max(1, round(mass * 2**PRECISION)) for mass in upper], dtype=np.int64)
-    escape = max(1, round(2 * tail_mass(reach, scale) * 2**PRECISION))
+    tails = [tail_mass(k, scale) for k in range(reach + 1)]
+    bins = (upper - beyond for upper, beyond in itertools.pairwise(tails))
+    half = np.array([max(1, round(mass * 2**PRECISION)) for mass in bins], dtype=np.int64)
+    escape = max(1, round(2 * tails[-1] * 2**PRECISION))
     centre = 2**PRECISION - 2 * int(half.sum()) - escape
     return np.concatenate([half[::-1], [centre], half, [escape]])
 
@@ -127,11 +130,6 @@ def gaussian_frequencies(scale: float) -> np.ndarray:
 def tail_mass(k: int, scale: float) -> float:
     """Probability that a zero-mean Gaussian is above k + 1/2."""
     return 0.5 * math.erfc((k + 0.5) / (scale * math.sqrt(2)))
-
-
-def bin_mass(k: int, scale: float) -> float:
-    """Probability that a zero-mean Gaussian rounds to k."""
-    return tail_mass(k - 1, scale) - tail_mass(k, scale)
 
 
 class Encoder:

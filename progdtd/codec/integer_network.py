@@ -101,9 +101,9 @@ class Layer:
 
     def finish(self, sums: Tensor, outputs: Tensor | slice = slice(None)) -> Tensor:
         """Add the bias, go back to the grid of activations, activate and clamp."""
-        x = torch.floor((sums + self.bias[outputs, None, None]) * 2.0**-self.shift + 0.5)
-        x = x.clamp_(-LIMIT, LIMIT)
-        if self.slope == 1 << 16:
+        x = (sums + self.bias[outputs, None, None]).mul_(2.0**-self.shift).add_(0.5).floor_()
+        x = x.clamp_(-LIMIT if self.slope else 0, LIMIT)
+        if self.slope in (0, 1 << 16):
             return x
         return torch.where(x < 0, torch.floor(x * self.slope * 2.0**-16 + 0.5), x)
 
