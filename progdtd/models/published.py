@@ -1,4 +1,5 @@
-"""Read checkpoints of the published ProgDTD code, without it and without running what is in them.
+"""Read checkpoints of the published ProgDTD code, and the tensors in those of any other, without
+that code and without running what is in them.
 
 The published code (https://github.com/ds-kiel/ProgDTD) saves a whole `LightningModule` with
 `torch.save`. Such a file is a pickle: loaded as it was meant to be, it calls whatever it names.
@@ -105,20 +106,38 @@ def read_published(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     try:
         with zipfile.ZipFile(path) as archive:
             root = _root(archive)
-            module = _unpickle(_record(archive, root + "data.pkl"))
-            training = _training(module)
-
-            @functools.cache
-            def storage(kind: str, key: str) -> Tensor:
-                record = bytearray(_record(archive, f"{root}data/{key}"))
-                return torch.frombuffer(record, dtype=STORAGES[kind])
-
+            module = _unpickle(_record(archive, root + "data.pkl"), _Unpickler)
+            if not isinstance(module, _Inert) or not isinstance(module.state, dict):
+                raise pickle.UnpicklingError("it holds no module")
+            training, storage = _training(module), _storage(archive, root)
             return {name: _tensor(p, storage) for name, p in _parameters(module)}, training
     except Exception as error:
         raise UserError(
             f"{path} is not a usable checkpoint of the published code ({_reason(error)}). Nothing "
             "in it was run. Give a file that the published code saved, whole and unchanged."
         ) from error
+
+
+def read_tensors(path: str | Path) -> Any:
+    """Read a checkpoint of any code as the nested dicts in it, of which only tensors of floats
+    stay; nothing in the file is run.
+
+    Raises:
+        Exception: whatever damage and other formats cause.
+    """
+    with zipfile.ZipFile(path) as archive:
+        root = _root(archive)
+        content = _unpickle(_record(archive, root + "data.pkl"), _LenientUnpickler)
+        return _only_tensors(content, _storage(archive, root))
+
+
+def _only_tensors(content: Any, storage: "Storage", depth: int = 3) -> Any:
+    if isinstance(content, _Inert) and content.name.startswith("torch._utils._rebuild_"):
+        tensor = content.arguments[0] if content.name.endswith("_parameter") else content
+        return _tensor(tensor, storage) if tensor.arguments[0][1].name in STORAGES else None
+    if isinstance(content, dict) and depth:
+        return {key: _only_tensors(value, storage, depth - 1) for key, value in content.items()}
+    return None
 
 
 def convert(published: dict[str, Tensor]) -> tuple[dict[str, Tensor], int, int]:
@@ -190,26 +209,49 @@ class _Inert(dict):
         self.state = state
 
 
+class _InertWhateverItIs(_Inert):
+    """Stands in for calls of anything too: what they would have made is not wanted."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+
 class _Unpickler(pickle.Unpickler):
     """Hands out stand-ins only: there is nothing on its stack that could act."""
 
+    stand_in: type[_Inert] = _Inert
+
     def find_class(self, module: str, name: str) -> type[_Inert]:
         module = "builtins" if module == "__builtin__" else module
-        return type("_Inert", (_Inert,), {"name": f"{module}.{name}"})
+        return type("_Inert", (self.stand_in,), {"name": f"{module}.{name}"})
 
     def persistent_load(self, pid: Any) -> Any:
         return pid
 
 
-def _unpickle(pickled: bytes) -> _Inert:
+class _LenientUnpickler(_Unpickler):
+    stand_in = _InertWhateverItIs
+
+
+def _unpickle(pickled: bytes, unpickler: type[_Unpickler]) -> Any:
     for opcode, argument, _ in pickletools.genops(pickled):
         # Later opcodes and sparse memos allocate what they claim; torch.save writes neither.
         if opcode.proto > 2 or (opcode.name.endswith("PUT") and (argument or 0) > len(pickled)):
             raise pickle.UnpicklingError(f"it has {opcode.name}, which torch.save does not write")
-    module = _Unpickler(io.BytesIO(pickled)).load()
-    if not isinstance(module, _Inert) or not isinstance(module.state, dict):
-        raise pickle.UnpicklingError("it holds no module")
-    return module
+    return unpickler(io.BytesIO(pickled)).load()
+
+
+Storage = Callable[[str, str], Tensor]
+"""Gives the elements that are stored as this kind under this key."""
+
+
+def _storage(archive: zipfile.ZipFile, root: str) -> Storage:
+    @functools.cache
+    def storage(kind: str, key: str) -> Tensor:
+        record = bytearray(_record(archive, f"{root}data/{key}"))
+        return torch.frombuffer(record, dtype=STORAGES[kind]) if record else torch.empty(0)
+
+    return storage
 
 
 def _parameters(module: _Inert, prefix: str = "") -> Iterator[tuple[str, _Inert]]:
@@ -222,7 +264,7 @@ def _parameters(module: _Inert, prefix: str = "") -> Iterator[tuple[str, _Inert]
             yield from _parameters(child, f"{prefix}{name}.")
 
 
-def _tensor(parameter: _Inert, storage: Callable[[str, str], Tensor]) -> Tensor:
+def _tensor(parameter: _Inert, storage: Storage) -> Tensor:
     tensor = parameter.arguments[0] if parameter.name.endswith("_parameter") else parameter
     if tensor.name != "torch._utils._rebuild_tensor_v2":
         raise pickle.UnpicklingError(f"a parameter is made by {tensor.name}")

@@ -35,6 +35,9 @@ TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
 PICTURE = ("g_a.", "g_s.")
 """The transforms between image and latent, which models with different priors share."""
 
+FIRST = "g_a.0.weight"
+"""CompressAI's name of the first weights of a hyperprior."""
+
 LAYER_OPTIONS = (
     "stride",
     "padding",
@@ -296,7 +299,15 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return _read_safetensors(path)
     if published.is_published(path):
         return published.read_weights(path)
-    content = load_checkpoint(path)
+    try:
+        content = load_checkpoint(path)
+    except UserError:
+        try:
+            content = published.read_tensors(path)
+        except Exception:  # whatever damage causes
+            content = None
+        if state_in(content) is None:
+            raise
     if isinstance(content, dict) and "model" in content and "meta" in content:
         try:
             step, steps = content["step"], content["meta"]["trainer"]["steps"]
@@ -306,8 +317,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if step < steps:
             log.warning("%s is not finished: step %d of %d.", path, step, steps)
         return content["model"], content["meta"]
-    return _compressai(content.get("state_dict", content) if isinstance(content, dict) else None,
-                       path)  # fmt: skip
+    return _compressai(content, path)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -327,11 +337,28 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return _compressai(state, path)
 
 
-def _compressai(state: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Recognise a bare state dict of a CompressAI hyperprior, of any version, by the shapes of its
+def state_in(content: Any, depth: int = 2) -> dict[str, Tensor] | None:
+    """The weights of a hyperprior in what a checkpoint holds, under CompressAI's names alone:
+    without what is around them in other code, as `model_state_dict`, and without what wrappers put
+    before their names, as `module.`, `model.` and, within them too, torch's `_orig_mod.`"""
+    if not isinstance(content, dict):
+        return None
+    named = {str(name).replace("_orig_mod.", ""): value for name, value in content.items()}
+    for name in named:
+        before, there, after = f".{name}".rpartition(f".{FIRST}")
+        if there and not after:
+            before = f"{before}."[1:]
+            return {name[len(before) :]: value for name, value in named.items()
+                    if name.startswith(before) and isinstance(value, Tensor)}  # fmt: skip
+    inner = (state_in(value, depth - 1) for value in content.values()) if depth else ()
+    return next((state for state in inner if state), None)
+
+
+def _compressai(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Recognise a state dict of a CompressAI hyperprior, of any version, by the shapes of its
     layers."""
     try:
-        state = remap_old_keys("entropy_bottleneck", load_pretrained(state))
+        state = remap_old_keys("entropy_bottleneck", load_pretrained(state_in(content)))
         n, m = state["g_a.0.weight"].shape[0], state["g_a.6.weight"].shape[0]
         outputs = state["h_s.4.weight"].shape[0]
     except (KeyError, TypeError, AttributeError, IndexError) as error:
