@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from progdtd.errors import UserError
 
@@ -29,6 +29,12 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = {".avif", ".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 """Of the files of a folder that are images."""
+
+with contextlib.suppress(ImportError):
+    import pillow_jxl  # noqa: F401, teaches Pillow JPEG XL, where it is installed
+
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+"""Pillow refuses a PNG for a long text beside its pixels: what all texts may take, one may take."""
 
 UNREADABLE = (
     OSError,

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import json
 import logging
 import os
@@ -68,7 +69,13 @@ def held(directory: Path) -> Iterator[None]:
             "(a SIGTERM makes it save a checkpoint), or give this run another name (run_name=...)."
         ) from None
     except OSError as error:
-        raise UserError(f"{directory} cannot hold a run ({error.strerror}).") from error
+        why = str(error.strerror)
+        if error.errno == errno.ENOLCK:
+            why += (
+                ": its file system, such as NFS without a lock service, gives none. Mount it with "
+                "local_lock=flock, or make outputs/ a link to a folder on another"
+            )
+        raise UserError(f"{directory} cannot hold a run ({why}).") from error
     try:
         yield
     finally:

@@ -2,13 +2,15 @@ import logging
 import os
 import shutil
 import struct
+import subprocess
+import sys
 import warnings
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from progdtd import data
 from progdtd.errors import UserError
@@ -297,6 +299,23 @@ def test_deep_pixels_may_be_transparent(tmp_path) -> None:
     values[0, 0] = 7
     Image.fromarray(values).save(tmp_path / "clear.png", transparency=7)
     assert read_image(tmp_path / "clear.png")[0, :2, 0].tolist() == [255, 78]
+
+
+def test_a_long_text_does_not_cost_the_picture(tmp_path, photograph) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("history", "x" * 3_000_000, zip=True)
+    Image.fromarray(photograph).save(tmp_path / "a.png", pnginfo=text)
+    assert np.array_equal(read_image(tmp_path / "a.png"), photograph)
+
+
+def test_jpeg_xl_is_read_where_its_plugin_is(tmp_path, photograph) -> None:
+    pytest.importorskip("pillow_jxl")
+    Image.fromarray(photograph).save(tmp_path / "a.jxl", lossless=True)
+    program = "from progdtd.images import read_image; print(read_image('a.jxl').sum())"
+    read = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert read.stdout.strip() == str(photograph.sum()), read.stderr
 
 
 def test_damaged_exif_data_do_not_cost_the_picture(tmp_path, photograph) -> None:

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import subprocess
 from importlib.metadata import PackageNotFoundError
 
@@ -152,6 +154,27 @@ def test_a_file_written_anew_keeps_its_mode(tmp_path) -> None:
     path.chmod(0o600)
     write_aside(path, lambda aside: aside.write_text("after"))
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("after", 0o600)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOLCK, "a link to"), (errno.EIO, "I/O error")]
+)
+def test_a_directory_without_locks_is_said_to_be_one(tmp_path, monkeypatch, number, said) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(UserError, match=f"cannot hold a run .*{said}"), run.held(tmp_path):
+        pass
+
+
+def test_a_file_system_that_knows_no_locks_holds_runs(tmp_path, monkeypatch) -> None:
+    def unknown(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", unknown)
+    with pytest.warns(UserWarning, match="flock"), run.held(tmp_path):
+        pass
 
 
 def test_a_start_forgets_the_last_error_and_ctrl_c_is_one(tmp_path) -> None:
