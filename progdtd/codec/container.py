@@ -24,6 +24,9 @@ and n times
     4        CRC-32 of the payload, begun with the CRC of the level before (the header's at first);
              of a kind with many levels its low 2 bytes only, but for the last level's
     ...      payload
+
+A stream of all the bytes that its header tells of is checked to the last one. A shorter one is cut:
+what is left of an incomplete level at its end is not checked, as nothing tells it from damage.
 """
 
 import bisect

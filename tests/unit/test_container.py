@@ -55,6 +55,26 @@ def test_a_prefix_reads_to_its_last_whole_level() -> None:
         assert len(list(container.Reader().feed(STREAM[:size]))) == sum(e <= size for e in ends)
 
 
+def test_damage_that_shortens_is_an_error_or_a_cut() -> None:
+    """Bytes are taken out anywhere: never is another payload read, and the header tells that some
+    are missing."""
+    first, second, _ = container.ends(STREAM)
+    for at in range(len(STREAM)):
+        for count in (1, 4, 5, 100):
+            shorter = STREAM[:at] + STREAM[at + count :]
+            reader, read, error = container.Reader(), [], None
+            try:
+                for payload in reader.feed(shorter):
+                    read.append(payload)
+            except CodecError as raised:
+                error = raised
+            assert read == PAYLOADS[: len(read)]
+            assert len(read) == sum(end <= at for end in (first, second))
+            whole = reader.header and reader.header.levels == len(read)
+            assert not whole, "the last level is not there"
+            assert error or len(shorter) < len(STREAM)
+
+
 def test_what_follows_the_last_level_is_not_read() -> None:
     assert list(container.Reader().feed(STREAM + b"more")) == PAYLOADS
 
