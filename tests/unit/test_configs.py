@@ -121,7 +121,11 @@ def test_what_is_printed_can_be_typed(text) -> None:
         ("baselines", ["images=~/x"], "\"images='~/x'\""),
         ("train", ["dataset=folder", "dataset.root=~/x"], "\"dataset.root='~/x'\""),
         ("train", ["-m", "lambda=interval(0.01,1)"], "a sweep needs the values to go over"),
-        ("train", ["run_name=" + "ä" * 128], "a name has at most 255 bytes, and this has 256"),
+        (
+            "train",
+            ["run_name='" + "ä" * 128 + "'"],
+            "a name has at most 255 bytes, and this has 256",
+        ),
         ("train", ["-m", "seed=0,1", "run_name=" + "x" * 256], "a name has at most 255 bytes"),
         ("train", ["-m", "hydra.sweep.subdir=${none}"], "hydra.sweep.subdir=${none} makes no name"),
     ],

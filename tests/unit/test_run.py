@@ -157,7 +157,7 @@ def test_a_file_written_anew_keeps_its_mode(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(errno.ENOLCK, "a link to"), (errno.EIO, "I/O error")]
+    ("number", "said"), [(errno.ENOLCK, "a link to"), (errno.EIO, "Input/output error")]
 )
 def test_a_directory_without_locks_is_said_to_be_one(tmp_path, monkeypatch, number, said) -> None:
     def refuse(*_: object) -> None:

@@ -14,11 +14,10 @@ from progdtd.models import ProgressiveHyperprior
 from progdtd.models.weights import Loaded
 from progdtd.tail_drop import TailDrop
 
-LIGHT = {"PIL", "numpy", "progdtd", "safetensors", "tqdm"}
+LIGHT = {"PIL", "cython_runtime", "numpy", "packaging", "pillow_jxl", "progdtd", "tqdm"}
 """All that the codec needs before it opens a model, beside the standard library."""
 
-REST = {"matplotlib", "pandas", "scipy.stats.distributions", "sympy", "torch._dynamo",
-        "torch_geometric", "torchvision"}  # fmt: skip
+REST = {"pandas", "scipy.stats.distributions", "sympy", "torch_geometric", "torchvision"}
 """What CompressAI brings beside its networks, and nobody needs who codes with one."""
 
 

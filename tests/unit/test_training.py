@@ -169,13 +169,13 @@ def test_each_step_has_draws_and_noise_of_its_own(tmp_path) -> None:
 
 def test_a_step_takes_the_rates_that_are_configured(tmp_path, monkeypatch) -> None:
     trainer = Trainer(composed(*SMOKE, "trainer.aux_lr=0.5"), tmp_path)
-    groups, rates, step = trainer.optimizer.param_groups, [], trainer.optimizer.step
+    groups, rates, step = trainer.optimizers[0].param_groups, [], trainer.optimizers[0].step
 
     def noted() -> None:
         rates.append([group["lr"] for group in groups])
         step()
 
-    monkeypatch.setattr(trainer.optimizer, "step", noted)
+    monkeypatch.setattr(trainer.optimizers[0], "step", noted)
     for index in range(2):
         trainer.step(index, trainer.batches[index])
     assert len(groups) == 2
@@ -261,12 +261,12 @@ def test_only_the_optimizers_matrices_are_multiplied_coarsely(
     tmp_path, monkeypatch, precision, seen
 ) -> None:
     trainer = Trainer(composed(*SMOKE, f"trainer.precision={precision}"), tmp_path)
-    during, step = [], trainer.optimizer.step
+    during, step = [], trainer.optimizers[0].step
     trainer.model.register_forward_hook(
         lambda *_: during.append(torch.get_float32_matmul_precision())
     )
     monkeypatch.setattr(
-        trainer.optimizer, "step",
+        trainer.optimizers[0], "step",
         lambda: during.append(torch.get_float32_matmul_precision()) or step(),
     )  # fmt: skip
     trainer.step(0, trainer.batches[0])
@@ -279,10 +279,10 @@ def test_soap_has_bases_for_kernels_and_matrices_alone(tmp_path, n, m) -> None:
     for step in range(2):
         trainer.step(step, trainer.batches[step])
     named = [(n, p) for n, p in trainer.model.named_parameters() if not n.endswith("quantiles")]
-    groups = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    groups = [p for group in trainer.optimizers[0].param_groups for p in group["params"]]
     assert len(groups) == len(named)
     assert {id(p) for p in groups} == {id(p) for _, p in named}
-    sides = {id(p): [len(basis) for basis in trainer.optimizer.state[p]["Q"]] for p in groups}
+    sides = {id(p): [len(basis) for basis in trainer.optimizers[0].state[p]["Q"]] for p in groups}
     bases = {name: sides[id(p)] for name, p in named}
     assert bases["g_a.0.weight"] == [n, 3, 25]
     assert bases["g_a.2.weight"] == [n, n, 25]
