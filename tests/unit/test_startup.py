@@ -69,31 +69,3 @@ codec.decode(codec.encode(np.zeros((64, 64, 3), np.uint8)))
 print(*({REST!r} & sys.modules.keys()))
 """
     assert printed(code) == [""]
-
-
-def test_compressai_is_as_whole_as_ever() -> None:
-    """Whatever of it is asked for first, after the networks were imported by themselves."""
-    code = """
-import compressai, pickle, progdtd.models
-from compressai.registry import MODELS, TRANSFORMS
-print(*sorted(MODELS), *sorted(TRANSFORMS))
-print(*sorted(set(dir(compressai)) | set(dir(compressai.models)) | set(dir(compressai.zoo))))
-print(compressai.__version__, compressai.available_entropy_coders())
-ours = progdtd.models.ProgressiveHyperprior
-model, other = ours(8, 12), compressai.zoo.bmshj2018_hyperprior(1)
-print(compressai.models.ScaleHyperprior in ours.__mro__,
-      type(other) is MODELS["bmshj2018-hyperprior"] is compressai.models.google.ScaleHyperprior,
-      type(pickle.loads(pickle.dumps(model))) is ours, model.update(), other.update(),
-      isinstance(model.g_s[1], compressai.layers.GDN))
-"""
-    plain, *others = (
-        printed(first + code)
-        for first in (
-            "import compressai",
-            "import progdtd.models, compressai.zoo",
-            "import progdtd.models; from compressai.models import *",
-        )
-    )
-    assert plain[-1] == "True True True True True True"
-    for other in others:
-        assert other == plain
