@@ -181,7 +181,7 @@ def test_a_step_takes_the_rates_that_are_configured(tmp_path, monkeypatch) -> No
     assert len(groups) == 2
     assert {group["weight_decay"] for group in groups} == {0.0}
     assert rates == [[learning_rate(index, trainer.options)] * 2 for index in range(2)]
-    assert [group["lr"] for group in trainer.aux_optimizer.param_groups] == [0.5]
+    assert [group["lr"] for group in trainer.optimizers[1].param_groups] == [0.5]
 
 
 def test_what_cannot_be_compiled_is_trained_all_the_same(tmp_path, monkeypatch, caplog) -> None:
