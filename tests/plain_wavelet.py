@@ -25,14 +25,18 @@ def places_in(stream: bytes, model: bytes) -> tuple[int, list[Grid]]:
         np.array([exists(height, width, scale, c) for c in range(len(place))])
         for scale, place in enumerate(places)
     ]
-    unit = max(1 << 14, sum(place.size for place in places) // 128)
-    code = Code(words)
+    code, spent = Code(words), 0
 
     def code_round(scale: int, chosen: Grid, out: Grid) -> None:
+        nonlocal spent
         place, (event, sign) = places[scale].reshape(-1), np.split(out.reshape(-1), 2)
-        where = np.flatnonzero(chosen)
-        for start in range(0, len(where), unit):
-            part = where[start : start + unit]
+        waiting = [*np.flatnonzero(chosen)]
+        while waiting:
+            enough, bits, part = 256 * max(512, spent // (256 * 128)), 0, []
+            while waiting and bits < enough and len(part) < 1 << 18:
+                part.append(waiting.pop(0))
+                bits += expected(event[part[-1]])
+            spent += bits
             digits = [code.digit(event[i]) for i in part]
             ones = [i for i, digit in zip(part, digits, strict=True) if digit and not place[i]]
             signs = {i: 2 * code.digit(sign[i]) - 1 for i in ones}
@@ -45,10 +49,11 @@ def places_in(stream: bytes, model: bytes) -> tuple[int, list[Grid]]:
     plane = max(map(max, first))
     try:
         while plane >= 0:
-            finest = max(scale for scale, row in enumerate(first) if max(row) >= plane)
             late = []
             for second in (0, 1):
-                h = None
+                h, down_to = None, plane + 1 - second
+                there_is = [scale for scale, row in enumerate(first) if max(row) >= down_to]
+                finest = max(there_is, default=-1)
                 for scale in range(finest + 1):
                     part = f"digits {'detail' if scale else 'low'}"
                     message = None
@@ -78,6 +83,20 @@ def places_in(stream: bytes, model: bytes) -> tuple[int, list[Grid]]:
     except OutOfWordsError:
         pass
     return max(plane, 0), places
+
+
+def expected(logit: int) -> int:
+    """Bits of a digit and its sign, in 1/256."""
+    p = 1 / (1 + math.exp(-logit / 32))
+    return round(256 * (p - p * math.log2(p) - (1 - p) * math.log2(1 - p)))
+
+
+def seen(place: Grid) -> Grid:
+    """What the network sees of places (C, H, W), in 1/128: (2C, H, W)."""
+    size = [2 * round(64 * math.asinh(j / 4)) for j in range(1024)]
+    found = np.array(size)[np.minimum(abs(place), 1023)]
+    one = abs(place) == 1
+    return np.concatenate([np.where(one, 0, found) * np.sign(place), np.where(one, -64, found)])
 
 
 def read(stream: bytes) -> tuple[int, int, list[list[int]], list[int]]:
@@ -173,7 +192,7 @@ def running(graph: onnx.GraphProto) -> Nodes:
     def run(place: Grid, features: Grid | None, row: int = 0) -> tuple[Grid, Grid]:
         known: dict[str, Grid | None] = {
             **constants,
-            "place": place[None],
+            "seen": seen(place)[None],
             "features": None if features is None else features[None],
             "row": np.array([row]),
         }
@@ -201,26 +220,24 @@ def convolution(x: Grid, weight: Grid, bias: Grid, pads: list[int], group: int) 
     return total[None]
 
 
-def depth_to_space(x: Grid, blocksize: int, mode: bytes) -> Grid:
-    assert (blocksize, mode) == (2, b"CRD")
-    out = np.empty((1, x.shape[1] // 4, 2 * x.shape[2], 2 * x.shape[3]))
-    for k in range(4):
-        out[:, :, k // 2 :: 2, k % 2 :: 2] = x[:, k::4]
+def twice_as_large(x: Grid, weight: Grid, bias: Grid, strides: list[int]) -> Grid:
+    """The transposed convolution whose kernels of 2 x 2 do not overlap."""
+    assert (weight.shape[2:], strides) == ((2, 2), [2, 2])
+    out = np.empty((1, weight.shape[1], 2 * x.shape[2], 2 * x.shape[3]))
+    for row in range(2):
+        for column in range(2):
+            each = np.tensordot(weight[:, :, row, column].T.astype(float), x[0], 1)
+            out[0, :, row::2, column::2] = each + bias[:, None, None]
     return out
 
 
 OPERATORS: dict[str, Callable[..., Grid]] = {
-    "Abs": abs,
     "Add": lambda a, b: a + b,
-    "Cast": lambda x, to: x,
     "Clip": lambda x, low, high: x.clip(low, high),
     "Concat": lambda *parts, axis: np.concatenate(parts, axis),
     "Conv": convolution,
-    "DepthToSpace": depth_to_space,
+    "ConvTranspose": twice_as_large,
     "Gather": lambda table, index: table[index],
-    "Min": np.minimum,
-    "Mul": lambda a, b: a * b,
     "Round": np.round,
-    "Sign": np.sign,
     "Unsqueeze": lambda x, axes: np.expand_dims(x, tuple(axes)),
 }

@@ -25,8 +25,8 @@ from progdtd.wavelet import transform, walk
 from progdtd.wavelet.network import Network
 from progdtd.wavelet.picture import show
 
-SMALLEST_LEVEL, LEVELS_SHARE = 256, 48
-"""A level has at least 256 bytes, and at least a 48th of those before it: its framing takes 3."""
+SMALLEST_LEVEL, LEVELS_SHARE = 256, 64
+"""A level has at least 256 bytes, and at least a 64th of those before it: its framing takes 3."""
 
 _ODDS = walk.odds()
 _BANDS = (transform.SCALES + 1, transform.COLOURS)

@@ -25,12 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from progdtd.wavelet import walk
+from progdtd.wavelet import network, walk
 from progdtd.wavelet.transform import COLOUR, COLOURS, GREY, HIGH, LOW, PREDICT, SCALES, UPDATE
 from progdtd.wavelet.walk import PLANES, STEP
-
-LARGEST = 1023
-"""Places beyond this look alike to the networks."""
 
 LIMIT = 8.0
 """Activations are within [0, LIMIT]."""
@@ -39,14 +36,6 @@ ACTIVATION, WEIGHT, LOGIT = 2.0**-7, 2.0**-8, 2.0**-5
 """Of the digit network once its numbers are rounded, those that they are multiples of."""
 
 LIKELY, USEFUL = walk.LIKELY * LOGIT, walk.USEFUL * LOGIT
-
-
-def place_tables() -> tuple[Tensor, Tensor]:
-    """What the networks see of a place 0 ... LARGEST: with its sign, and its size alone."""
-    size = (torch.asinh(torch.arange(LARGEST + 1, dtype=torch.float64) / 4) * 64).round() / 64
-    signed = size.clone()
-    signed[1], size[1] = 0.0, -0.5
-    return signed.float(), size.float()
 
 
 class Trunk(nn.Module):
@@ -91,7 +80,7 @@ class Trunk(nn.Module):
         return h, self.head(h) + self.at_head(row)[:, :, None, None]
 
 
-def bias_of(layer: nn.Conv2d) -> Tensor:
+def bias_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
     """The biases of a layer, which all layers here have."""
     assert layer.bias is not None
     return layer.bias
@@ -119,14 +108,13 @@ class Scales(nn.Module):
         self.low = Trunk(COLOURS, width, rows, outputs)
         self.detail = Trunk(3 * COLOURS, width, rows * SCALES, outputs)
         self.low_message = nn.Conv2d(width + 2 * COLOURS, width, 1)
-        self.message = nn.Conv2d(width + 6 * COLOURS, 4 * width, 1)
-        for name, table in zip(("signed", "size"), place_tables(), strict=True):
-            self.register_buffer(name, table, persistent=False)
+        self.message = nn.ConvTranspose2d(width + 6 * COLOURS, width, 2, stride=2)
+        for name, table in zip(("signed", "size"), network.tables(), strict=True):
+            self.register_buffer(name, torch.from_numpy(table) * ACTIVATION, persistent=False)
 
     def see(self, place: Tensor) -> Tensor:
         """What the networks see (B, 2C, H, W) of places (B, C, H, W)."""
-        size = place.abs().clamp(max=LARGEST)
-        return torch.cat((self.signed[size] * place.sign(), self.size[size]), 1)
+        return torch.cat((self.signed[place], self.size[place]), 1)
 
     def trunk(
         self, scale: int, seen: Tensor, message: Tensor | None, row: Tensor
@@ -139,7 +127,7 @@ class Scales(nn.Module):
     def pass_on(self, scale: int, h: Tensor, seen: Tensor) -> Tensor:
         """The message to the next finer scale, on its grid."""
         x = torch.cat((h, seen), 1)
-        return self.low_message(x) if scale == 0 else F.pixel_shuffle(self.message(x), 2)
+        return self.low_message(x) if scale == 0 else self.message(x)
 
 
 class Digits(Scales):
@@ -180,15 +168,18 @@ class Digits(Scales):
         known = [Plane(index, plane) for index in indices]
         finest = max((scale for scale, k in enumerate(known) if k.live.any()), default=-1)
         known = known[: finest + 1]
+        for coarse, fine in zip(known[-2::-1], known[:0:-1], strict=True):
+            coarse.started = coarse.started | fine.started
         bits = torch.zeros(len(indices[0]), 3, device=self.size.device)
         left_out = torch.zeros((), device=self.size.device)
         message, after_first = None, []
         for scale, k in enumerate(known):
             h, event, sign = self.logits(scale, self.see(k.before), message, plane, 0)
-            likely = k.new & k.live & (event > LIKELY)
+            waiting = k.new & k.live & k.started
+            likely = waiting & (event > LIKELY)
             cost = k.cost(event, sign)
             bits[:, 0] += (cost * likely).sum((1, 2, 3))
-            left_out = left_out + (cost * (k.new & k.live & ~likely)).sum()
+            left_out = left_out + (cost * (waiting & ~likely)).sum()
             after_first.append(self.see(torch.where(likely, k.after, k.before)))
             message = self.pass_on(scale, h, after_first[-1]) if scale < finest else None
             k.first = likely
@@ -210,7 +201,8 @@ class Plane:
 
     `before`, `after`: places (B, C, H, W). `new`: not significant before. `live`: (B, C, 1, 1),
     whether this colour has anything at this scale down to this plane; if not, the header says so
-    and nothing is coded. `first`: what the first pass has coded, once it has.
+    and nothing is coded. `started`: (B, 1, 1, 1), whether anything is significant before. `first`:
+    what the first pass has coded, once it has.
     """
 
     first: Tensor
@@ -227,6 +219,7 @@ class Plane:
             index.shape[1] // COLOURS, 1
         )
         self.live = live
+        self.started = (above > 0).any(3).any(2).any(1)[:, None, None, None]
 
     def cost(self, event: Tensor, sign: Tensor) -> Tensor:
         """Bits of every digit, by its logits."""

@@ -82,17 +82,24 @@ class Part:
         self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
         return name
 
-    def conv(self, x: str, layer: nn.Conv2d, exact: bool, unit: float = ACTIVATION) -> str:
+    def conv(
+        self, x: str, layer: nn.Conv2d | nn.ConvTranspose2d, exact: bool, unit: float = ACTIVATION
+    ) -> str:
         """A convolution; an exact one takes activations, and gives its output in a unit."""
         weight, bias = layer.weight.detach(), bias_of(layer)
+        turned = isinstance(layer, nn.ConvTranspose2d)
         if exact:
             weight, bias = rounded(weight, WEIGHT), rounded(bias, WEIGHT * ACTIVATION)
-            largest = weight.abs().sum((1, 2, 3)).max() * LIMIT + bias.abs().max()
+            sums = weight.abs().sum(0 if turned else (1, 2, 3))
+            largest = sums.max() * LIMIT + bias.abs().max()
             if largest / (WEIGHT * ACTIVATION) > EXACT:
                 raise ValueError(f"the weights of {self.name} are too large to be exact: {largest}")
             weight, bias = weight * (ACTIVATION / unit), bias / unit
-        shape = {"pads": [side // 2 for side in layer.kernel_size * 2], "group": layer.groups}
-        return self.add("Conv", x, self.constant(weight), self.constant(bias), **shape)
+        inputs = x, self.constant(weight), self.constant(bias)
+        if turned:
+            return self.add("ConvTranspose", *inputs, strides=layer.stride)
+        sides = [side // 2 for side in layer.kernel_size * 2]
+        return self.add("Conv", *inputs, pads=sides, group=layer.groups)
 
     def clipped(self, x: str, exact: bool) -> str:
         """Activations, within [0, LIMIT]."""
@@ -104,18 +111,9 @@ class Part:
         found = self.add("Gather", self.constant(table), "row")
         return self.add("Unsqueeze", found, self.constant([2, 3], np.int64))
 
-    def seen(self, scales: Scales, exact: bool) -> str:
-        """`Scales.see` of the input `place`, as activations."""
-        unit = ACTIVATION if exact else 1.0
-        size = self.add(
-            "Min", self.add("Abs", "place"), self.constant(len(scales.size) - 1, np.int32)
-        )
-        sign = self.add("Cast", self.add("Sign", "place"), to=TensorProto.FLOAT)
-        seen, sizes = (
-            self.add("Gather", self.constant(table / unit), size)
-            for table in (scales.signed, scales.size)
-        )
-        return self.add("Concat", self.add("Mul", seen, sign), sizes, axis=1)
+    def seen(self, exact: bool) -> str:
+        """The input `seen`, as activations."""
+        return "seen" if exact else self.add("Mul", "seen", self.constant(ACTIVATION))
 
     def graph(self) -> onnx.GraphProto:
         outputs = [
@@ -141,7 +139,7 @@ def build(model: Wavelet) -> dict[str, Part]:
             ("detail", scales.detail, scales.message),
         ):
             _trunk(built[f"{network} {band}"], scales, trunk, exact)
-            _message(built[f"{network} {band} message"], scales, message, exact, band == "detail")
+            _message(built[f"{network} {band} message"], message, exact)
     _pixels(built["pixels"], model)
     return built
 
@@ -157,7 +155,7 @@ def _trunk(part: Part, scales: Scales, trunk: Trunk, exact: bool) -> None:
         rows = rounded(embedding.weight, ACTIVATION) / unit if exact else embedding.weight
         return part.looked_up(rows)
 
-    x = part.conv(part.seen(scales, exact), trunk.known, exact)
+    x = part.conv(part.seen(exact), trunk.known, exact)
     if trunk is scales.detail:
         x = part.add("Add", x, "features")
     x = grid(part.add("Add", x, table(trunk.at_start, ACTIVATION)))
@@ -175,12 +173,10 @@ def _trunk(part: Part, scales: Scales, trunk: Trunk, exact: bool) -> None:
     part.outputs = [h, out]
 
 
-def _message(part: Part, scales: Scales, message: nn.Conv2d, exact: bool, finer: bool) -> None:
+def _message(part: Part, message: nn.Conv2d | nn.ConvTranspose2d, exact: bool) -> None:
     """`Scales.pass_on`."""
-    x = part.add("Concat", "features", part.seen(scales, exact), axis=1)
-    x = part.conv(x, message, exact)
+    x = part.conv(part.add("Concat", "features", part.seen(exact), axis=1), message, exact)
     x = part.add("Round", x) if exact else x
-    x = part.add("DepthToSpace", x, blocksize=2, mode="CRD") if finer else x
     part.outputs = [x, part.constant(np.zeros((1, 1, 1, 1)))]
 
 
@@ -228,8 +224,8 @@ def joined(parts: Mapping[str, Part]) -> onnx.ModelProto:
     kinds: dict[str, tuple[int, list[int | None]]] = {
         "part": (TensorProto.INT64, []),
         "row": (TensorProto.INT64, [1]),
-        "place": (TensorProto.INT32, [1, None, None, None]),
     }
-    kinds |= {name: (TensorProto.FLOAT, [1, None, None, None]) for name in ("features", "pixels")}
+    for name in ("seen", "features", "pixels"):
+        kinds[name] = (TensorProto.FLOAT, [1, None, None, None])
     graph.input.extend(helper.make_tensor_value_info(name, *kind) for name, kind in kinds.items())
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

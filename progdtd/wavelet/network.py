@@ -31,6 +31,9 @@ CARD = "card"
 _METADATA = 14 << 3 | 2
 """The key of a model's metadata in its file."""
 
+LARGEST_PLACE = 1023
+"""Places beyond this look alike to the networks."""
+
 LARGEST_LOGIT = 384
 """Logits are whole numbers of 1/32 within +-LARGEST_LOGIT."""
 
@@ -42,6 +45,26 @@ REACH = 3
 
 PIXEL_REACH = 16
 """How many pixels around one its correction depends on."""
+
+
+def tables() -> tuple[np.ndarray, np.ndarray]:
+    """What the networks see of a place, float32 whole numbers of 2^-7: with its sign, and its size
+    alone. A place is an index: int16, or the uint16 of the same bits."""
+    place = np.arange(1 << 16, dtype=np.uint16).view(np.int16).clip(-LARGEST_PLACE, LARGEST_PLACE)
+    signed = 2 * np.round(64 * np.arcsinh(place / 4))
+    size = np.where(np.abs(place) == 1, -64, np.abs(signed))
+    return np.where(np.abs(place) == 1, 0, signed).astype(np.float32), size.astype(np.float32)
+
+
+_TABLES = tables()
+
+
+def seen(place: np.ndarray) -> np.ndarray:
+    """What the networks see (2C, H, W) of places (C, H, W), int16."""
+    found = np.empty((2, *place.shape), np.float32)
+    for table, into in zip(_TABLES, found, strict=True):
+        np.take(table, place.view(np.uint16), out=into, mode="wrap")
+    return found.reshape(-1, *place.shape[1:])
 
 
 class Network:
@@ -101,7 +124,7 @@ class Network:
             if coarser is not None:
                 above = slice(rows.start // times, rows.stop // times)
                 message = self._message(network, scale - 1, coarser, above)
-            h, out = self._run(part, place[:, rows], message, row + offset)
+            h, out = self._run(part, seen(place[:, rows]), message, row + offset)
             if network == "picture":
                 return [out, h.astype(np.float16)]
             return [out.astype(np.int16), *([h.astype(np.int16)] if scale < SCALES else [])]
@@ -113,11 +136,11 @@ class Network:
         """What some rows of a scale tell the next finer one, on its grid."""
         h, place = (part[:, rows] for part in coarser)
         part = f"{network} {'detail' if scale else 'low'} message"
-        return self._run(part, place, h.astype(np.float32), 0)[0]
+        return self._run(part, seen(place), h.astype(np.float32), 0)[0]
 
     def corrected(self, pixels: np.ndarray, h: np.ndarray, row: int) -> np.ndarray:
         """Pixels (3, 2H, 2W), float32, corrected by the finest features (width, H, W)."""
-        nothing = np.zeros((1, 1, 1), np.int16)
+        nothing = np.zeros((1, 1, 1), np.float32)
 
         def run(rows: slice) -> tuple[np.ndarray]:
             part = pixels[:, 2 * rows.start : 2 * rows.stop]
@@ -128,7 +151,7 @@ class Network:
     def _run(
         self,
         part: str,
-        place: np.ndarray,
+        seen: np.ndarray,
         features: np.ndarray,
         row: int,
         pixels: np.ndarray | None = None,
@@ -136,7 +159,7 @@ class Network:
         pixels = np.zeros((1, 1, 1), np.float32) if pixels is None else pixels
         given = {
             "part": np.array(PARTS.index(part)),
-            "place": place[None].astype(np.int32),
+            "seen": seen[None],
             "features": np.ascontiguousarray(features[None]),
             "pixels": np.ascontiguousarray(pixels[None]),
             "row": np.array([row]),

@@ -6,7 +6,7 @@ and 4a + 2 for a >= 1. Odd ones have it: 1 stays around zero, 2b + 1 is b >= 1 t
 
 A plane goes in two passes, each through the scales from coarse to fine (see `models/wavelet.py`),
 of which the second ends with a third round for what is hardly worth its bits. Within a round of a
-scale digits go in the order channel, row, column, in units of so many that a stream can be cut
+scale digits go in the order channel, row, column, in units of as many bits that a stream can be cut
 often: each unit has its digits, then the signs of those that became significant.
 """
 
@@ -30,9 +30,14 @@ LIKELY = -64
 USEFUL = -128
 """The second first takes those above this and the halves of intervals, then the others."""
 
-UNIT = 1 << 14
-UNITS = 128
-"""A unit has UNIT digits, or of large pictures one of so many parts of all coefficients."""
+UNIT = 1 << 18
+"""A unit has at most so many digits."""
+
+SMALLEST_UNIT, UNITS_SHARE = 512, 128
+"""A unit ends once its expected bits are so many and a 128th of those of all units before."""
+
+BIT = 256
+"""Expected bits are counted in parts of so many."""
 
 ODDS_BITS = 20
 
@@ -46,6 +51,16 @@ def odds() -> np.ndarray:
     logits = np.arange(-LARGEST_LOGIT, LARGEST_LOGIT + 1) / 32
     ones = np.round((1 << ODDS_BITS) / (1 + np.exp(-logits)))
     return (np.stack([(1 << ODDS_BITS) - ones, ones], 1) / (1 << ODDS_BITS)).astype(np.float32)
+
+
+def expected() -> np.ndarray:
+    """Bits of a digit and of the sign that may follow, for each logit, in whole numbers of 1 / BIT."""
+    one = 1 / (1 + np.exp(-np.arange(-LARGEST_LOGIT, LARGEST_LOGIT + 1) / 32))
+    entropy = -one * np.log2(one) - (1 - one) * np.log2(1 - one)
+    return np.round(BIT * (entropy + one)).astype(np.int64)
+
+
+_EXPECTED = expected()
 
 
 @dataclass
@@ -92,7 +107,7 @@ class Walk:
         ]
         self._there = [exists(height, width, scale) for scale in range(SCALES + 1)]
         self.plane = int(first.max())
-        self._unit = max(UNIT, sum(place.size for place in self.places) // UNITS)
+        self._bits = 0
 
     def units(self) -> Units:
         """Every unit in order; takes the answer to each."""
@@ -108,14 +123,14 @@ class Walk:
 
     def _first_pass(self) -> Units:
         features = None
-        for scale in self._scales():
+        for scale in self._scales(self.plane + 1):
             features, event, sign = self._logits(scale, features, 0)
             likely = self._open(scale) & (self.places[scale] == 0) & (event > LIKELY)
             yield from self._round(scale, likely, event, sign)
 
     def _second_pass(self) -> Units:
         features, late = None, []
-        for scale in self._scales():
+        for scale in self._scales(self.plane):
             features, event, sign = self._logits(scale, features, 1)
             useful = self._open(scale) & ((self.places[scale] != 0) | (event > USEFUL))
             yield from self._round(scale, useful, event, sign)
@@ -123,9 +138,9 @@ class Walk:
         for scale, (event, sign) in enumerate(late):
             yield from self._round(scale, self._open(scale), event, sign)
 
-    def _scales(self) -> range:
-        """Those up to the finest with a digit other than zero so far."""
-        return range(int(np.flatnonzero((self.first >= self.plane).any(1)).max()) + 1)
+    def _scales(self, plane: int) -> range:
+        """Those up to the finest with a digit other than zero down to a plane."""
+        return range(int(np.flatnonzero((self.first >= plane).any(1)).max(initial=-1)) + 1)
 
     def _open(self, scale: int) -> np.ndarray:
         """Which coefficients wait for a digit (C, H, W)."""
@@ -142,7 +157,7 @@ class Walk:
 
     def _round(self, scale: int, chosen: np.ndarray, event: np.ndarray, sign: np.ndarray) -> Units:
         place = self.places[scale].reshape(-1)
-        for where in _positions(chosen, self._unit):
+        for where in self._positions(chosen, event.reshape(-1)):
             before = place[where]
             unit = Unit(
                 scale,
@@ -158,19 +173,29 @@ class Walk:
             side[unit.new & (digits > 0)] = 2 * signs - 1
             place[where] = size * side
 
+    def _positions(self, chosen: np.ndarray, event: np.ndarray) -> Iterator[np.ndarray]:
+        """The flat positions of what is chosen, unit after unit; never all at once, which would
+        take more memory than all else."""
+        chosen, waiting = chosen.reshape(-1), np.empty(0, np.int64)
+        for start in range(0, len(chosen), CHUNK):
+            more = np.flatnonzero(chosen[start : start + CHUNK]) + start
+            waiting = np.concatenate([waiting, more])
+            bits = np.cumsum(_EXPECTED[event[waiting] + LARGEST_LOGIT])
+            at, before = 0, 0
+            while (end := self._end(bits, at, before)) <= len(waiting):
+                yield waiting[at:end]
+                self._bits += int(bits[end - 1]) - before
+                at, before = end, int(bits[end - 1])
+            waiting = waiting[at:]
+        if len(waiting):
+            yield waiting
+            self._bits += int(bits[-1]) - before
 
-def _positions(chosen: np.ndarray, most: int) -> Iterator[np.ndarray]:
-    """The flat positions of what is chosen, so many at a time but for the last; never all at once,
-    which would take more memory than all else."""
-    flat, found = chosen.reshape(-1), np.empty(0, np.int64)
-    for start in range(0, len(flat), CHUNK):
-        more = np.flatnonzero(flat[start : start + CHUNK])
-        found = np.concatenate([found, more + start])
-        while len(found) >= most:
-            yield found[:most]
-            found = found[most:]
-    if len(found):
-        yield found
+    def _end(self, bits: np.ndarray, at: int, before: int) -> int:
+        """Where the unit ends that begins at a digit, before which the running sum of expected bits
+        is `before`; beyond what is there if it goes on."""
+        enough = BIT * max(SMALLEST_UNIT, self._bits // (BIT * UNITS_SHARE))
+        return min(at + UNIT, int(np.searchsorted(bits, before + enough)) + 1)
 
 
 def answer(unit: Unit, index: np.ndarray, plane: int) -> Answer:

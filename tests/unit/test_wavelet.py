@@ -149,13 +149,14 @@ def test_the_file_computes_digits_bit_for_bit(wavelet, wavelet_file, dtype, thre
         np.testing.assert_array_equal(out * LOGIT, logits[0].numpy())
         assert out.std() > 2
         layer = digits.message if scale else digits.low_message
-        x = torch.nn.functional.conv2d(
+        convolve = torch.nn.functional.conv_transpose2d if scale else torch.nn.functional.conv2d
+        x = convolve(
             torch.cat((h, seen), 1),
             rounded(layer.weight, WEIGHT).to(dtype),
             rounded(layer.bias, WEIGHT * ACTIVATION).to(dtype),
+            stride=layer.stride,
         )
         message = rounded(x, ACTIVATION)
-        message = torch.nn.functional.pixel_shuffle(message, 2) if scale else message
 
 
 @torch.no_grad()
