@@ -54,7 +54,7 @@ def odds() -> np.ndarray:
 
 
 def expected() -> np.ndarray:
-    """Bits of a digit and of the sign that may follow, for each logit, in whole numbers of 1 / BIT."""
+    """Bits of a digit and of the sign that may follow, in 1 / BIT, for each logit."""
     one = 1 / (1 + np.exp(-np.arange(-LARGEST_LOGIT, LARGEST_LOGIT + 1) / 32))
     entropy = -one * np.log2(one) - (1 - one) * np.log2(1 - one)
     return np.round(BIT * (entropy + one)).astype(np.int64)
