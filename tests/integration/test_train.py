@@ -16,15 +16,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import RUN, composed, shell
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from progdtd.codec.codec import Codec
 from progdtd.experiment import run
-from progdtd.files import WEIGHTS
-from progdtd.images import to_tensor
+from progdtd.files import MODEL, WEIGHTS
+from progdtd.images import psnr, to_tensor
 from progdtd.models import weights
 from progdtd.models.weights import build_model, read_weights, warm_start
 from progdtd.training import trainer
@@ -130,15 +132,28 @@ KILLED = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_and_resumed_equals_undisturbed(command, kills) -> None:
+WAVELET = (
+    "model=wavelet", "model.width=8", "model.pixel_width=8", "model.blocks=1",
+    "trainer=debug", "dataset=photos",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("smoke", "kills"),
+    [
+        (("experiment=smoke",), 3),
+        (WAVELET, 2),
+        pytest.param(("experiment=smoke",), 20, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_and_resumed_equals_undisturbed(command, smoke, kills) -> None:
     """SIGKILL at random moments; the final weights and tables are the same to the bit."""
-    settings = (*KILLED, f"trainer.steps={20 * kills}")
-    assert command("train", "experiment=smoke", "group=whole", *settings)[0] == 0
-    whole, killed = (Path(RUN.replace("smoke", group)) for group in ("whole", "killed"))
+    settings = (*smoke, "run_name=run", *KILLED, f"trainer.steps={20 * kills}")
+    assert command("train", "group=whole", *settings)[0] == 0
+    whole, killed = (Path("outputs", group, "run") for group in ("whole", "killed"))
     moments = random.Random(os.getpid())
     for _ in range(kills):
-        process = shell("progdtd.train", "experiment=smoke", "group=killed", *settings)
+        process = shell("progdtd.train", "group=killed", *settings)
         before = (killed / "last.pt").stat().st_mtime_ns if (killed / "last.pt").exists() else 0
         while process.poll() is None:  # until this process has written a checkpoint of its own
             if (killed / "last.pt").exists() and (killed / "last.pt").stat().st_mtime_ns > before:
@@ -148,7 +163,7 @@ def test_killed_and_resumed_equals_undisturbed(command, kills) -> None:
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert not (killed / "weights.safetensors").exists(), "it was never that fast"
-    code, output = command("train", "experiment=smoke", "group=killed", *settings)
+    code, output = command("train", "group=killed", *settings)
     assert code == 0, output
     one, other = (load_file(run / "weights.safetensors") for run in (whole, killed))
     assert one.keys() == other.keys()
@@ -157,6 +172,9 @@ def test_killed_and_resumed_equals_undisturbed(command, kills) -> None:
               for run in (whole, killed)]  # fmt: skip
     assert tables[0] == tables[1]
     assert (whole / "validation.csv").read_text() == (killed / "validation.csv").read_text()
+    files = [run / MODEL for run in (whole, killed)]
+    assert [file.exists() for file in files] == 2 * [smoke is WAVELET]
+    assert smoke is not WAVELET or files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_the_command_that_is_printed_runs(command, images) -> None:
@@ -191,6 +209,25 @@ def test_no_stream_and_no_name_can_be_what_a_training_fails_at(images) -> None:
     again = subprocess.run(f"{command} run_name=open", shell=True, capture_output=True, text=True)
     assert (again.returncode, again.stderr) == (0, "")
     assert "\\udcff.png" in again.stdout
+
+
+def test_a_wavelet_model_is_trained_and_codes(command, photograph) -> None:
+    code, output = command("train", *WAVELET, "lambda=0.1")
+    assert (code, "lambda" in output, "Traceback" in output) == (1, True, False), output
+    code, output = command("train", *WAVELET, "run_name=run", "drop.range=[0.5,1]")
+    assert code == 0, output
+    run = Path("outputs/train/run")
+    table = rows(run / "validation.csv")
+    assert min(float(row["p"]) for row in table) == 0.5
+    last = [row for row in table if row["step"] == "6"]
+    for column in ("bpp", "psnr"):
+        values = [float(row[column]) for row in last]
+        assert values == sorted(values)
+    codec = Codec.load(run)
+    stream = codec.encode(photograph)
+    assert psnr(photograph, np.asarray(codec.decode(stream))) > 40
+    code, output = command("train", *WAVELET, f"init_from={run}", "run_name=more")
+    assert code == 0, output
 
 
 @pytest.mark.parametrize("choice", ["disabled", "stdout"])
