@@ -29,7 +29,7 @@ quickstart: $(INSTALLED)  ## train, evaluate and draw on the bundled photographs
 	$(RUN) -m progdtd.figures runs=$(QUICK_RUN) images=photos-held-out out=$(QUICK)/figures \
 	  strip.run=$(QUICK_RUN) strip.image=held_out
 	@echo
-	@echo "The model    $(QUICK_RUN)/weights.safetensors"
+	@echo "The model    $(QUICK_RUN)/model.onnx"
 	@echo "Its numbers  $(QUICK_RUN)/evaluation/photos-held-out_native.csv"
 	@echo "Its curve    $(QUICK)/figures/rate_distortion_native.png"
 	@echo "Pictures     $(QUICK)/figures/strip_coffee.jpg"

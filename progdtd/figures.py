@@ -77,15 +77,13 @@ def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:
     """One image as decoded at several levels, beside the original, as JPEG of high quality."""
     from progdtd.codec import Codec
     from progdtd.codec.contact_sheet import contact_sheet
-    from progdtd.codec.hyperprior import HyperpriorCoder
     from progdtd.evaluation.evaluator import HELD_OUT, find_held_out
     from progdtd.images import read_image, readable
 
-    coder = HyperpriorCoder.load(cfg.run)
+    codec = Codec.load(cfg.run)
     path = find_held_out(Path(cfg.run))[1][0] if cfg.image == HELD_OUT else Path(cfg.image)
     with readable(f"strip.image={path}"):
         picture = read_image(path)
-    codec = Codec(coder)
     stream = codec.encode(picture)
     levels = {codec.decoder().level_at(p, stream) for p in STRIP_LEVELS}
     drawn = out / f"strip_{path.stem}.jpg"

@@ -20,7 +20,8 @@ from progdtd.machine import cores
 
 TRAIN = [sys.executable, "-m", "progdtd.train"]
 QUIET = ["trainer.validate_every=100000", "trainer.checkpoint_every=100000", "dataset.validation=2"]
-SWEEP = ["-m", "experiment=quickstart", "lambda=0.01,0.1,1.0", "drop.range=[0.0,1.0],[0.3,1.0]"]
+SMALL = ["model.N=64", "model.M=96", "trainer.batch_size=8", "trainer.crop=128"]
+SWEEP = ["-m", *SMALL, "lambda=0.01,0.1,1.0", "drop.range=[0.0,1.0],[0.3,1.0]"]
 
 
 def seconds(folder: str, *arguments: str, code: int = 0) -> float:
@@ -45,7 +46,7 @@ def single(rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            run = ["experiment=quickstart", *QUIET, "trainer.steps=1", "run_name=run"]
+            run = [*SMALL, *QUIET, "trainer.steps=1", "run_name=run"]
             times.setdefault("`--help`", []).append(seconds(folder, "--help"))
             mistake = seconds(folder, "lambda=-1", code=1)
             times.setdefault("a mistake in the configuration", []).append(mistake)

@@ -91,7 +91,7 @@ def files(image: Image.Image, rate: float, most: int) -> dict[str, bytes]:
     made: dict[int, bytes] = {}
 
     def avif(quality: int) -> int:
-        made[quality] = classical.save(image, "AVIF", quality=quality, speed=6, subsampling="4:4:4")
+        made[quality] = classical.save(image, "AVIF", quality=quality, speed=4, subsampling="4:4:4")
         return len(made[quality])
 
     fitting = bisect.bisect_right(range(101), most, key=avif) - 1

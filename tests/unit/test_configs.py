@@ -142,7 +142,7 @@ def test_lambda_is_a_scalar_and_never_a_group() -> None:
     assert composed("lambda=0.01")["lambda"] == 0.01
     assert [composed(f"quality={q}")["lambda"] for q in ("low", "medium", "high")] == [0.01, 0.1, 1]
     assert composed("quality=high", "lambda=0.5")["lambda"] == 0.5
-    assert composed("experiment=quickstart", "quality=high")["lambda"] == 1
+    assert composed("experiment=smoke", "quality=high")["lambda"] == 1
 
 
 def test_range_names_the_run() -> None:
