@@ -55,11 +55,11 @@ def shown(means: pd.DataFrame) -> dict[str, pd.DataFrame]:
     ours = means[(means["drop"] == "dtd") & (means["lambda"] == 0.1) & (means.range_low == 0)]
     others = curves.codecs()
     return {
+        "ours, wavelet": means[means.kind == "wavelet"],
         "ours, planes": ours[ours.kind == "planes"],
         "ours, channels (the paper's levels)": ours[ours.kind == "channels"],
         "single-rate hyperprior (published)": others[others.codec == "bmshj2018-hyperprior"],
         "JPEG 2000, prefixes": means[means.codec == "JPEG 2000 (prefix)"],
-        "progressive JPEG, prefixes": means[means.codec == "JPEG progressive (prefix)"],
     }
 
 

@@ -262,7 +262,8 @@ def at_rates(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame] | None = Non
         name = f"λ = {', '.join(named(key))}, {kind}"
         name += f", effort {steps:g}" if steps else ""
         found[name] = results.trained(curve)
-    rows = [(name, *interpolated(curve)) for name, curve in (found | (beside or {})).items()]
+    found |= wavelet(ours) | (beside or {})
+    rows = [(name, *interpolated(curve)) for name, curve in found.items()]
     rows = [row for row in rows if any(row[1:])]
     header = ("levels or codec", *(f"{rate:g} bpp" for rate in RATES))
     return (
@@ -272,10 +273,16 @@ def at_rates(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame] | None = Non
     )
 
 
+def wavelet(ours: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The curve of the wavelet model, which has no lambda, if there is one."""
+    curve = ours[ours.kind == "wavelet"]
+    return {"ours, wavelet, one file": curve} if len(curve) else {}
+
+
 def summary(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame]) -> str:
-    """PSNR of the model that codes by default and of other codecs, at some rates."""
+    """PSNR of the wavelet model, of the paper's of the middle lambda, and of other codecs."""
     middle = ours[(ours["lambda"] == 0.1) & (ours.range_low == 0)]
-    found = {
+    found = wavelet(ours) | {
         f"ours, {kind}, one file": middle[middle.kind == kind]
         for kind in ("planes", "channels")
         if (middle.kind == kind).any()

@@ -1,0 +1,117 @@
+"""What a user of the codec waits for: `python scripts/benchmark_commands.py IMAGE [--models A B]`.
+
+Seconds of wall time, medians of some rounds in turn: of commands, the start of Python included, and
+of their parts within a process that has started. The first picture is that of 0.05 bits per pixel.
+Quote ratios of one run; nothing else should run on the machine meanwhile.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import readme
+from tqdm import tqdm
+
+from progdtd import Codec
+from progdtd.codec import model_store
+from progdtd.errors import UserError
+from progdtd.evaluation import markdown
+from progdtd.images import read_image
+from progdtd.machine import cores
+
+FIRST = 0.05
+"""Bits per pixel of the first picture."""
+
+CODEC = [sys.executable, "-m", "progdtd.codec"]
+
+Times = dict[str, dict[str, list[float]]]
+"""Seconds by what was timed and by model."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("image", type=Path)
+    reference = str(model_store.REFERENCE)
+    parser.add_argument(
+        "--models", nargs="+", default=[str(model_store.DEFAULT), reference], metavar="model"
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--readme", action="store_true", help="put the table into its page")
+    options = parser.parse_args()
+    times: Times = {}
+    try:
+        codecs = {model: Codec.load(model) for model in options.models}
+        for _ in tqdm(range(options.rounds), "rounds", disable=None):
+            for model, codec in codecs.items():
+                timings = commands(model, options.image) + parts(codec, options.image)
+                for what, seconds in timings:
+                    times.setdefault(what, {}).setdefault(model, []).append(seconds)
+    except UserError as error:
+        sys.exit(str(error))
+    names = [model_store.name_of(model_store.by_name(model)) for model in options.models]
+    rows = [
+        (what, *(f"{statistics.median(found[model]):.2f}" for model in options.models))
+        for what, found in times.items()
+    ]
+    text = markdown.table(("seconds", *names), rows)
+    text += f"\n\n{options.image.stem}, medians of {options.rounds} rounds, {cores()} cores."
+    print(text)
+    if options.readme:
+        readme.put("benchmark_commands", text)
+
+
+def commands(model: str, image: Path) -> list[tuple[str, float]]:
+    """Seconds of each command."""
+    with tempfile.TemporaryDirectory() as folder:
+        stream, short, shown = (Path(folder, name) for name in ("a.pdtd", "b.pdtd", "c.png"))
+        encode = timed(lambda: run("encode", image, stream, "--model", model))
+        short.write_bytes(stream.read_bytes()[: first_bytes(image)])
+        return [
+            ("`--help`", timed(lambda: run("--help"))),
+            ("`info`", timed(lambda: run("info", stream))),
+            ("`encode`", encode),
+            ("`decode`, all levels", timed(lambda: run("decode", stream, shown))),
+            ("`decode`, the first picture", timed(lambda: run("decode", short, shown))),
+        ]
+
+
+def parts(codec: Codec, path: Path) -> list[tuple[str, float]]:
+    """Seconds of what the commands do once they have started."""
+    picture = read_image(path)
+    encode = timed(lambda: codec.encode(picture))
+    stream = codec.encode(picture)
+    whole, first = codec.decoder(), codec.decoder()
+    return [
+        ("encoding", encode),
+        ("decoding all levels", timed(lambda: whole.feed(stream))),
+        ("the whole picture", timed(whole.picture)),
+        ("decoding the first levels", timed(lambda: first.feed(stream[: first_bytes(path)]))),
+        ("the first picture", timed(first.picture)),
+    ]
+
+
+def first_bytes(path: Path) -> int:
+    return int(FIRST * read_image(path)[..., 0].size / 8)
+
+
+def run(*words: str | Path) -> None:
+    done = subprocess.run([*CODEC, *map(str, words)], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{words} ended with {done.returncode}:\n{done.stderr}")
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
