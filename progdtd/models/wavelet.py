@@ -231,14 +231,13 @@ class Plane:
 class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        self.wide, self.narrow = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
         with torch.no_grad():
-            self.narrow.weight.mul_(0.1)
-            bias_of(self.narrow).zero_()
+            self.second.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.narrow(F.leaky_relu(self.wide(self.depthwise(x)), 0.1))
+        return x + self.second(F.relu(self.first(x)))
 
 
 class Picture(nn.Module):
@@ -251,7 +250,7 @@ class Picture(nn.Module):
         blocks: residual blocks that correct the pixels.
     """
 
-    def __init__(self, width: int = 32, pixel_width: int = 48, blocks: int = 5) -> None:
+    def __init__(self, width: int = 32, pixel_width: int = 32, blocks: int = 3) -> None:
         super().__init__()
         self.scales = Scales(width, 1, PLANES - 1)
         self.pixels = nn.Conv2d(4 * COLOURS, pixel_width, 3, padding=1)
@@ -287,9 +286,12 @@ class Picture(nn.Module):
         x = inverse(values)
         if not correct:
             return x
-        two_by_two = self.pixels(F.pixel_unshuffle((x - GREY) / 64, 2)) + self.features(h)
+        unit = (STEP * 2.0**row)[:, None, None, None]
+        around = F.avg_pool2d(x, 6, 2, 2, count_include_pad=False)
+        detail = (x - around.repeat_interleave(2, 2).repeat_interleave(2, 3)) / unit
+        two_by_two = self.pixels(F.pixel_unshuffle(detail.clamp(-4, 4), 2)) + self.features(h)
         two_by_two = self.blocks(two_by_two + self.at_pixels(row)[:, :, None, None])
-        return x + 8 * F.pixel_shuffle(self.correction(two_by_two), 2)
+        return x + unit / 4 * F.pixel_shuffle(self.correction(two_by_two), 2)
 
 
 class Wavelet(nn.Module):
@@ -304,7 +306,7 @@ class Wavelet(nn.Module):
 
     rate: Tensor
 
-    def __init__(self, width: int = 32, pixel_width: int = 48, blocks: int = 5) -> None:
+    def __init__(self, width: int = 32, pixel_width: int = 32, blocks: int = 3) -> None:
         super().__init__()
         self.digits = Digits(width)
         self.picture = Picture(width, pixel_width, blocks)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ from progdtd.models.wavelet import (
     bias_of,
 )
 from progdtd.wavelet.network import CARD, LARGEST_LOGIT, PARTS, fingerprint
-from progdtd.wavelet.transform import GREY
+from progdtd.wavelet.walk import PLANES, STEP
 
 EXACT = 1 << 24
 """Whole numbers up to this, and sums that stay within it, are exact in float32."""
@@ -185,26 +186,25 @@ def _pixels(part: Part, model: Wavelet) -> None:
     picture = model.picture
     apart = picture.pixels.weight.unflatten(1, (3, 2, 2))  # the kernel that sees pixels two by two
     kernel = apart.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
-    small = part.add("Mul", part.add("Sub", "pixels", part.constant(GREY)), part.constant(1 / 64))
-    x = part.add(
-        "Conv",
-        small,
-        part.constant(kernel),
-        part.constant(bias_of(picture.pixels)),
-        pads=[2] * 4,
-        strides=[2, 2],
-    )
+    unit = part.looked_up(STEP * 2.0 ** torch.arange(PLANES - 1)[:, None])
+    around = part.add("AveragePool", "pixels", kernel_shape=[6, 6], strides=[2, 2], pads=[2] * 4)
+    twice = part.constant([1, 1, 2, 2])
+    around = part.add("Resize", around, "", twice, mode="nearest", nearest_mode="floor",
+                      coordinate_transformation_mode="asymmetric")  # fmt: skip
+    detail = part.add("Div", part.add("Sub", "pixels", around), unit)
+    detail = part.add("Clip", detail, part.constant(-4.0), part.constant(4.0))
+    sides = {"pads": [2] * 4, "strides": [2, 2]}
+    bias = part.constant(bias_of(picture.pixels))
+    x = part.add("Conv", detail, part.constant(kernel), bias, **sides)
     x = part.add("Add", x, part.conv("features", picture.features, False))
     x = part.add("Add", x, part.looked_up(picture.at_pixels.weight))
     for block in picture.blocks:
         assert isinstance(block, Block)
-        wide = part.conv(part.conv(x, block.depthwise, False), block.wide, False)
-        x = part.add(
-            "Add", x, part.conv(part.add("LeakyRelu", wide, alpha=0.1), block.narrow, False)
-        )
+        inside = part.add("Relu", part.conv(x, block.first, False))
+        x = part.add("Add", x, part.conv(inside, block.second, False))
     x = part.add("DepthToSpace", part.conv(x, picture.correction, False), blocksize=2, mode="CRD")
-    corrected = part.add("Add", "pixels", part.add("Mul", x, part.constant(8.0)))
-    part.outputs = [corrected, part.constant(np.zeros((1, 1, 1, 1)))]
+    more = part.add("Mul", x, part.add("Mul", unit, part.constant(0.25)))
+    part.outputs = [part.add("Add", "pixels", more), part.constant(np.zeros((1, 1, 1, 1)))]
 
 
 def joined(parts: Mapping[str, Part]) -> onnx.ModelProto:

@@ -40,10 +40,10 @@ LARGEST_LOGIT = 384
 POSITIONS = 1 << 17
 """Scales of more positions are computed in bands of rows, to bound the memory."""
 
-REACH = 3
+HALO = 3
 """How far around a position a trunk looks."""
 
-PIXEL_REACH = 16
+PIXEL_HALO = 20
 """How many pixels around one its correction depends on."""
 
 
@@ -129,7 +129,7 @@ class Network:
                 return [out, h.astype(np.float16)]
             return [out.astype(np.int16), *([h.astype(np.int16)] if scale < SCALES else [])]
 
-        out, *features = _in_bands(run, place.shape[1:], REACH, 1)
+        out, *features = _in_bands(run, place.shape[1:], HALO, 1)
         return ((features[0], place) if features else None), out
 
     def _message(self, network: str, scale: int, coarser: "Features", rows: slice) -> np.ndarray:
@@ -146,7 +146,7 @@ class Network:
             part = pixels[:, 2 * rows.start : 2 * rows.stop]
             return self._run("pixels", nothing, h[:, rows].astype(np.float32), row, part)[:1]
 
-        return _in_bands(run, h.shape[1:], PIXEL_REACH // 2, 2)[0]
+        return _in_bands(run, h.shape[1:], PIXEL_HALO // 2, 2)[0]
 
     def _run(
         self,
@@ -174,18 +174,18 @@ known there (C, H, W)."""
 
 
 def _in_bands(
-    run: Callable[[slice], Sequence[np.ndarray]], grid: Sequence[int], reach: int, times: int
+    run: Callable[[slice], Sequence[np.ndarray]], grid: Sequence[int], halo: int, times: int
 ) -> list[np.ndarray]:
-    """`run` over bands of rows that overlap by `reach`; its outputs have `times` as many rows."""
+    """`run` over bands of rows that overlap by `halo`; its outputs have `times` as many rows."""
     height, width = grid
     rows = max(2, POSITIONS // width // 2 * 2)
-    reach += reach % 2
-    if height <= rows + 2 * reach:
+    halo += halo % 2
+    if height <= rows + 2 * halo:
         return list(run(slice(0, height)))
     outputs: list[np.ndarray] = []
     for start in range(0, height, rows):
         stop = min(start + rows, height)
-        first, last = max(0, start - reach), min(height, stop + reach)
+        first, last = max(0, start - halo), min(height, stop + halo)
         kept = slice(times * (start - first), times * (stop - first))
         parts = run(slice(first, last))
         if not outputs:
