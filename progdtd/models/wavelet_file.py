@@ -90,17 +90,24 @@ class Part:
         weight, bias = layer.weight.detach(), bias_of(layer)
         turned = isinstance(layer, nn.ConvTranspose2d)
         if exact:
-            weight, bias = rounded(weight, WEIGHT), rounded(bias, WEIGHT * ACTIVATION)
-            sums = weight.abs().sum(0 if turned else (1, 2, 3))
-            largest = sums.max() * LIMIT + bias.abs().max()
-            if largest / (WEIGHT * ACTIVATION) > EXACT:
-                raise ValueError(f"the weights of {self.name} are too large to be exact: {largest}")
+            weight, bias = self.exact(weight, bias, turned)
             weight, bias = weight * (ACTIVATION / unit), bias / unit
         inputs = x, self.constant(weight), self.constant(bias)
         if turned:
             return self.add("ConvTranspose", *inputs, strides=layer.stride)
         sides = [side // 2 for side in layer.kernel_size * 2]
         return self.add("Conv", *inputs, pads=sides, group=layer.groups)
+
+    def exact(self, weight: Tensor, bias: Tensor, turned: bool) -> tuple[Tensor, Tensor]:
+        """Weights and biases rounded so that all sums are exact: to WEIGHT or, where weights are
+        large, to twice or four times that."""
+        for step in (WEIGHT, 2 * WEIGHT, 4 * WEIGHT):
+            coarse, shift = rounded(weight, step), rounded(bias, step * ACTIVATION)
+            sums = coarse.abs().sum(0 if turned else (1, 2, 3))
+            largest = sums.max() * LIMIT + shift.abs().max()
+            if largest / (step * ACTIVATION) <= EXACT:
+                return coarse, shift
+        raise ValueError(f"the weights of {self.name} are too large to be exact: {largest}")
 
     def clipped(self, x: str, exact: bool) -> str:
         """Activations, within [0, LIMIT]."""
