@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import io
-import itertools
 import json
 import math
 import os
@@ -16,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from progdtd.codec import container, counts, model_store
-from progdtd.codec.codec import Codec, read_header
+from progdtd.codec.codec import Codec
 from progdtd.codec.errors import CodecError, DamagedError
 from progdtd.errors import NOT_INSTALLED, UserError
 from progdtd.files import WEIGHTS, files_below, printable, write_aside
@@ -25,9 +24,6 @@ from progdtd.machine import keep_freed_memory, loading, steady_streams
 
 QUALITY = 95
 """Of pictures in formats that lose something."""
-
-SHARES = {container.CHANNELS: counts.shares}
-"""What the header of a stream tells of each of its levels, by the kind of these."""
 
 EXAMPLES = """
 examples:
@@ -82,11 +78,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(complain(error))
 
 
-Commands = argparse._SubParsersAction
-
-
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Returns the parser of the whole command line."""
     top = argparse.ArgumentParser(
         prog="python -m progdtd.codec",
         description="Code images so that any prefix of the file decodes to a picture.",
@@ -94,12 +87,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(metavar="command", required=True)
-    for add in (add_encode, add_decode, add_info, add_strip):
-        add(commands)
-    return top
+    positive, rate = _positive(int), _positive(float)
 
-
-def add_encode(commands: Commands) -> None:
     encode = commands.add_parser(
         "encode",
         help="images to streams",
@@ -111,20 +100,16 @@ def add_encode(commands: Commands) -> None:
     _paths(encode, "image")
     _coding(encode)
     limit = encode.add_mutually_exclusive_group()
-    limit.add_argument("--max-bytes", metavar="N", type=_positive(int), help="at most N bytes")
-    limit.add_argument(
-        "--max-bpp", metavar="R", type=_positive(float), help="at most R bits per pixel"
-    )
+    limit.add_argument("--max-bytes", metavar="N", type=positive, help="at most N bytes")
+    limit.add_argument("--max-bpp", metavar="R", type=rate, help="at most R bits per pixel")
     limit.add_argument(
         "--target-psnr",
         metavar="DB",
-        type=_positive(float),
+        type=rate,
         help="cut at the first level that reaches this PSNR; if none does, keep all and say so",
     )
     encode.set_defaults(run=run_encode)
 
-
-def add_decode(commands: Commands) -> None:
     decode = commands.add_parser(
         "decode",
         help="streams, or prefixes, to images",
@@ -133,26 +118,19 @@ def add_decode(commands: Commands) -> None:
     )
     _paths(decode, "stream")
     limit = decode.add_mutually_exclusive_group()
-    limit.add_argument("--level", metavar="K", type=_positive(int), help="at most K levels")
-    limit.add_argument("--bytes", metavar="N", type=_positive(int), help="only the first N bytes")
-    limit.add_argument(
-        "--bpp", metavar="R", type=_positive(float), help="only the first R bits per pixel"
-    )
+    limit.add_argument("--level", metavar="K", type=positive, help="at most K levels")
+    limit.add_argument("--bytes", metavar="N", type=positive, help="only the first N bytes")
+    limit.add_argument("--bpp", metavar="R", type=rate, help="only the first R bits per pixel")
     limit.add_argument(
         "--p",
         metavar="P",
         type=float,
         help="at most this fraction of the channels; of a stream of planes, of its bytes",
     )
-    decode.add_argument(
-        "--salvage",
-        action="store_true",
-        help="of a damaged stream, show the levels before the damage",
-    )
+    salvage = "of a damaged stream, show the levels before the damage"
+    decode.add_argument("--salvage", action="store_true", help=salvage)
     decode.set_defaults(run=run_decode)
 
-
-def add_info(commands: Commands) -> None:
     info = commands.add_parser(
         "info",
         help="what a stream holds",
@@ -163,8 +141,6 @@ def add_info(commands: Commands) -> None:
     info.add_argument("--json", action="store_true", help="one line of JSON for each stream")
     info.set_defaults(run=run_info)
 
-
-def add_strip(commands: Commands) -> None:
     strip = commands.add_parser(
         "strip",
         help="contact sheet of an image over the levels",
@@ -176,6 +152,7 @@ def add_strip(commands: Commands) -> None:
     _coding(strip)
     _model(strip)
     strip.set_defaults(run=run_strip)
+    return top
 
 
 def run_encode(options: argparse.Namespace) -> int:
@@ -192,24 +169,14 @@ def run_encode(options: argparse.Namespace) -> int:
             raise UserError(f"{name} is a stream already: any prefix of it is one of fewer bits.")
         picture = read_picture(content, name)
         pixels = picture.shape[0] * picture.shape[1]
-        most = options.max_bytes
-        if options.max_bpp is not None:
-            most = bytes_for(options.max_bpp, pixels)
+        most = bytes_for(options.max_bpp, pixels) if options.max_bpp else options.max_bytes
         stream = codec.encode(
-            picture,
-            options.levels,
-            most,
-            options.target_psnr,
-            options.effort,
-            progress=True,
+            picture, options.levels, most, options.target_psnr, options.effort, progress=True
         )
         put(output, stream)
-        rate = 8 * len(stream) / pixels
         levels = container.read_header(stream)[0].levels
-        say(
-            f"{output}: {len(stream)} bytes, {rate:.4f} bpp, {levels} levels, "
-            f"by {model_store.name_of(model)}"
-        )
+        size = f"{len(stream)} bytes, {8 * len(stream) / pixels:.4f} bpp"
+        say(f"{output}: {size}, {levels} levels, by {model_store.name_of(model)}")
 
     return each(options, SUFFIXES, ".pdtd", code)
 
@@ -221,7 +188,7 @@ def run_decode(options: argparse.Namespace) -> int:
     def codec_for(stream: bytes) -> Codec:
         for codec in codecs:
             with contextlib.suppress(CodecError):
-                codec.check(read_header(stream))
+                codec.check(container.read_header(stream)[0])
                 return codec
         if not options.model:
             codecs.append(opened(options, stream))
@@ -231,8 +198,8 @@ def run_decode(options: argparse.Namespace) -> int:
         suffix = Path(output).suffix.lower() if output != "-" else ".png"
         if suffix not in Image.registered_extensions() or suffix == ".pdtd":
             raise UserError(f"{output}: no image format has the suffix {suffix!r}; use .png.")
-        header = read_header(stream)
-        if options.bpp is not None:
+        header = container.read_header(stream)[0]
+        if options.bpp:
             options.bytes = bytes_for(options.bpp, header.width * header.height)
         decoder = codec_for(stream).decoder()
         try:
@@ -246,10 +213,8 @@ def run_decode(options: argparse.Namespace) -> int:
         picture = decoder.picture(progress=True)
         put(output, image_file(picture, suffix, output))
         rate = 8 * decoder.position / (header.width * header.height)
-        say(
-            f"{output}: level {decoder.level} of {header.levels}, "
-            f"{decoder.position} bytes, {rate:.4f} bpp"
-        )
+        level = f"level {decoder.level} of {header.levels}"
+        say(f"{output}: {level}, {decoder.position} bytes, {rate:.4f} bpp")
 
     return each(options, {".pdtd"}, ".png", show)
 
@@ -289,9 +254,7 @@ def run_info(options: argparse.Namespace) -> int:
 
 def describe(stream: bytes) -> dict:
     """What a stream, or a prefix of one, says of itself."""
-    reader = container.Reader()
-    ends: list[int] = []
-    damage = None
+    reader, ends, damage = container.Reader(), list[int](), None
     try:
         for _ in reader.feed(stream):
             ends.append(reader.position)
@@ -301,11 +264,11 @@ def describe(stream: bytes) -> dict:
         damage = str(error)
     header = reader.require_header()
     code = header.fingerprint.hex()
-    here = (path for path in model_store.by_fingerprint(header.fingerprint)
-            if model_store.fingerprint_in(path) in (None, code))  # fmt: skip
+    models = model_store.by_fingerprint(header.fingerprint)
+    here = (path for path in models if model_store.fingerprint_in(path) in (None, code))
     model = next(map(model_store.name_of, here), None)
     pixels = header.width * header.height
-    shares = SHARES.get(header.kind, lambda _: [])(header)
+    shares = counts.shares(header) if header.kind == container.CHANNELS else []
     return {
         "width": header.width,
         "height": header.height,
@@ -318,9 +281,9 @@ def describe(stream: bytes) -> dict:
         "kind": header.kind,
         "damage": damage,
         "levels": [
-            {"level": level, "bytes": end, "bpp": 8 * end / pixels} | (share or {})
+            {"level": level, "bytes": end, "bpp": 8 * end / pixels} | share
             for level, (end, share) in enumerate(
-                itertools.zip_longest(ends, shares[: len(ends)]), 1
+                zip(ends, shares or [{}] * len(ends), strict=False), 1
             )
         ],
     }
@@ -416,8 +379,10 @@ def each(
     jobs = list(pair(options.input, options.output, suffixes, suffix))
     outputs = Counter(output for _, output in jobs)
     if twice := [output for output, times in outputs.items() if times > 1]:
-        raise UserError(f"Several inputs would be written to {min(twice)}: give one folder, or "
-                        "one file, at a time.")  # fmt: skip
+        raise UserError(
+            f"Several inputs would be written to {min(twice)}: give one folder, or one file, at a "
+            "time."
+        )
     read = {Path(name).resolve() for name, _ in jobs if name != "-"}
     if over := [output for output in outputs if output != "-" and Path(output).resolve() in read]:
         raise UserError(f"{over[0]} is an input and would be written over: give another output.")
@@ -449,8 +414,9 @@ def pair(
                 called = target.name.removesuffix(".pdtd").removesuffix(suffix)
                 target = target.with_name(called + suffix)
                 if in_place and suffix != ".pdtd" and target.exists():
-                    raise UserError(f"{target} is there, and may be what was coded: decode to "
-                                    "another folder.")  # fmt: skip
+                    raise UserError(
+                        f"{target} is there, and may be what was coded: decode to another folder."
+                    )
                 yield str(path), str(target)
         else:
             target = Path(output, Path("stdin" if name == "-" else name).name)
@@ -470,8 +436,8 @@ def files_in(folder: Path, suffixes: set[str]) -> list[Path]:
     if not found:
         raise UserError(f"{folder} holds no {', '.join(sorted(suffixes))} files.")
     if left := [path for path in there if path.suffix.lower() not in suffixes]:
-        say(f"{folder}: {len(left)} other files, such as {left[0]}, are left out; name them to "
-            "have them coded.")  # fmt: skip
+        others_there = f"{len(left)} other files, such as {left[0]}"
+        say(f"{folder}: {others_there}, are left out; name them to have them coded.")
     return found
 
 
@@ -533,9 +499,9 @@ def _coding(command: argparse.ArgumentParser) -> None:
         metavar="KIND",
         type=_levels,
         help="planes, about a hundred levels that each add the bits that lower the error most "
-        "(default, where the model's gains are known); channels, up to 16 levels at the paper's "
-        "fractions p of them, from the smallest p that the model was trained for; or fractions of "
-        "your own, as 0.1,0.5, and a last level with all that is left",
+        "(default, where the model's sensitivities are known); channels, up to 16 levels at the "
+        "paper's fractions p of them, from the smallest p that the model was trained for; or "
+        "fractions of your own, as 0.1,0.5, and a last level with all that is left",
     )
     command.add_argument(
         "--effort",

@@ -17,9 +17,9 @@ The parameters of the levels, in the container's header, are those of `counts.py
 
 import itertools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ from progdtd.codec.entropy import (
     thresholds,
 )
 from progdtd.codec.errors import UndecodableError
-from progdtd.codec.integer_network import UNIT, ExactSynthesis
+from progdtd.codec.integer_network import UNIT, IntegerSynthesis
 from progdtd.models import Progressive
 from progdtd.strides import HYPER_STRIDE
 
@@ -58,7 +58,7 @@ class Prior:
         thresholds: (63,) int64, scales in 1/4096 where one class gives way to the next.
     """
 
-    synthesis: ExactSynthesis
+    synthesis: IntegerSynthesis
     z_tables: list[Table]
     y_tables: list[Table]
     medians: np.ndarray
@@ -77,7 +77,7 @@ class Prior:
         cdfs, lengths = bottleneck._quantized_cdf.cpu(), bottleneck._cdf_length.cpu()
         offsets = bottleneck._offset.tolist()
         medians = bottleneck.quantiles[:, 0, 1].detach().cpu().double()
-        synthesis = ExactSynthesis(model.h_s, model.device)
+        synthesis = IntegerSynthesis(model.h_s, model.device)
         scale_rows, mean_rows = rows_of(model, len(synthesis.layers[-1].weight))
         return cls(
             synthesis,
@@ -175,6 +175,54 @@ class Predictor:
         return predicted
 
 
+Show = Callable[[Tensor, bool], np.ndarray]
+"""Makes the picture (H, W, 3) uint8 of a latent (1, M, H, W), with or without a progress bar."""
+
+
+class LatentDecoder:
+    """Decodes a latent level after level, nothing twice, and shows what is known of it.
+
+    Args:
+        prior: of the model.
+        height, width: of the latent.
+        show: makes the picture.
+
+    `y_hat` (1, M, H, W) is the latent as it is known; `changed` says whether the last level changed
+    it; `level` counts the levels decoded.
+    """
+
+    def __init__(self, prior: Prior, height: int, width: int, show: Show) -> None:
+        self.prior, self.show, self.level, self.changed = prior, show, 0, True
+        self.y_hat = torch.zeros(1, prior.channels[0], height, width, dtype=torch.float32)
+        self._predictor = Predictor(prior, height // HYPER_STRIDE, width // HYPER_STRIDE)
+        self._decoder = Decoder()
+
+    def feed(self, payload: bytes) -> None:
+        """Decode the next level.
+
+        Raises:
+            UndecodableError: the payload is not one that this model's encoder makes; `y_hat` stays.
+        """
+        try:
+            self._decoder.begin(payload)
+            self._feed()
+        except MismatchError as error:
+            raise UndecodableError(self.level + 1) from error
+        self.level += 1
+
+    def _feed(self) -> None:
+        """Decode the level that the decoder has begun, and bring `y_hat` and `changed` up to date.
+
+        Raises:
+            MismatchError: this model's encoder did not make it.
+        """
+        raise NotImplementedError
+
+    def picture(self, progress: bool = False) -> np.ndarray:
+        """Returns the picture (H, W, 3) uint8 of the latent as it is known."""
+        return self.show(self.y_hat, progress)
+
+
 @dataclass(frozen=True)
 class Channels:
     """The levels of channels of a latent.
@@ -206,9 +254,9 @@ class Channels:
             encoder.put(np.split(symbols, np.cumsum(sizes)[:-1]), self.prior.y_tables)
         return counts.pack(self.plan, *self.prior.channels), entropy.payloads(encoders)
 
-    def decoder(self, height: int, width: int) -> "ChannelDecoder":
-        """A decoder of a latent of this size."""
-        return ChannelDecoder(self.prior, self.plan, height, width)
+    def decoder(self, height: int, width: int, show: Show) -> "ChannelDecoder":
+        """Returns a decoder of a latent of this size."""
+        return ChannelDecoder(self.prior, self.plan, height, width, show)
 
     def known(self, level: int) -> Counts:
         """How many channels of the latent and of the hyper-latent are known at a level."""
@@ -219,48 +267,28 @@ class Channels:
         return counts.level_at(self.plan, p, self.prior.channels[0])
 
 
-class ChannelDecoder:
-    """Decodes level after level; nothing is decoded twice.
+class ChannelDecoder(LatentDecoder):
+    """Decodes levels of channels; `y_hat` is zero where nothing is known, as in training.
 
     Args:
-        prior: of the model.
         plan: the channels known at each level.
-        height, width: of the latent.
-
-    `y_hat` (1, M, H, W) is zero where nothing is known, as in training; `changed` says whether the
-    last level brought anything but zeros.
     """
 
-    def __init__(self, prior: Prior, plan: Sequence[Counts], height: int, width: int) -> None:
-        self.prior, self.plan = prior, plan
-        self.level = 0
-        self.y_hat = torch.zeros(1, prior.channels[0], height, width, dtype=torch.float32)
-        self.changed = True
-        self._predictor = Predictor(prior, height // HYPER_STRIDE, width // HYPER_STRIDE)
-        self._decoder = Decoder()
+    def __init__(self, prior: Prior, plan: Sequence[Counts], *shown: Any) -> None:
+        super().__init__(prior, *shown)
+        self.plan = plan
 
-    def feed(self, payload: bytes) -> None:
-        """Decode the next level.
-
-        Raises:
-            UndecodableError: the payload is not one that this model's encoder makes.
-        """
+    def _feed(self) -> None:
         known = self.plan[self.level - 1] if self.level else (0, 0)
         level = self.plan[self.level]
-        try:
-            self._decoder.begin(payload)
-            classes, means = self._predictor.take(self._decoder, known, level)
-            order, sizes = _by_class(classes)
-            symbols = np.empty(classes.size, np.int64)
-            fresh = self._decoder.take(sizes.tolist(), self.prior.y_tables)
-            symbols[order] = np.concatenate(fresh)
-            self._decoder.finish(self.level + 1 == len(self.plan))
-        except MismatchError as error:
-            raise UndecodableError(self.level + 1) from error
+        classes, means = self._predictor.take(self._decoder, known, level)
+        order, sizes = _by_class(classes)
+        symbols = np.empty(classes.size, np.int64)
+        symbols[order] = np.concatenate(self._decoder.take(sizes.tolist(), self.prior.y_tables))
+        self._decoder.finish(self.level + 1 == len(self.plan))
         values = torch.from_numpy(symbols.reshape(classes.shape)).float() + means
         self.changed = self.level == 0 or bool(values.any())
         self.y_hat[0, known[0] : level[0]] = values
-        self.level += 1
 
 
 def check_of(classes: np.ndarray, means: Tensor | float) -> int:

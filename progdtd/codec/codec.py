@@ -27,8 +27,6 @@ MAX_PIXELS = 1 << 27
 """Larger images are refused, to encode as well as to decode: a forged header, of which a few bytes
 can claim any size, costs no more than an image of 134 megapixels does."""
 
-Bytes = bytes | bytearray | memoryview
-
 
 class Codec:
     """Codes images with one model. It goes to other processes as a pickle.
@@ -70,7 +68,7 @@ class Codec:
         Raises:
             CodecError: this is no stream, or its model is not here.
         """
-        header = read_header(stream)
+        header = container.read_header(stream)[0]
         reason: UserError = model_store.not_here(header.fingerprint)
         for path in model_store.by_fingerprint(header.fingerprint):
             right = model_store.fingerprint_in(path) == header.fingerprint.hex()
@@ -121,7 +119,7 @@ class Codec:
                 most; "channels", which are the paper's 16 fractions p of the channels as far as
                 they are not below the model's range of p; or other fractions, one level for each,
                 and a last one with all that is left. None: planes, or channels if the model has no
-                gains.
+                sensitivities.
             max_bytes: keep as many levels as fit into this many bytes.
             target_psnr: keep as few levels as reach this PSNR, in dB (all, if none does).
             effort: steps in which the latent is fitted to the image (`latent_refinement.py`); 2
@@ -130,8 +128,8 @@ class Codec:
 
         Raises:
             UserError: not an image, too large, no such levels or target, or not even the first
-                level fits; or the model has no gains, which planes and effort need, or no lambda,
-                which effort needs.
+                level fits; or the model has no sensitivities, which planes and effort need, or no
+                lambda, which effort needs.
         """
         chosen = self.coder.levels(levels)
         if target_psnr is not None and not number(target_psnr):
@@ -209,12 +207,10 @@ class Codec:
             UserError: a chunk is no bytes.
         """
         decoder = self.decoder()
-        for chunk in [chunks] if isinstance(chunks, Bytes) else chunks:
+        for chunk in [chunks] if isinstance(chunks, container.Bytes) else chunks:
             for _ in decoder.levels_of(chunk):
                 yield Image.fromarray(decoder.picture())
-        if decoder.level == 0:
-            decoder.reader.require_header()
-            raise IncompleteError(f"level 1 is not complete in {decoder.reader.received} bytes")
+        decoder.require_level()
 
     def decoder(self) -> "StreamDecoder":
         """A decoder for one stream, to be fed bytes."""
@@ -253,7 +249,7 @@ class StreamDecoder:
             CodecError: see `progdtd.codec.errors`.
             UserError: these are no bytes.
         """
-        require_bytes(chunk)
+        container.require_bytes(chunk)
         if self._error:
             raise self._error
         for payload in self.reader.feed(chunk):
@@ -290,14 +286,22 @@ class StreamDecoder:
         for level in self.levels_of(stream):
             if level >= most:
                 return
+        self.require_level()
+
+    def require_level(self) -> None:
+        """Check that there is something to show.
+
+        Raises:
+            IncompleteError: no level has been decoded.
+        """
+        self.reader.require_header()
         if self.level == 0:
-            self.reader.require_header()
-            raise IncompleteError(f"level 1 is not complete in {len(stream)} bytes")
+            raise IncompleteError(f"level 1 is not complete in {self.reader.received} bytes")
 
     def level_at(self, p: float, stream: bytes) -> int:
         """How many levels of a stream hold no more than a fraction p of the channels, or if they
         are of another kind, of its bytes; at least one."""
-        header = read_header(stream)
+        header = container.read_header(stream)[0]
         return self.codec.check(header).level_at(header, container.ends(stream), p)
 
     def picture(self, progress: bool = False) -> np.ndarray:
@@ -310,30 +314,3 @@ class StreamDecoder:
         header = self.reader.require_header()
         self.known = self.known or self.codec.check(header).decoder(header)
         return self.known
-
-
-def read_header(stream: bytes) -> container.Header:
-    """The header of a stream.
-
-    Raises:
-        CodecError: there is none, or it is not complete.
-        UserError: these are no bytes.
-    """
-    require_bytes(stream)
-    try:
-        return container.read_header(stream)[0]
-    except container.NotYetError as error:
-        raise IncompleteError(f"the header is not complete in {len(stream)} bytes") from error
-
-
-def require_bytes(stream: object) -> None:
-    """Refuse what is no stream, such as a path.
-
-    Raises:
-        UserError: says what to give.
-    """
-    if not isinstance(stream, Bytes):
-        raise UserError(
-            f"A stream is bytes, and this is {type(stream).__name__}: read the file first, as "
-            "Path(...).read_bytes() does."
-        )

@@ -64,8 +64,7 @@ KINDS = {
 checksum of a level that is not the last."""
 
 
-class NotYetError(Exception):
-    """The bytes end before what is being read does."""
+Bytes = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True)
@@ -182,48 +181,41 @@ class Reader:
                 else.
             DamagedError: a checksum does not match, or a size cannot be.
         """
+        require_bytes(chunk)
         self.received += len(chunk)
-        if self.header and self.levels == self.header.levels:
-            return
         self._rest += chunk
-        if self.header is None:
-            try:
+        with contextlib.suppress(IncompleteError):
+            if self.header is None:
                 self.header, used = read_header(self._rest)
-            except NotYetError:
-                return
-            self._crc = crc_of(self._rest[:used])
-            self._end = used + self.header.total
-            self._take(used)
-        while self.levels < self.header.levels:
-            payload = self._next_level()
-            if payload is None:
-                return
-            yield payload
-        self._rest.clear()
+                self._crc, self._end = crc_of(self._rest[:used]), used + self.header.total
+                self._take(used)
+            while self.levels < self.header.levels:
+                yield self._next_level(self.header)
+            self._rest.clear()
 
-    def _next_level(self) -> bytes | None:
+    def _next_level(self, header: Header) -> bytes:
+        """Returns the payload of the next level.
+
+        Raises:
+            IncompleteError, DamagedError: it is.
+        """
         level = self.levels + 1
-        try:
-            assert self.header
-            words, start = read_varint(self._rest, 0, f"level {level}")
-            size = WORD * words
-            crc_size = self.header.crc_size(level)
-            start += crc_size
-            if self.position + start + size > self._end:
-                raise DamagedError(
-                    f"level {level} claims {size} bytes, more than there can be", level
-                )
-            if len(self._rest) < start + size:
-                raise NotYetError
-        except NotYetError:
-            return None
-        payload = bytes(self._rest[start : start + size])
+        crc_size = header.crc_size(level)
+        words, start = read_varint(self._rest, 0, f"level {level}")
+        start += crc_size
+        end = start + WORD * words
+        if self.position + end > self._end:
+            raise DamagedError(
+                f"level {level} claims {WORD * words} bytes, more than there can be", level
+            )
+        if len(self._rest) < end:
+            raise IncompleteError(f"level {level} is not complete in {self.received} bytes")
+        payload = bytes(self._rest[start:end])
         crc = zlib.crc32(payload, self._crc)
         if struct.pack("<I", crc)[:crc_size] != self._rest[start - crc_size : start]:
             raise DamagedError(f"level {level} does not match its checksum", level)
-        self._crc = crc
-        self._take(start + size)
-        self.levels = level
+        self._crc, self.levels = crc, level
+        self._take(end)
         return payload
 
     def _take(self, count: int) -> None:
@@ -241,18 +233,21 @@ class Reader:
         return self.header
 
 
-def read_header(data: bytes | bytearray) -> tuple[Header, int]:
+def read_header(data: Bytes) -> tuple[Header, int]:
     """The header at the start of `data`, and its size in bytes.
 
     Raises:
-        NotYetError: it is not complete.
-        NotAStreamError, NewerVersionError, OlderVersionError, DamagedError: it is none, or cannot
-            be right.
+        IncompleteError: it is not complete.
+        NotAStreamError, NewerVersionError, OlderVersionError, DamagedError: it is something else,
+            or cannot be right.
+        UserError: `data` are not bytes.
     """
+    require_bytes(data)
+    unfinished = IncompleteError(f"the header is not complete in {len(data)} bytes")
     if bytes(data[: len(MAGIC)]) != MAGIC[: len(data)]:
         raise NotAStreamError
     if len(data) < len(MAGIC) + 2:
-        raise NotYetError
+        raise unfinished
     version, number = data[len(MAGIC)], data[len(MAGIC) + 1]
     if version > VERSION:
         raise NewerVersionError(f"The stream has format version {version}", f"up to {VERSION}")
@@ -268,7 +263,7 @@ def read_header(data: bytes | bytearray) -> tuple[Header, int]:
         raise DamagedError("the header does not match its checksum")
     end = at + size + CRC_SIZE
     if len(data) < end:
-        raise NotYetError
+        raise unfinished
     sizes_fit = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and 0 < levels <= MAX_LEVELS
     padded = -(-width // STRIDE) * -(-height // STRIDE) * STRIDE**2
     sizes_fit = sizes_fit and total <= 16 * padded + 64 * levels
@@ -293,17 +288,17 @@ def varint(value: int) -> bytes:
     return bytes((*out, value))
 
 
-def read_varint(data: bytes | bytearray, at: int, where: str = "the header") -> tuple[int, int]:
+def read_varint(data: Bytes, at: int, where: str = "the header") -> tuple[int, int]:
     """The varint at `at`, at most 49 bits, and the position after it.
 
     Raises:
-        NotYetError: it is not complete.
+        IncompleteError: it is not complete.
         DamagedError: it is longer.
     """
     value = 0
     for shift in range(0, 49, 7):
         if at >= len(data):
-            raise NotYetError
+            raise IncompleteError(f"{where} is not complete in {len(data)} bytes")
         value |= (data[at] & 0x7F) << shift
         at += 1
         if data[at - 1] < 0x80:
@@ -311,6 +306,19 @@ def read_varint(data: bytes | bytearray, at: int, where: str = "the header") -> 
     raise DamagedError(f"{where} holds a number that is too long")
 
 
-def crc_of(data: bytes | bytearray) -> int:
+def require_bytes(stream: object) -> None:
+    """Refuse what is not a stream, such as a path.
+
+    Raises:
+        UserError: says what to give.
+    """
+    if not isinstance(stream, Bytes):
+        raise UserError(
+            f"A stream is bytes, and this is {type(stream).__name__}: read the file first, as "
+            "Path(...).read_bytes() does."
+        )
+
+
+def crc_of(data: Bytes) -> int:
     """The CRC-32 in the last four bytes."""
     return int(struct.unpack("<I", data[-CRC_SIZE:])[0])

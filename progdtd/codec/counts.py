@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from progdtd.codec import container
-from progdtd.codec.errors import DamagedError
+from progdtd.codec.errors import DamagedError, IncompleteError
 from progdtd.tail_drop import P_LEVELS, TailDrop, kept
 
 Counts = tuple[int, int]
@@ -79,7 +79,7 @@ def _sums(parameters: bytes, latent: int, hyper: int) -> list[Counts]:
         while at < len(parameters):
             number, at = container.read_varint(parameters, at)
             numbers.append(number)
-    except container.NotYetError as error:
+    except IncompleteError as error:
         raise DamagedError("the levels in the header end too soon") from error
     steps = np.array(numbers[: len(numbers) // 2 * 2], dtype=np.int64).reshape(-1, 2)
     sums = np.cumsum(steps, axis=0)

@@ -31,7 +31,7 @@ import numpy as np
 from progdtd.codec.entropy import gaussian_frequencies, scales
 
 OCTAVE = 32
-"""Urgencies and gains are logarithms to base 2^(1/32)."""
+"""Urgencies and sensitivities are logarithms to base 2^(1/32)."""
 
 LOWEST, HIGHEST = -6 * OCTAVE, 17 * OCTAVE
 """Urgencies of digits lie within."""
@@ -51,7 +51,7 @@ class Refinement:
         value: (S,) mean of the interval, float32: how a symbol is reconstructed.
         urgency: (S,) of the next digit.
         escape: (S,) -1 or 1 where a known symbol stands for all those below or above, else 0.
-        reach: (64,) magnitude of the symbols that stand for all beyond.
+        largest: (64,) magnitude of the symbols that stand for all beyond.
         spent: (64, HIGHEST - LOWEST) bits of 1/65536 that a symbol of a class is expected to cost
             at each urgency, counted from LOWEST; float64, whole numbers.
     """
@@ -63,7 +63,7 @@ class Refinement:
     value: np.ndarray
     urgency: np.ndarray
     escape: np.ndarray
-    reach: np.ndarray
+    largest: np.ndarray
     spent: np.ndarray
 
 
@@ -94,11 +94,11 @@ def refinement() -> Refinement:
     base = 0
     for scale in scales():
         frequencies = gaussian_frequencies(scale)
-        reach = len(frequencies) // 2
+        largest = len(frequencies) // 2
         weights = np.array([frequencies[-1], *2 * frequencies[:-1], frequencies[-1]], np.float64)
-        planes = _planes(weights, reach)
+        planes = _planes(weights, largest)
         parts["roots"].append(np.array([base]))
-        parts["reach"].append(np.array([reach]))
+        parts["largest"].append(np.array([largest]))
         parts["spent"].append(_spent(planes)[None])
         for number, plane in enumerate(planes):
             size = len(plane.mass)
@@ -111,27 +111,25 @@ def refinement() -> Refinement:
             parts["odds"].append(plane.odds)
             parts["value"].append((symbols if known else mean).astype(np.float32))
             parts["urgency"].append(plane.urgency)
-            parts["escape"].append(np.where(known & (abs(symbols) == reach), np.sign(symbols), 0))
+            parts["escape"].append(np.where(known & (abs(symbols) == largest), np.sign(symbols), 0))
             base += size
     whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    small = {name: array.astype(np.int32) if array.dtype == np.int64 else array
-             for name, array in whole.items()}  # fmt: skip
-    return Refinement(**small)
+    integers = {name: array for name, array in whole.items() if array.dtype == np.int64}
+    return Refinement(**whole | {name: array.astype(np.int32) for name, array in integers.items()})
 
 
-def _planes(weights: np.ndarray, reach: int) -> list[_Plane]:
+def _planes(weights: np.ndarray, largest: int) -> list[_Plane]:
     """The planes of a class from the root down.
 
     Args:
-        weights: of the symbols -reach ... reach, whole numbers.
+        weights: of the symbols -largest ... largest, whole numbers.
     """
-    depth = next(d for d in range(20) if 3**d > 2 * reach)
-    mass = np.pad(weights, (3**depth // 2) - reach)
+    depth = next(d for d in range(20) if 3**d > 2 * largest)
+    mass = np.pad(weights, (3**depth // 2) - largest)
     symbols = np.arange(len(mass)) - len(mass) // 2.0
-    none = np.zeros(len(mass))
-    known = _Plane(mass, mass * symbols, mass * symbols**2, none, none[:, None],
-                   np.zeros((len(mass), 3)), np.full(len(mass), LOWEST), none)  # fmt: skip
-    planes = [known]
+    none, odds = np.zeros(len(mass)), np.zeros((len(mass), 3))
+    sums, urgency = (mass, mass * symbols, mass * symbols**2), np.full(len(mass), LOWEST)
+    planes = [_Plane(*sums, none, none[:, None], odds, urgency, none)]
     for _ in range(depth):
         planes.append(_joined(planes[-1]))
     return planes[::-1]
@@ -154,8 +152,8 @@ def _joined(finer: _Plane) -> _Plane:
     fall = (error - sum_of(finer.error)) / there
     a, b, c = map(_cost, chances)
     bits = a + b + c
-    a, b, c = (chance[:, None] * gain for chance, gain in
-               zip(chances, thirds(finer.gain), strict=True))  # fmt: skip
+    pairs = zip(chances, thirds(finer.gain), strict=True)
+    a, b, c = (chance[:, None] * gain for chance, gain in pairs)
     gain = np.maximum(fall[:, None] - bits[:, None] * _slopes() + (a + b + c), 0)
     urgency = np.maximum(LOWEST + (gain > 0).sum(1) - 1, LOWEST)
     odds = shares(finer.mass.astype(np.int64).reshape(-1, 3))

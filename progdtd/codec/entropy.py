@@ -118,8 +118,8 @@ def thresholds(unit: int) -> np.ndarray:
 @functools.cache
 def gaussian_frequencies(scale: float) -> np.ndarray:
     """Integer frequencies of -L ... L and the escape, with L about five times the scale."""
-    reach = max(1, math.ceil(5 * scale - 1e-6))
-    tails = [tail_mass(k, scale) for k in range(reach + 1)]
+    largest = max(1, math.ceil(5 * scale - 1e-6))
+    tails = [tail_mass(k, scale) for k in range(largest + 1)]
     bins = (upper - beyond for upper, beyond in itertools.pairwise(tails))
     half = np.array([max(1, round(mass * 2**PRECISION)) for mass in bins], dtype=np.int64)
     escape = max(1, round(2 * tails[-1] * 2**PRECISION))

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from progdtd.codec import container, counts, tritplanes
-from progdtd.codec.channels import ChannelDecoder, Channels, Prior
+from progdtd.codec.channels import Channels, LatentDecoder, Prior
 from progdtd.codec.coder import Wanted
 from progdtd.codec.container import CHANNELS, PLANES, Header
 from progdtd.codec.errors import DamagedError, OtherModelError
 from progdtd.codec.latent_refinement import effort_of, fit
 from progdtd.codec.tiles import tiled
-from progdtd.codec.tritplanes import PlaneDecoder, Planes
+from progdtd.codec.tritplanes import Planes
 from progdtd.errors import UserError
 from progdtd.models import weights
 from progdtd.models.weights import Loaded, fingerprint
@@ -38,14 +38,15 @@ class HyperpriorCoder:
         loaded: a model and its tail drop; the networks run where it is.
 
     Raises:
-        UserError: weights that are not finite, or a hyper-synthesis without an exact form.
+        UserError: weights that are not finite, or a hyper-synthesis that has no form in
+            integers.
     """
 
     def __init__(self, loaded: Loaded) -> None:
         self.model, self.drop = loaded.model.eval(), loaded.drop
         self.device = self.model.device
         self.fingerprint = fingerprint(self.model)
-        self.gains = recorded_gains(loaded)
+        self.sensitivities = recorded_sensitivities(loaded)
         self._lmbda = loaded.lmbda
         try:
             if not all((w * 0).sum() == 0 for w in self.model.parameters()):
@@ -73,21 +74,21 @@ class HyperpriorCoder:
     def levels(self, wanted: Wanted = None) -> "LatentLevels":
         """Levels to encode in: planes, channels at the paper's fractions p as far as they are
         within the model's range, or one level of channels for each of some fractions and a last one
-        with all that is left. None: planes, or channels if the model has no gains.
+        with all that is left. None: planes, or channels if the model has no sensitivities.
 
-        Raises:
-            UserError: no such levels, no such fractions, or planes of a model without gains.
+        Raises: UserError: no such levels, no such fractions, or planes of a model without
+            sensitivities.
         """
         if wanted is None:
-            wanted = CHANNELS if self.gains is None else PLANES
+            wanted = CHANNELS if self.sensitivities is None else PLANES
         if not isinstance(wanted, str):
             fractions = fractions_of(wanted)
         elif wanted == CHANNELS:
             fractions = self.drop.within(P_LEVELS)
         elif wanted == PLANES:
-            gains = tritplanes.require_gains(self.gains, "Planes need")
-            held = counts.plan(self.drop, [], *self.prior.channels)[-1]
-            return LatentLevels(self, Planes(self.prior, gains, held))
+            sensitivities = tritplanes.require_sensitivities(self.sensitivities, "Planes need")
+            carried = counts.plan(self.drop, [], *self.prior.channels)[-1]
+            return LatentLevels(self, Planes(self.prior, sensitivities, carried))
         else:
             raise UserError(
                 f"levels={wanted!r}: this model has {CHANNELS!r} and {PLANES!r}, or give fractions "
@@ -100,7 +101,7 @@ class HyperpriorCoder:
         """The levels of a stream of this model.
 
         Raises:
-            OtherModelError: its planes were made with other gains.
+            OtherModelError: its planes were made with other sensitivities.
             DamagedError: what the header says of its levels cannot be.
         """
         if header.kind == CHANNELS:
@@ -108,13 +109,13 @@ class HyperpriorCoder:
             return LatentLevels(self, Channels(self.prior, plan))
         if header.kind != PLANES:
             raise DamagedError(f"its model has no levels of {header.kind}")
-        levels, made_with, held = tritplanes.unpack(header.parameters, self.prior.channels)
-        if self.gains is None or made_with != tritplanes.digest(self.gains):
+        levels, made_with, carried = tritplanes.unpack(header.parameters, self.prior.channels)
+        if self.sensitivities is None or made_with != tritplanes.digest(self.sensitivities):
             raise OtherModelError(
-                "The stream was made by this model with other gains of its channels than the "
-                "weights here have. Decode it with the weights file that made it."
+                "The stream was made by this model with other sensitivities of its channels than "
+                "the weights here have. Decode it with the weights file that made it."
             )
-        return LatentLevels(self, Planes(self.prior, self.gains, held, levels))
+        return LatentLevels(self, Planes(self.prior, self.sensitivities, carried, levels))
 
     @torch.inference_mode()
     def analyse(
@@ -126,9 +127,9 @@ class HyperpriorCoder:
         Raises:
             UserError: effort is no number of steps, or needs what the weights do not say.
         """
-        chosen = effort_of(effort, self._lmbda, self.gains)
+        chosen = effort_of(effort, self._lmbda, self.sensitivities)
         height, width = picture.shape[:2]
-        reach = self.model.REACH
+        halo = self.model.REACH
         padded = np.pad(picture, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), "edge")
 
         def g_a(part: Tensor) -> Tensor:
@@ -140,8 +141,8 @@ class HyperpriorCoder:
 
         pixels = torch.from_numpy(padded).permute(2, 0, 1)[None]
         title = "analyse" if progress else ""
-        y = tiled(g_a, pixels, Fraction(1, LATENT_STRIDE), TILE, reach["g_a"], title)
-        z = tiled(h_a, y, Fraction(1, HYPER_STRIDE), TILE // HYPER_STRIDE, reach["h_a"])
+        y = tiled(g_a, pixels, Fraction(1, LATENT_STRIDE), TILE, halo["g_a"], title)
+        z = tiled(h_a, y, Fraction(1, HYPER_STRIDE), TILE // HYPER_STRIDE, halo["h_a"])
         if chosen:
             shown, side = pixels[..., :height, :width], TILE // LATENT_STRIDE
             title = "fit" if progress else ""
@@ -179,9 +180,9 @@ class HyperpriorCoder:
             x_hat = self.model.g_s(x).float().nan_to_num_(0.0)
             return x_hat.clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
 
-        reach, title = self.model.REACH["g_s"], "synthesise" if progress else ""
+        halo, title = self.model.REACH["g_s"], "synthesise" if progress else ""
         ratio, side = Fraction(LATENT_STRIDE), TILE // LATENT_STRIDE
-        pixels = tiled(g_s, y_hat, ratio, side, reach, title)
+        pixels = tiled(g_s, y_hat, ratio, side, halo, title)
         return np.ascontiguousarray(pixels[0, :, :height, :width].permute(1, 2, 0).numpy())
 
 
@@ -200,63 +201,23 @@ class LatentLevels:
     def encode(
         self, picture: np.ndarray, effort: int = 0, progress: bool = False
     ) -> tuple[bytes, list[bytes]]:
-        """The parameters of the levels and the payload of each; see `HyperpriorCoder.analyse`."""
+        """Returns the parameters of the levels and the payload of each; see `analyse`."""
         return self.latents.encode(*self.coder.analyse(picture, effort, progress))
 
-    def decoder(self, header: Header) -> "PictureDecoder":
-        """A decoder of a stream with this header."""
+    def decoder(self, header: Header) -> LatentDecoder:
+        """Returns a decoder of a stream with this header."""
         sides = (header.height, header.width)
+
+        def show(y_hat: Tensor, progress: bool) -> np.ndarray:
+            return self.coder.synthesise(y_hat, *sides, progress)
+
         height, width = (-(-side // STRIDE) * HYPER_STRIDE for side in sides)
-        return PictureDecoder(self.coder, header, self.latents.decoder(height, width))
+        return self.latents.decoder(height, width, show)
 
     def level_at(self, header: Header, ends: Sequence[int], p: float) -> int:
-        """How many levels hold no more than a fraction p of the channels, or if they are planes, of
-        the bytes; at least one."""
+        """Returns how many levels are within a fraction p of the channels, or if they are planes,
+        of the bytes; at least one."""
         return self.latents.level_at(header, ends, p)
-
-
-class PictureDecoder:
-    """Decodes levels of latents, and shows the picture of what is known of them.
-
-    Args:
-        coder: makes the picture.
-        header: of the stream.
-        latents: decodes the levels.
-    """
-
-    def __init__(
-        self, coder: HyperpriorCoder, header: Header, latents: ChannelDecoder | PlaneDecoder
-    ) -> None:
-        self.coder, self.header, self.latents = coder, header, latents
-
-    @property
-    def level(self) -> int:
-        """How many levels are decoded."""
-        return self.latents.level
-
-    @property
-    def changed(self) -> bool:
-        """Whether the last of them changed the latent."""
-        return self.latents.changed
-
-    @property
-    def y_hat(self) -> Tensor:
-        """The latent (1, M, H, W) as it is known."""
-        return self.latents.y_hat
-
-    def feed(self, payload: bytes) -> None:
-        """Decode the next level.
-
-        Raises:
-            UndecodableError: the payload is not one that this model's encoder makes.
-        """
-        self.latents.feed(payload)
-
-    def picture(self, progress: bool = False) -> np.ndarray:
-        """The picture (H, W, 3) uint8 of the latent as it is known."""
-        return self.coder.synthesise(
-            self.latents.y_hat, self.header.height, self.header.width, progress
-        )
 
 
 def fractions_of(wanted: Sequence[float]) -> list[float]:
@@ -276,22 +237,23 @@ def fractions_of(wanted: Sequence[float]) -> list[float]:
     return fractions
 
 
-def recorded_gains(loaded: Loaded) -> np.ndarray | None:
-    """The gains (M,) of the latent's channels that `sensitivities.py` measured, if it did.
+def recorded_sensitivities(loaded: Loaded) -> np.ndarray | None:
+    """The sensitivities (M,) of the latent's channels that `sensitivities.py` measured, if it did.
 
     Raises:
-        UserError: what is recorded are no such gains.
+        UserError: what is recorded are no such sensitivities.
     """
-    recorded = loaded.meta.get("gains")
+    recorded = loaded.meta.get("gains")  # the name in weights files
     if recorded is None:
         return None
     try:
-        gains = np.array(recorded, dtype=np.int64)
+        sensitivities = np.array(recorded, dtype=np.int64)
     except (TypeError, ValueError, OverflowError):
-        gains = np.empty(0, np.int64)
-    if gains.shape != (loaded.model.M,) or np.abs(gains).max() > tritplanes.LARGEST_GAIN:
+        sensitivities = np.empty(0, np.int64)
+    most = tritplanes.LARGEST_SENSITIVITY
+    if sensitivities.shape != (loaded.model.M,) or np.abs(sensitivities).max() > most:
         raise UserError(
-            "The gains recorded with this model are not those of its channels: measure them anew "
-            "with python scripts/measure_gains.py --again."
+            "The sensitivities recorded with this model are not those of its channels: measure "
+            "them anew with python scripts/measure_gains.py --again."
         )
-    return gains
+    return sensitivities

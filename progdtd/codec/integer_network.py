@@ -22,6 +22,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,14 +57,12 @@ class Layer:
 
     def __init__(self, convolution: nn.Module, slope: float) -> None:
         if not isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d):
-            raise TypeError(f"no exact form of {type(convolution).__name__} is known")
-        for name, usual in (("dilation", (1, 1)), ("groups", 1), ("padding_mode", "zeros")):
-            if (value := getattr(convolution, name)) != usual:
-                raise TypeError(f"no exact form of a convolution with {name}={value} is known")
-        for name in ("kernel_size", "stride", "padding", "output_padding"):
+            raise TypeError(f"{type(convolution).__name__} cannot be computed in integers")
+        usual = {"dilation": (1, 1), "groups": 1, "padding_mode": "zeros"}
+        for name in (*usual, "kernel_size", "stride", "padding", "output_padding"):
             value = getattr(convolution, name)
-            if isinstance(value, str) or value[0] != value[1]:
-                raise TypeError(f"no exact form of a convolution with {name}={value} is known")
+            if value != (usual[name] if name in usual else (value[0], value[0])):
+                raise TypeError(f"a convolution with {name}={value} cannot be computed in integers")
         self.transposed = isinstance(convolution, nn.ConvTranspose2d)
         weight = convolution.weight.detach().double()
         if self.transposed:
@@ -91,13 +90,12 @@ class Layer:
             outputs: which output channels to compute.
         """
         weight = self.weight[outputs, first : first + x.shape[1]]
+        place: dict[str, Any] = {"stride": self.stride, "padding": self.padding}
         with without_cudnn() if x.is_cuda else contextlib.nullcontext():
             if not self.transposed:
-                return functional.conv2d(x, weight, stride=self.stride, padding=self.padding)
-            return functional.conv_transpose2d(
-                x, weight.transpose(0, 1), stride=self.stride, padding=self.padding,
-                output_padding=self.output_padding,
-            )  # fmt: skip
+                return functional.conv2d(x, weight, **place)
+            place["output_padding"] = self.output_padding
+            return functional.conv_transpose2d(x, weight.transpose(0, 1), **place)
 
     def finish(self, sums: Tensor, outputs: Tensor | slice = slice(None)) -> Tensor:
         """Add the bias, go back to the grid of activations, activate and clamp."""
@@ -120,7 +118,7 @@ def without_cudnn() -> Iterator[None]:
             torch.backends.cudnn.enabled = before
 
 
-class ExactSynthesis:
+class IntegerSynthesis:
     """An `h_s` of convolutions and (leaky) ReLUs, with integers in and out.
 
     Args:
@@ -148,11 +146,13 @@ class ExactSynthesis:
         for layer in self.layers:
             layer.weight, layer.bias = layer.weight.to(device), layer.bias.to(device)
         self.up = math.prod(layer.stride for layer in self.layers if layer.transposed)
-        self.reach = 0  # of a sample after the last layer, in samples after the first
+        self.halo = 0  # of a sample after the last layer, in samples after the first
         for layer in reversed(self.layers[1:]):
             half = layer.weight.shape[-1] // 2
-            self.reach = (math.ceil((self.reach + half) / layer.stride) if layer.transposed
-                          else self.reach * layer.stride + half)  # fmt: skip
+            if layer.transposed:
+                self.halo = math.ceil((self.halo + half) / layer.stride)
+            else:
+                self.halo = self.halo * layer.stride + half
         self.device = device
 
     def begin(self, height: int, width: int) -> Tensor:
@@ -184,7 +184,7 @@ class ExactSynthesis:
 
         x = self.layers[0].finish(sums)
         ratio = Fraction(self.up, self.layers[0].stride if self.layers[0].transposed else 1)
-        return tiled(rest, x, ratio, TILE, self.reach).long().cpu()
+        return tiled(rest, x, ratio, TILE, self.halo).long().cpu()
 
 
 def _slope(module: nn.Module) -> float:

@@ -2,9 +2,9 @@
 
 The analysis finds a latent in one pass and does not see what rounding makes of it. Some steps of
 gradient descent on the latent itself lower the rate-distortion loss of this very image, at all of
-the channels and at fractions of them in turn; how far each goes follows from the gains of the
-channels and from the scales, so that few steps suffice. The hyper-latent, the model and the format
-of streams stay as they are, and decoding takes no longer.
+the channels and at fractions of them in turn; how far each goes follows from the sensitivities of
+the channels and from the scales, so that few steps suffice. The hyper-latent, the model and the
+format of streams stay as they are, and decoding takes no longer.
 
 Sources: Campos, Meierhans, Djelouah, Schroers, "Content adaptive optimization for neural image
 compression", CVPR Workshops 2019. Rounding hardens on the way, as in Yang, Bamler, Mandt,
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from progdtd.codec.digits import OCTAVE
 from progdtd.codec.tiles import Box, tiles
-from progdtd.codec.tritplanes import require_gains
+from progdtd.codec.tritplanes import require_sensitivities
 from progdtd.errors import UserError
 from progdtd.models import Progressive
 from progdtd.options import whole
@@ -53,28 +53,29 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 class Effort:
     """How long a latent is fitted, and what is known of the loss.
 
-    Args:
-        steps: how many, at least 1; each is a pass through the synthesis and back.
-        lmbda: lambda, the weight of the distortion, above 0.
-        gains: (M,) of the latent's channels, as `progdtd.codec.sensitivities` measures them.
+    Args: steps: how many, at least 1; each is a pass through the synthesis and back. lmbda: lambda,
+        the weight of the distortion, above 0. sensitivities: (M,) of the latent's channels, as
+        `progdtd.codec.sensitivities` measures them.
     """
 
     steps: int
     lmbda: float
-    gains: np.ndarray
+    sensitivities: np.ndarray
 
     def curvature(self, scales: Tensor) -> Tensor:
         """Second derivative of the loss, in bits, by each element of a latent of these scales
         (B, M, H, W): of the distortion and of the rate."""
-        gains = torch.from_numpy(np.exp2(self.gains / OCTAVE)).to(scales)[:, None, None]
-        return 2 / 3 * self.lmbda * gains + 1 / (math.log(2) * scales.square())
+        sensitivities = torch.from_numpy(np.exp2(self.sensitivities / OCTAVE)).to(scales)[
+            :, None, None
+        ]
+        return 2 / 3 * self.lmbda * sensitivities + 1 / (math.log(2) * scales.square())
 
 
-def effort_of(steps: int, lmbda: float | None, gains: np.ndarray | None) -> Effort | None:
+def effort_of(steps: int, lmbda: float | None, sensitivities: np.ndarray | None) -> Effort | None:
     """The effort of `steps` steps, or None for 0.
 
     Raises:
-        UserError: that is no number of steps, or the model's lambda or gains are not known.
+        UserError: that is no number of steps, or the model's lambda or sensitivities are not known.
     """
     if not whole(steps, 0):
         raise UserError(f"effort={steps!r} is not a number of steps: give 0 or more.")
@@ -85,7 +86,7 @@ def effort_of(steps: int, lmbda: float | None, gains: np.ndarray | None) -> Effo
             "effort weighs rate against distortion by the lambda that the model was trained with, "
             "and these weights record none above 0."
         )
-    return Effort(steps, lmbda, require_gains(gains, "effort needs"))
+    return Effort(steps, lmbda, require_sensitivities(sensitivities, "effort needs"))
 
 
 def fit(
@@ -131,8 +132,8 @@ def fit(
 class Tile:
     """One tile of a latent, and what its loss depends on: the image, and what surrounds it.
 
-    That is whole hyper-latents, and no less than twice the reach of the synthesis, so that all
-    pixels that the tile touches are right.
+    That is whole hyper-latents, and no less than twice the receptive field of the synthesis, so
+    that all pixels that the tile touches are right.
 
     Args:
         model, drop, effort, pixels, y, z: as for `fit`.
@@ -150,9 +151,9 @@ class Tile:
         box: Box,
     ) -> None:
         device = model.device
-        reach = model.REACH["g_s"]
-        halo = math.ceil(2 * reach / HYPER_STRIDE) * HYPER_STRIDE
-        outer, seen = (box.grown(by, *y.shape[-2:]) for by in (halo, reach))
+        field = model.REACH["g_s"]
+        halo = math.ceil(2 * field / HYPER_STRIDE) * HYPER_STRIDE
+        outer, seen = (box.grown(by, *y.shape[-2:]) for by in (halo, field))
         self.model, self.drop, self.effort = model, drop, effort
         self.around = y[outer.slices].to(device)
         self.inner = box.within(outer).slices

@@ -83,9 +83,12 @@ def by_name(name: str | Path | None = None) -> Path:
         return found[chosen]
     if not chosen and len(found) == 1:
         return next(iter(found.values()))
-    there = f"There are: {', '.join(sorted(found))}." if found else (
-        "There are none here: train one (python -m progdtd.train), or name a folder that holds "
-        "some in PROGDTD_MODELS.")  # fmt: skip
+    there = f"There are: {', '.join(sorted(found))}."
+    if not found:
+        there = (
+            "There are none here: train one (python -m progdtd.train), or name a folder that "
+            "holds some in PROGDTD_MODELS."
+        )
     if chosen:
         raise UserError(f"No model {chosen}: it is neither a file nor a name. {there}")
     raise UserError(f"Which model? Give one (--model, or PROGDTD_MODEL). {there}")

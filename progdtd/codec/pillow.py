@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 
 from progdtd.codec import container
 from progdtd.codec.codec import Codec
-from progdtd.codec.errors import CodecError
+from progdtd.codec.errors import CodecError, IncompleteError
 from progdtd.errors import UserError
 
 FORMAT = "PDTD"
@@ -30,7 +30,7 @@ class PdtdImageFile(ImageFile.ImageFile):
         head = self.fp.read(1 << 17)
         try:
             header, _ = container.read_header(head)
-        except container.NotYetError as error:
+        except IncompleteError as error:
             raise SyntaxError("the header is not complete") from error
         except CodecError as error:
             raise OSError(str(error)) from error

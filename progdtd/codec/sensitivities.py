@@ -1,12 +1,12 @@
 """What an error in each channel of the latent does to the image, measured on photographs.
 
-The codec's planes refine first what lowers the image's error most, so they need the gain of each
-channel: the fall of the image's squared error for a fall of the latent's. How the synthesis
+The codec's planes refine first what lowers the image's error most, so they need the sensitivity of
+each channel: the fall of the image's squared error for a fall of the latent's. How the synthesis
 amplifies noise does not tell it: a channel that is rarely used has little effect then, and much
-where it is used. So the gains are measured along the way that planes themselves go, from the prior
-alone to the whole latent: gradients at points between two levels, times the step, attribute the
-fall of the image's error to the channels (integrated gradients; Sundararajan, Taly, Yan, "Axiomatic
-attribution for deep networks", ICML 2017).
+where it is used. So the sensitivities are measured along the way that planes themselves go, from
+the prior alone to the whole latent: gradients at points between two levels, times the step,
+attribute the fall of the image's error to the channels (integrated gradients; Sundararajan, Taly,
+Yan, "Axiomatic attribution for deep networks", ICML 2017).
 """
 
 import itertools
@@ -21,7 +21,7 @@ from progdtd import images
 from progdtd.codec.container import PLANES, Header
 from progdtd.codec.digits import OCTAVE
 from progdtd.codec.hyperprior import HyperpriorCoder
-from progdtd.codec.tritplanes import LARGEST_GAIN
+from progdtd.codec.tritplanes import LARGEST_SENSITIVITY
 from progdtd.errors import UserError
 from progdtd.images import centre, to_tensor
 from progdtd.models import weights
@@ -34,20 +34,20 @@ STEPS, POINTS = 4, 2
 """Steps from the first level to the last, and points of each where the gradient is taken."""
 
 CERTAINTY = 20.0
-"""Weight of the mean gain, in squared quantisation steps: the less the errors of a channel itself
-fall, the closer its gain is to the mean."""
+"""Weight of the mean sensitivity, in squared quantisation steps: the less the errors of a channel
+itself fall, the closer its sensitivity is to the mean."""
 
 SMALLEST = 0.01
-"""Gains are not less than this part of their mean."""
+"""Sensitivities are not less than this part of their mean."""
 
 PHOTOGRAPHS = 16
-"""As many as tell the gains well enough."""
+"""As many as tell the sensitivities well enough."""
 
 
 def record(
     path: Path, photographs: Sequence[Path], device: str | torch.device, again: bool = False
 ) -> None:
-    """Measure the gains of the model in a weights file and write them into it.
+    """Measure the sensitivities of the model in a weights file and write them into it.
 
     Args:
         path: a file that `weights.save_weights` wrote.
@@ -56,20 +56,21 @@ def record(
         again: even if it has some; streams of planes made with them decode no more.
 
     Raises:
-        UserError: no such file, it has gains, or what `of` raises.
+        UserError: no such file, it has some, or what `of` raises.
     """
     loaded = weights.load_model(path, device)
     if "gains" in loaded.meta and not again:
         raise UserError(
-            f"{path} has gains, and streams of planes made with them would no longer decode: "
-            "--again measures new ones all the same."
+            f"{path} has sensitivities, and streams of planes made with them would no longer "
+            "decode: --again measures new ones all the same."
         )
-    gains = of(loaded, photographs)
-    weights.add_meta(path, {"gains": gains})
+    sensitivities = of(loaded, photographs)
+    weights.add_meta(path, {"gains": sensitivities})
 
 
 def of(loaded: Loaded, photographs: Sequence[Path]) -> list[int]:
-    """The gains of a model, as its weights record them, from PHOTOGRAPHS images, evenly spaced.
+    """The sensitivities of a model, as its weights record them, from PHOTOGRAPHS images, evenly
+    spaced.
 
     Raises:
         UserError: none of the photographs can be read, or planes cannot code with this model.
@@ -83,7 +84,7 @@ def of(loaded: Loaded, photographs: Sequence[Path]) -> list[int]:
 
 
 def measure(loaded: Loaded, pictures: Iterable[np.ndarray]) -> list[int]:
-    """The gain of each channel of a model's latent, as its weights record it under `gains`.
+    """The sensitivity of each channel of a model's latent, as its weights record it as `gains`.
 
     Args:
         loaded: the model.
@@ -103,9 +104,13 @@ def measure(loaded: Loaded, pictures: Iterable[np.ndarray]) -> list[int]:
         falls += _falls(coder, centre(picture, SIDE))
     image, latent = falls.numpy()
     mean = image.sum() / max(latent.sum(), 1e-9)
-    gains = (image + CERTAINTY * mean) / (latent + CERTAINTY)
-    logarithms = OCTAVE * np.log2(np.maximum(gains, max(SMALLEST * mean, 1e-9)))
-    return np.clip(np.round(logarithms), -LARGEST_GAIN, LARGEST_GAIN).astype(int).tolist()
+    sensitivities = (image + CERTAINTY * mean) / (latent + CERTAINTY)
+    logarithms = OCTAVE * np.log2(np.maximum(sensitivities, max(SMALLEST * mean, 1e-9)))
+    return (
+        np.clip(np.round(logarithms), -LARGEST_SENSITIVITY, LARGEST_SENSITIVITY)
+        .astype(int)
+        .tolist()
+    )
 
 
 def _falls(coder: HyperpriorCoder, picture: np.ndarray) -> Tensor:

@@ -1,8 +1,8 @@
 """Work on an image of any size tile by tile, in memory for one tile beside input and output.
 
-Tiles are looked at with what surrounds them. Where that is at least the reach of a convolutional
-network, and what lies within reach of a cut is thrown away, the result is that of the whole image:
-there are no seams.
+Tiles are looked at with what surrounds them. Where that is at least the receptive field of a
+convolutional network, and what lies within it of a cut is thrown away, the result is that of the
+whole image: there are no seams.
 """
 
 from collections.abc import Callable, Iterator
@@ -70,7 +70,7 @@ def tiled(
         source: (1, C, H, W).
         ratio: size of the result relative to the source.
         side: of a tile, in samples of the source; a multiple of what `ratio` divides by.
-        halo: the reach around a tile, in samples of the source.
+        halo: the receptive field around a tile, in samples of the source.
         title: of the progress bar, shown while a terminal looks on and there are several tiles.
     """
     height, width = source.shape[-2:]

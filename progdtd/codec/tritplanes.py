@@ -1,10 +1,10 @@
 """Levels of planes: each makes the symbols of the latent known more closely, where it pays most.
 
 The first level carries the hyper-latent whole, so everything is known of the latent's prior from
-then on. The latent's symbols, those of `channels.py`, are refined in ternary digits
-(`digits.py`). The digits of all elements are sent in the order of their urgency, which is that
-of the digit in the state of its element plus the gain of the element's channel; an element in which
-little is known, or nothing, is shown as the mean of what it can be.
+then on. The latent's symbols, those of `channels.py`, are refined in ternary digits (`digits.py`).
+The digits of all elements are sent in the order of their urgency, which is that of the digit in the
+state of its element plus the sensitivity of the element's channel; an element in which little is
+known, or nothing, is shown as the mean of what it can be.
 
 Levels end at thresholds of the urgency that both sides derive from the classes of scale, once the
 hyper-latent is known. Let n be the number of levels in the header's parameters and E(u) the
@@ -24,11 +24,11 @@ of its three masses m_d 2^20 / sum(m), rounded as `digits.shares` does, and the 
 its digits in all levels before, the new ones are the shares of the masses m_d + 2^11 c_d.
 
 The parameters of the levels, in the container's header, are the number of levels as a varint, then
-4 bytes of the BLAKE2b hash of the gains, each 2 bytes, little-endian, and, of a model that was not
-trained for all of its channels, as varints how many channels of the latent and of the hyper-latent
-the stream holds; the rest are zero. A gain is the logarithm, to base 2^(1/32), of the image's
-squared error, in grey levels, for each unit of squared error in the channel; `sensitivities.py`
-measures it.
+4 bytes of the BLAKE2b hash of the sensitivities, each 2 bytes, little-endian, and, of a model that
+was not trained for all of its channels, as varints how many channels of the latent and of the
+hyper-latent the stream holds; the rest are zero. A sensitivity is the logarithm, to base 2^(1/32),
+of the image's squared error, in grey levels, for each unit of squared error in the channel;
+`sensitivities.py` measures it.
 
 Source: Lee, Jeon, Choi, Park, Kim, "DPICT: Deep progressive image compression using trit-planes",
 CVPR 2022. From there are the ternary digits of the latent, their probabilities given what is known,
@@ -40,21 +40,19 @@ channels' sensitivities in it (`sensitivities.py`), and the probabilities that l
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from progdtd.codec import container, entropy
-from progdtd.codec.channels import Predictor, Prior, symbols_of
+from progdtd.codec.channels import LatentDecoder, Predictor, Prior, Show, symbols_of
 from progdtd.codec.container import PLANES, Header
 from progdtd.codec.counts import Counts
 from progdtd.codec.digits import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinement, shares
-from progdtd.codec.entropy import Decoder, Encoder, MismatchError
-from progdtd.codec.errors import DamagedError, UndecodableError
+from progdtd.codec.entropy import Encoder, MismatchError
+from progdtd.codec.errors import DamagedError, IncompleteError
 from progdtd.errors import UserError
-from progdtd.strides import HYPER_STRIDE
 
 LEVEL_BYTES, FEWEST_LEVELS, MOST_LEVELS = 400, 16, 128
 """One level for each LEVEL_BYTES expected, within bounds: a level's framing costs 3 or 4."""
@@ -65,77 +63,78 @@ USUAL_LEVEL_BYTES, USUAL_LEVELS = 160, 66
 TRUST = 9
 """The tables' probabilities count as much as 2^9 digits that were seen."""
 
-LARGEST_GAIN = 32 * OCTAVE
-"""Gains are within +-LARGEST_GAIN."""
+LARGEST_SENSITIVITY = 32 * OCTAVE
+"""Sensitivities are within +-LARGEST_SENSITIVITY."""
 
 DIGEST_SIZE = 4
 
 
-def pack(levels: int, gains: np.ndarray, held: Counts, channels: Counts) -> bytes:
+def pack(levels: int, sensitivities: np.ndarray, carried: Counts, channels: Counts) -> bytes:
     """The container's parameters.
 
     Args:
         levels: how many, if all of them bring anything.
-        gains: of all channels of the latent.
-        held: channels of the latent and of the hyper-latent that the stream holds.
+        sensitivities: of all channels of the latent.
+        carried: channels of the latent and of the hyper-latent that the stream holds.
         channels: those that the model has.
     """
-    fewer = b"" if held == channels else b"".join(map(container.varint, held))
-    return container.varint(levels) + digest(gains) + fewer
+    fewer = b"" if carried == channels else b"".join(map(container.varint, carried))
+    return container.varint(levels) + digest(sensitivities) + fewer
 
 
 def unpack(parameters: bytes, channels: Counts) -> tuple[int, bytes, Counts]:
-    """The inverse of `pack`: number of levels, the digest of the gains, and the channels held.
+    """The inverse of `pack`: number of levels, the digest of the sensitivities, and the channels
+    carried.
 
     Raises:
         DamagedError: these are no such parameters of such a model.
     """
     try:
         levels, at = container.read_varint(parameters, 0)
-        made_with, at, held = parameters[at : at + DIGEST_SIZE], at + DIGEST_SIZE, channels
+        made_with, at, carried = parameters[at : at + DIGEST_SIZE], at + DIGEST_SIZE, channels
         if at < len(parameters):
             latent, at = container.read_varint(parameters, at)
             hyper, at = container.read_varint(parameters, at)
-            held = latent, hyper
-    except container.NotYetError as error:
+            carried = latent, hyper
+    except IncompleteError as error:
         raise DamagedError("the levels in the header end too soon") from error
-    fits = all(0 < some <= most for some, most in zip(held, channels, strict=True))
+    fits = all(0 < some <= most for some, most in zip(carried, channels, strict=True))
     if not (0 < levels <= container.MAX_LEVELS and len(parameters) == at and fits):
         raise DamagedError("the levels in the header cannot be")
-    return levels, made_with, held
+    return levels, made_with, carried
 
 
-def digest(gains: np.ndarray) -> bytes:
-    """4 bytes that name the gains."""
-    return hashlib.blake2b(gains.astype("<i2").tobytes(), digest_size=DIGEST_SIZE).digest()
+def digest(sensitivities: np.ndarray) -> bytes:
+    """4 bytes that name the sensitivities."""
+    return hashlib.blake2b(sensitivities.astype("<i2").tobytes(), digest_size=DIGEST_SIZE).digest()
 
 
-def require_gains(gains: np.ndarray | None, who: str) -> np.ndarray:
-    """The gains, which `who` needs, as "Planes need".
+def require_sensitivities(sensitivities: np.ndarray | None, who: str) -> np.ndarray:
+    """The sensitivities, which `who` needs, as "Planes need".
 
     Raises:
         UserError: none were measured.
     """
-    if gains is None:
+    if sensitivities is None:
         raise UserError(
-            f"{who} the gains of the model's channels, and none were measured: run "
+            f"{who} the sensitivities of the model's channels, and none were measured: run "
             "python scripts/measure_gains.py with the run or the weights file."
         )
-    return gains
+    return sensitivities
 
 
-def expected_bits(classes: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """Expected bits of all digits at each urgency, from LOWEST - LARGEST_GAIN upwards.
+def expected_bits(classes: np.ndarray, sensitivities: np.ndarray) -> np.ndarray:
+    """Expected bits of all digits at each urgency, from LOWEST - LARGEST_SENSITIVITY upwards.
 
     Args:
         classes: (C, H, W) of scale.
-        gains: (C,).
+        sensitivities: (C,).
     """
     tables = refinement()
     counts = np.stack([np.bincount(c.ravel(), minlength=len(tables.roots)) for c in classes])
-    bits = np.zeros(HIGHEST - LOWEST + 2 * LARGEST_GAIN)
-    for spent, gain in zip(counts.astype(np.float64) @ tables.spent, gains, strict=True):
-        bits[gain + LARGEST_GAIN :][: len(spent)] += spent
+    bits = np.zeros(HIGHEST - LOWEST + 2 * LARGEST_SENSITIVITY)
+    for spent, own in zip(counts.astype(np.float64) @ tables.spent, sensitivities, strict=True):
+        bits[own + LARGEST_SENSITIVITY :][: len(spent)] += spent
     return bits / 2**16
 
 
@@ -153,7 +152,7 @@ def thresholds(bits: np.ndarray, levels: int) -> list[int]:
         bits: from `expected_bits`.
         levels: how many, if all of them bring anything.
     """
-    lowest = LOWEST - LARGEST_GAIN
+    lowest = LOWEST - LARGEST_SENSITIVITY
     known = np.cumsum(bits[::-1])
     share = np.square((8.0 * np.arange(1, levels) + levels) / (9.0 * levels))
     ends = len(bits) - 1 - np.searchsorted(known, share * known[-1])
@@ -165,21 +164,23 @@ class Front:
 
     Args:
         classes: (C, H, W) of scale.
-        gains: (C,).
+        sensitivities: (C,).
         thresholds: of the levels.
 
     `state` has the state of each element, in the order channel, row, column.
     """
 
-    def __init__(self, classes: np.ndarray, gains: np.ndarray, thresholds: Sequence[int]) -> None:
+    def __init__(
+        self, classes: np.ndarray, sensitivities: np.ndarray, thresholds: Sequence[int]
+    ) -> None:
         self.tables = refinement()
         self.state = self.tables.roots[classes.ravel()]
         self.odds = self.tables.odds.copy()
         self._new = np.zeros(self.odds.size, np.int64)
         self._seen = np.zeros(self.odds.shape, np.int64)
         self._plane = classes[0].size
-        self._gains = gains.astype(np.int32)
-        steps = np.arange(LOWEST - LARGEST_GAIN, HIGHEST + LARGEST_GAIN)
+        self._sensitivities = sensitivities.astype(np.int32)
+        steps = np.arange(LOWEST - LARGEST_SENSITIVITY, HIGHEST + LARGEST_SENSITIVITY)
         falling = -np.array(thresholds)
         self._level_of = np.searchsorted(falling, -steps).astype(np.int16)
         self.levels = len(thresholds)
@@ -219,8 +220,8 @@ class Front:
         """Put off elements to the level of their next digit, which is none that has ended: no digit
         is more urgent than the one before it."""
         urgency = self.tables.urgency[self.state[elements]]
-        urgency += self._gains[elements // self._plane]
-        levels = self._level_of[urgency - (LOWEST - LARGEST_GAIN)]
+        urgency += self._sensitivities[elements // self._plane]
+        levels = self._level_of[urgency - (LOWEST - LARGEST_SENSITIVITY)]
         elements = elements[np.argsort(levels, kind="stable")]
         counts = np.bincount(levels)
         ends = np.cumsum(counts)
@@ -234,15 +235,15 @@ class Planes:
 
     Args:
         prior: of the model.
-        gains: (M,) of the latent's channels.
-        held: leading channels of the latent and of the hyper-latent that a stream holds.
+        sensitivities: (M,) of the latent's channels.
+        carried: leading channels of the latent and of the hyper-latent that a stream holds.
         levels: how many, if all of them bring anything; 0, to encode, for as many as suit the
             latent.
     """
 
     prior: Prior
-    gains: np.ndarray
-    held: Counts
+    sensitivities: np.ndarray
+    carried: Counts
     levels: int = 0
     kind: ClassVar = PLANES
 
@@ -255,11 +256,11 @@ class Planes:
         """
         encoders = [Encoder()]
         predictor, symbols = Predictor(self.prior, *z.shape[-2:]), self.prior.hyper_symbols(z)
-        classes, means = predictor.put(encoders[0], symbols, (0, 0), self.held)
-        latent, _ = self.held
-        bits = expected_bits(classes, self.gains[:latent])
+        classes, means = predictor.put(encoders[0], symbols, (0, 0), self.carried)
+        latent, _ = self.carried
+        bits = expected_bits(classes, self.sensitivities[:latent])
         levels = self.levels or levels_for(bits.sum() / 8)
-        front = Front(classes, self.gains[:latent], thresholds(bits, levels))
+        front = Front(classes, self.sensitivities[:latent], thresholds(bits, levels))
         digits_of = _Digits(symbols_of(y[0, :latent] - means), classes)
         encoders += [Encoder() for _ in range(front.levels - 1)]
         for level, encoder in enumerate(encoders):
@@ -269,17 +270,17 @@ class Planes:
                 encoder.put_digits(digits, front.odds, states)
                 reached = front.advance(elements, digits)
                 encoder.put_numbers(digits_of.excess(elements[front.tables.escape[reached] != 0]))
-        parameters = pack(levels, self.gains, self.held, self.prior.channels)
+        parameters = pack(levels, self.sensitivities, self.carried, self.prior.channels)
         return parameters, entropy.payloads(encoders)
 
-    def decoder(self, height: int, width: int) -> "PlaneDecoder":
-        """A decoder of a latent of this size."""
-        return PlaneDecoder(self, height, width)
+    def decoder(self, height: int, width: int, show: Show) -> "PlaneDecoder":
+        """Returns a decoder of a latent of this size."""
+        return PlaneDecoder(self, height, width, show)
 
     def known(self, level: int) -> Counts:
         """How many channels of the latent and of the hyper-latent are known at a level: all that
         the stream holds."""
-        return self.held
+        return self.carried
 
     def level_at(self, header: Header, ends: Sequence[int], p: float) -> int:
         """How many levels hold no more than the fraction p of the bytes of the whole stream, at
@@ -293,10 +294,10 @@ class _Digits:
     def __init__(self, symbols: np.ndarray, classes: np.ndarray) -> None:
         tables = refinement()
         self._width = tables.width
-        reach = tables.reach[classes.ravel()]
+        largest = tables.largest[classes.ravel()]
         symbols = symbols.ravel().astype(np.int32)
-        self._rest = np.clip(symbols, -reach, reach)
-        self._excess = np.abs(symbols) - reach + 1
+        self._rest = np.clip(symbols, -largest, largest)
+        self._excess = np.abs(symbols) - largest + 1
         self._rest += 3 * self._width[tables.roots[classes.ravel()]] // 2
 
     def take(self, elements: np.ndarray, states: np.ndarray) -> np.ndarray:
@@ -307,64 +308,41 @@ class _Digits:
         return self._excess[elements]
 
 
-class PlaneDecoder:
-    """Decodes level after level; nothing is decoded twice.
+class PlaneDecoder(LatentDecoder):
+    """Decodes levels of planes; `y_hat` is the mean of what each element can be.
 
     Args:
         planes: of the stream.
-        height, width: of the latent.
-
-    `y_hat` (1, M, H, W) is the mean of what each element can be; `changed` says whether the last
-    level changed any.
     """
 
-    def __init__(self, planes: Planes, height: int, width: int) -> None:
+    def __init__(self, planes: Planes, *shown: Any) -> None:
+        super().__init__(planes.prior, *shown)
         self.planes = planes
-        self.level = 0
-        self.y_hat = torch.zeros(1, len(planes.gains), height, width, dtype=torch.float32)
-        self.changed = True
-        self._decoder = Decoder()
         self._front: Front | None = None
         self._means: np.ndarray | float = 0.0
 
-    def feed(self, payload: bytes) -> None:
-        """Decode the next level.
-
-        Raises:
-            UndecodableError: the payload is not one that this model's encoder makes.
-        """
-        try:
-            self._decoder.begin(payload)
-            if self._front is None:
-                self._front = self._begin()
-            self.changed = self.level == 0
-            if self.level >= self._front.levels:
-                raise MismatchError
-            taken = [
-                (elements, self._take(self._front, elements))
-                for elements in self._front.passes(self.level)
-            ]
-            self._decoder.finish(self.level + 1 == self._front.levels)
-        except MismatchError as error:
-            raise UndecodableError(self.level + 1) from error
+    def _feed(self) -> None:
+        front = self._front = self._front or self._begin()
+        self.changed = self.level == 0
+        if self.level >= front.levels:
+            raise MismatchError
+        taken = [(elements, self._take(front, elements)) for elements in front.passes(self.level)]
+        self._decoder.finish(self.level + 1 == front.levels)
         y_hat = self.y_hat.view(-1).numpy()
         for elements, values in taken:
             self.changed = self.changed or bool((y_hat[elements] != values).any())
             y_hat[elements] = values
-        self.level += 1
 
     def _begin(self) -> Front:
         """Decode the hyper-latent, and know all elements as their prior does."""
-        height, width = (side // HYPER_STRIDE for side in self.y_hat.shape[-2:])
-        predictor = Predictor(self.planes.prior, height, width)
-        classes, means = predictor.take(self._decoder, (0, 0), self.planes.held)
-        latent, _ = self.planes.held
+        classes, means = self._predictor.take(self._decoder, (0, 0), self.planes.carried)
+        latent, _ = self.planes.carried
         if isinstance(means, Tensor):
             self.y_hat[0, :latent] = means
             self._means = means.ravel().numpy()
-        gains = self.planes.gains[:latent]
-        bits = expected_bits(classes, gains)
-        return Front(classes, gains, thresholds(bits, self.planes.levels))
+        sensitivities = self.planes.sensitivities[:latent]
+        bits = expected_bits(classes, sensitivities)
+        return Front(classes, sensitivities, thresholds(bits, self.planes.levels))
 
     def _take(self, front: Front, elements: np.ndarray) -> np.ndarray:
         """Decode a pass; returns what its elements are now known to be."""

@@ -10,8 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from progdtd.codec.codec import read_header
-from progdtd.codec.container import CHANNELS, PLANES
+from progdtd.codec.container import CHANNELS, PLANES, read_header
 from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.codec.latent_refinement import Effort, fit
 from progdtd.evaluation import streams
@@ -49,7 +48,7 @@ def native(
         seconds to encode the whole stream and to decode the prefix.
 
     Raises:
-        UserError: no such effort, or the model has no gains for planes.
+        UserError: no such effort, or the model has no sensitivities for planes.
     """
     height, width = picture.shape[:2]
     start = time.perf_counter()
@@ -63,7 +62,7 @@ def native(
         wanted = PLANES if kind == PLANES else within
         stream = coder.encode_latents(y, z, width, height, wanted)
         shared = {"encode_s": analysis_s + time.perf_counter() - start} | streams.facts(stream)
-        known = coder.levels_of(read_header(stream)).latents.known
+        known = coder.levels_of(read_header(stream)[0]).latents.known
         for row in streams.levels_at(coder, stream, picture, fractions, coder.device):
             latent, hyper = known(row.pop("level"))
             row |= {"latent_channels": latent, "hyper_channels": hyper}

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from progdtd.codec import Codec, container
-from progdtd.codec.codec import read_header
 from progdtd.codec.coder import Coder
 from progdtd.images import to_tensor
 from progdtd.metrics import Quality
@@ -41,7 +40,7 @@ def native(
 
 def facts(stream: bytes) -> Row:
     """The columns that all levels of a stream share."""
-    header = read_header(stream)
+    header = container.read_header(stream)[0]
     return {"protocol": "native", "kind": header.kind,
             "width": header.width, "height": header.height}  # fmt: skip
 
@@ -66,7 +65,7 @@ def levels_at(
         for each fraction its `p` and `level`, the bytes of the prefix that holds this level, header
         and all, the quality of the decoded 8-bit picture, and the seconds to decode the prefix.
     """
-    header, ends = read_header(stream), container.ends(stream)
+    header, ends = container.read_header(stream)[0], container.ends(stream)
     of_kind = coder.levels_of(header)
     chosen = {p: of_kind.level_at(header, ends, p) for p in levels}
     wanted = {*chosen.values()}

@@ -116,7 +116,7 @@ def _hyperprior(
 
 def _ways(loaded: "Loaded", names: Sequence[str], kinds: Sequence[str], effort: int) -> list[Way]:
     """The protocols of these names, for one hyperprior."""
-    from progdtd.codec.hyperprior import HyperpriorCoder, recorded_gains
+    from progdtd.codec.hyperprior import HyperpriorCoder, recorded_sensitivities
     from progdtd.codec.latent_refinement import effort_of
     from progdtd.evaluation import protocols
 
@@ -131,8 +131,8 @@ def _ways(loaded: "Loaded", names: Sequence[str], kinds: Sequence[str], effort: 
         once = list(dict.fromkeys(kinds))
         ways.append(partial(protocols.native, coder, kinds=once, effort=effort))
     if "reference" in names:
-        gains = recorded_gains(loaded) if effort else None
-        chosen = effort_of(effort, loaded.lmbda, gains)
+        sensitivities = recorded_sensitivities(loaded) if effort else None
+        chosen = effort_of(effort, loaded.lmbda, sensitivities)
         ways.append(partial(protocols.reference, loaded.model, loaded.drop, effort=chosen))
     return ways
 

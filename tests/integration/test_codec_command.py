@@ -257,7 +257,7 @@ def test_planes_need_gains(model_file, photo, command) -> None:
     assert (code, "whole, of planes" in output, "tiny" in output) == (0, True, True)
     weights.add_meta(model_file, {"gains": [0] * 12})
     code, output = command(*codec, "decode", "planes.pdtd", "planes.png")
-    assert (code, "other gains" in output) == (5, True)
+    assert (code, "other sensitivities" in output) == (5, True)
 
 
 def test_folders_and_their_failures(model_file, images, command, caplog) -> None:

@@ -21,7 +21,7 @@ for name in sys.argv[1:]:
     saved = np.load(name + ".npz")
     y, z = torch.from_numpy(saved["y"]), torch.from_numpy(saved["z"])
     stream = codec.coder.encode_latents(y, z, 250, 190)
-    codec.coder.gains = np.arange(96)
+    codec.coder.sensitivities = np.arange(96)
     planes = codec.coder.encode_latents(y, z, 250, 190, "planes")
     decoder = codec.decoder()
     decoder.feed(open(name + ".pdtd", "rb").read())

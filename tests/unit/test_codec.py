@@ -32,7 +32,7 @@ DROPS = {
     "hyper_only": TailDrop(latent=False, hyper=True),
     "none": TailDrop(latent=False, hyper=False),
 }
-WITH_GAINS = {"model": {}, "gains": [*range(0, 240, 20)]}
+WITH_SENSITIVITIES = {"model": {}, "gains": [*range(0, 240, 20)]}
 SLOW_IS_FINE = settings(
     max_examples=25, deadline=None, suppress_health_check=list(HealthCheck)
 )  # fmt: skip
@@ -434,7 +434,7 @@ def latents_of_plain_arithmetic() -> tuple[torch.Tensor, torch.Tensor]:
 def test_streams_of_today_decode_for_ever() -> None:
     """Weights and latents of plain arithmetic give the very bytes that they gave before."""
     model = of_plain_arithmetic(ProgressiveHyperprior, 0.25)
-    codec = Codec(HyperpriorCoder(Loaded(model, DTD, WITH_GAINS)))
+    codec = Codec(HyperpriorCoder(Loaded(model, DTD, WITH_SENSITIVITIES)))
     y, z = latents_of_plain_arithmetic()
     assert codec.fingerprint.hex() == "42cb85c6084fa523"
     digests = {
@@ -470,7 +470,7 @@ def test_streams_of_what_is_rounded_and_clamped_decode_for_ever(
     with torch.no_grad():
         model.h_s[0].weight[0, 0, 2, 2] = 2000
     codec = Codec(
-        HyperpriorCoder(Loaded(model, TailDrop(True, True, range=range_of_p), WITH_GAINS))
+        HyperpriorCoder(Loaded(model, TailDrop(True, True, range=range_of_p), WITH_SENSITIVITIES))
     )
     y, z = latents_of_plain_arithmetic()
     z[0, 0, 0] = torch.tensor([6000.0, -6000.0])

@@ -8,7 +8,7 @@ import torch
 from progdtd import Codec
 from progdtd.codec import hyperprior, latent_refinement
 from progdtd.codec.digits import OCTAVE
-from progdtd.codec.hyperprior import HyperpriorCoder, recorded_gains
+from progdtd.codec.hyperprior import HyperpriorCoder, recorded_sensitivities
 from progdtd.codec.tiles import tiles
 from progdtd.errors import UserError
 from progdtd.evaluation import protocols
@@ -28,7 +28,7 @@ EFFORT = latent_refinement.Effort(3, LAMBDA, np.full(12, 6 * OCTAVE))
 
 
 def codec_of(model, drop: TailDrop = DTD, **meta: object) -> Codec:
-    known = {"model": {}, "lambda": LAMBDA, "gains": EFFORT.gains.tolist()}
+    known = {"model": {}, "lambda": LAMBDA, "gains": EFFORT.sensitivities.tolist()}
     return Codec(HyperpriorCoder(Loaded(model, drop, known | meta)))
 
 
@@ -167,7 +167,7 @@ def test_both_protocols_measure_with_effort(trained, photograph) -> None:
     losses = {}
     for steps in (0, 2):
         native = protocols.native(codec.coder, picture, [1.0], ["channels", "planes"], steps)
-        chosen = latent_refinement.effort_of(steps, trained.lmbda, recorded_gains(trained))
+        chosen = latent_refinement.effort_of(steps, trained.lmbda, recorded_sensitivities(trained))
         reference = protocols.reference(trained.model, trained.drop, picture, [1.0], effort=chosen)
         rows = [*native, *reference]
         assert rows[0]["psnr"] == rows[1]["psnr"]
@@ -195,14 +195,14 @@ def test_effort_needs_lambda(model, photograph, meta) -> None:
         codec.encode(photograph[:64, :64], effort=1)
 
 
-def test_effort_needs_gains(model, photograph) -> None:
-    with pytest.raises(UserError, match="measure_gains"):
+def test_effort_needs_sensitivities(model, photograph) -> None:
+    with pytest.raises(UserError, match=r"measure_gains\.py"):
         codec_of(model, gains=None).encode(photograph[:64, :64], effort=1)
     codec_of(model, gains=None).encode(photograph[:64, :64], effort=0)
 
 
 def test_two_steps_bring_most(trained, photograph) -> None:
-    """What the gains and scales tell of the loss is right enough for that."""
+    """What the sensitivities and scales tell of the loss is right enough for that."""
     codec, picture = Codec(HyperpriorCoder(trained)), photograph[:128, :128]
     without, few, many = (cost(codec, picture, steps) for steps in (0, 2, 10))
     assert without - few > 0.6 * (without - many)
@@ -213,8 +213,8 @@ def test_the_curvature_is_that_of_the_loss(model, photograph) -> None:
     model.double()
     model.g_s = torch.nn.ConvTranspose2d(12, 3, 16, 16, bias=False).double()
     with torch.no_grad():
-        gains = 255**2 * model.g_s.weight.square().sum((1, 2, 3))
-        known = latent_refinement.Effort(1, LAMBDA, (OCTAVE * gains.log2()).numpy())
+        sensitivities = 255**2 * model.g_s.weight.square().sum((1, 2, 3))
+        known = latent_refinement.Effort(1, LAMBDA, (OCTAVE * sensitivities.log2()).numpy())
         y, z = torch.zeros(1, 12, 4, 4).double(), torch.zeros(1, 8, 1, 1).double()
         x = tensors(photograph[:64, :64]).double() / 255
         tile = latent_refinement.Tile(model, DTD, known, x, y, z, next(tiles(4, 4, 40)))

@@ -38,7 +38,7 @@ from progdtd.models.weights import Loaded
 from progdtd.tail_drop import TailDrop, kept
 
 TABLES = digits.refinement()
-GAINS = [(37 * channel) % 101 for channel in range(12)]
+SENSITIVITIES = [(37 * channel) % 101 for channel in range(12)]
 DROPS = {
     "dtd": TailDrop(latent=True, hyper=True),
     "none": TailDrop(latent=False, hyper=False),
@@ -46,7 +46,7 @@ DROPS = {
 
 
 def codec_of(
-    model: torch.nn.Module, drop: str = "dtd", measured: list[int] | None = GAINS
+    model: torch.nn.Module, drop: str = "dtd", measured: list[int] | None = SENSITIVITIES
 ) -> Codec:
     meta = {"model": {}} if measured is None else {"model": {}, "gains": measured}
     return Codec(HyperpriorCoder(Loaded(model, DROPS[drop], meta)))
@@ -124,7 +124,8 @@ def test_the_cost_is_that_of_coding_at_once() -> None:
     y = torch.from_numpy(rng.normal(0, np.array(entropy.scales())[classes]))[None].float()
     symbols = channels.symbols_of(y[0])
     coded = tritplanes._Digits(symbols, classes)
-    front = tritplanes.Front(classes, np.array(GAINS), [digits.LOWEST - tritplanes.LARGEST_GAIN])
+    lowest = digits.LOWEST - tritplanes.LARGEST_SENSITIVITY
+    front = tritplanes.Front(classes, np.array(SENSITIVITIES), [lowest])
     at_once, encoder = entropy.Encoder(), entropy.Encoder()
     by_class = [symbols[classes == c] for c in range(64)]
     at_once.put(by_class, entropy.gaussian_tables())
@@ -181,7 +182,7 @@ def test_damage_is_noticed(codec, photograph) -> None:
     def forged(contents: list[bytes], parameters: bytes) -> bytes:
         return container.write(replace(header, parameters=parameters), contents)
 
-    made_with = tritplanes.digest(np.array(GAINS))
+    made_with = tritplanes.digest(np.array(SENSITIVITIES))
     for parameters in (b"", b"\x10", b"\x00" + made_with, b"\x10" + made_with + b"\x00"):
         with pytest.raises(DamagedError):
             codec.decode(forged(payloads, parameters))
@@ -272,9 +273,9 @@ def test_other_gains_are_another_model(model, photograph) -> None:
     stream = codec.encode(photograph[:64, :64], "planes")
     with pytest.raises(UserError, match=r"measure_gains\.py"):
         none.encode(photograph[:64, :64], "planes")
-    for other in (none, codec_of(model, measured=[1, *GAINS[1:]])):
+    for other in (none, codec_of(model, measured=[1, *SENSITIVITIES[1:]])):
         assert other.fingerprint == codec.fingerprint
-        with pytest.raises(OtherModelError, match="other gains"):
+        with pytest.raises(OtherModelError, match="other sensitivities"):
             other.decode(stream)
         by_channels = codec.encode(photograph[:64, :64], "channels")
         assert other.decode(by_channels) == codec.decode(by_channels)
@@ -283,7 +284,7 @@ def test_other_gains_are_another_model(model, photograph) -> None:
     with pytest.raises(OtherModelError, match="made by the model"):
         codec_of(changed).decode(stream)
     for wrong in ([1, 2], ["a"] * 12, [10**6] * 12, 5):
-        with pytest.raises(UserError, match="gains"):
+        with pytest.raises(UserError, match="sensitivities"):
             codec_of(model, measured=wrong)
 
 
@@ -301,10 +302,10 @@ def test_tiles_bound_what_is_computed_at_once(codec, photograph, monkeypatch) ->
 
 def test_thresholds_fall_and_share_the_bits() -> None:
     classes = np.random.default_rng(0).integers(0, 40, (12, 30, 30)).astype(np.uint8)
-    bits = tritplanes.expected_bits(classes, np.array(GAINS))
+    bits = tritplanes.expected_bits(classes, np.array(SENSITIVITIES))
     ends = tritplanes.thresholds(bits, 40)
     assert all(a > b for a, b in itertools.pairwise(ends))
-    assert ends[-1] == digits.LOWEST - tritplanes.LARGEST_GAIN
+    assert ends[-1] == digits.LOWEST - tritplanes.LARGEST_SENSITIVITY
     at = np.array(ends) - ends[-1]
     parts = np.array([bits[end:].sum() for end in at]) / bits.sum()
     assert parts[0] < 0.05
@@ -320,8 +321,8 @@ def test_urgency_is_what_the_best_way_on_brings(number) -> None:
     """Against the definition: the largest ratio of expected fall to expected bits over all ways to
     go on and to stop."""
     frequencies = entropy.gaussian_frequencies(entropy.scales()[number])
-    reach = int(TABLES.reach[number])
-    symbols = np.arange(-reach, reach + 1)
+    largest = int(TABLES.largest[number])
+    symbols = np.arange(-largest, largest + 1)
     mass = np.array([frequencies[-1], *2 * frequencies[:-1], frequencies[-1]]) / 2**21
 
     def ways(low: int, width: int) -> list[tuple[float, float]]:
@@ -374,9 +375,9 @@ def test_tables_are_the_same_on_every_machine() -> None:
     assert abs(powers % 1 - 0.5).min() > 1e-4
     for scale in entropy.scales():
         frequencies = entropy.gaussian_frequencies(scale)
-        reach = len(frequencies) // 2
+        largest = len(frequencies) // 2
         masses = np.array([frequencies[-1], *2 * frequencies[:-1], frequencies[-1]], np.float64)
-        for plane, finer in itertools.pairwise(digits._planes(masses, reach)):
+        for plane, finer in itertools.pairwise(digits._planes(masses, largest)):
             chance = finer.mass / np.repeat(np.maximum(plane.mass, 1), 3)
             exact = -np.log2(chance[chance > 0]) * 2**20
             assert abs(exact % 1 - 0.5).min() > 1e-7
@@ -385,7 +386,17 @@ def test_tables_are_the_same_on_every_machine() -> None:
 def test_tables_never_change() -> None:
     """A stream written today has to decode for ever: everything it is decoded with is pinned."""
     digest = hashlib.sha256()
-    for name in ("roots", "first", "width", "odds", "value", "urgency", "escape", "reach", "spent"):
+    for name in [
+        "roots",
+        "first",
+        "width",
+        "odds",
+        "value",
+        "urgency",
+        "escape",
+        "largest",
+        "spent",
+    ]:
         digest.update(np.ascontiguousarray(getattr(TABLES, name)).astype("<f8").tobytes())
     assert digest.hexdigest() == "623de6e6cbe44b7d516fa1eca21cc73348da894bc25a50af66dff381608f4aff"
 
@@ -435,7 +446,7 @@ def test_a_target_of_psnr_is_reached_by_the_fewest_planes(photograph, caplog) ->
 
 def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photograph) -> None:
     drop = TailDrop(latent=True, hyper=True, range=(0.2, 0.5))
-    codec = Codec(HyperpriorCoder(Loaded(model, drop, {"model": {}, "gains": GAINS})))
+    codec = Codec(HyperpriorCoder(Loaded(model, drop, {"model": {}, "gains": SENSITIVITIES})))
     held = kept(0.5, 12), kept(0.5, 8)
     symbols, _ = model.quantise(*codec.coder.analyse(photograph[:64, :64]), 0.5, 0.5)
     for levels in ("planes", [1.0]):
@@ -448,8 +459,9 @@ def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photogr
         assert not decoder.known.y_hat[:, held[0] :].any()
     assert codec.decode(stream, p=1).tobytes() == codec.decode(stream, p=0.5).tobytes()
     assert [latent for latent, _ in codec.coder.levels("channels").latents.plan] == [3, 4, 5, 7]
-    packed = tritplanes.pack(9, codec.coder.gains, held, (12, 8))
-    assert tritplanes.unpack(packed, (12, 8)) == (9, tritplanes.digest(codec.coder.gains), held)
+    packed = tritplanes.pack(9, codec.coder.sensitivities, held, (12, 8))
+    named = tritplanes.digest(codec.coder.sensitivities)
+    assert tritplanes.unpack(packed, (12, 8)) == (9, named, held)
     for channels_here in ((6, 8), (12, 4)):
         with pytest.raises(DamagedError):
             tritplanes.unpack(packed, channels_here)

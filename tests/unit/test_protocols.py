@@ -115,14 +115,14 @@ def test_estimate_equals_a_full_forward_for_every_level(model, photograph) -> No
         decoded = (out["x_hat"].clamp(0, 1) * 255).round() / 255
         bits = -sum(values.log2().sum().item() for values in out["likelihoods"].values())
         assert row["bpp"] == pytest.approx(bits / (192 * 256), rel=1e-5)
-        held = whole[row["p"]]
-        assert (held["latent_channels"], held["hyper_channels"]) in default_plan(12, 8)
-        assert held["hyper_channels"] >= kept(row["p"], 8)
+        found = whole[row["p"]]
+        assert (found["latent_channels"], found["hyper_channels"]) in default_plan(12, 8)
+        assert found["hyper_channels"] >= kept(row["p"], 8)
         _, likelihoods = model.quantise(
-            *model.analyse(x), row["p"], fraction(held["hyper_channels"], 8)
+            *model.analyse(x), row["p"], fraction(found["hyper_channels"], 8)
         )
         estimated = protocols.bits(likelihoods).item() / (192 * 256)
-        assert held["bpp_estimated"] == pytest.approx(estimated, rel=1e-5)
+        assert found["bpp_estimated"] == pytest.approx(estimated, rel=1e-5)
         assert row["psnr"] == pytest.approx(psnr(x, decoded), abs=1e-3)
         assert row["ms_ssim"] == pytest.approx(ms_ssim(x, decoded, data_range=1).item(), abs=1e-5)
         assert (x_hat - decoded[0]).abs().max() <= 1 / 255 + 1e-6

@@ -6,16 +6,16 @@ from compressai.models.google import MeanScaleHyperprior, ScaleHyperprior
 from torch import nn
 
 from progdtd.codec import integer_network
-from progdtd.codec.integer_network import LIMIT, UNIT, ExactSynthesis
+from progdtd.codec.integer_network import LIMIT, UNIT, IntegerSynthesis
 from progdtd.codec.tiles import tiled
 
 
 def synthesis(
     model_class=ScaleHyperprior, n: int = 8, m: int = 12
-) -> tuple[nn.Module, ExactSynthesis]:
+) -> tuple[nn.Module, IntegerSynthesis]:
     torch.manual_seed(0)
     h_s = model_class(n, m).h_s
-    return h_s, ExactSynthesis(h_s, torch.device("cpu"))
+    return h_s, IntegerSynthesis(h_s, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("model_class", [ScaleHyperprior, MeanScaleHyperprior])
@@ -61,7 +61,7 @@ def test_no_sum_can_leave_the_exact_integers() -> None:
         for module in h_s:
             if hasattr(module, "weight"):
                 module.weight *= 50
-    for layer in ExactSynthesis(h_s, torch.device("cpu")).layers:
+    for layer in IntegerSynthesis(h_s, torch.device("cpu")).layers:
         worst = layer.weight.abs().flatten(1).sum(1).max() * LIMIT + layer.bias.abs().max()
         assert worst + 2.0**layer.shift < 2**53
 
@@ -79,7 +79,7 @@ def test_orders_of_summation_agree() -> None:
 
 def test_unknown_layers_are_refused() -> None:
     with pytest.raises(TypeError, match="GELU"):
-        ExactSynthesis(nn.Sequential(nn.Conv2d(1, 1, 1), nn.GELU()), torch.device("cpu"))
+        IntegerSynthesis(nn.Sequential(nn.Conv2d(1, 1, 1), nn.GELU()), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_unknown_layers_are_refused() -> None:
 def test_what_has_no_exact_form_is_refused(h_s, why) -> None:
     """It would be another prior than the one that was trained."""
     with pytest.raises(TypeError, match=why):
-        ExactSynthesis(h_s, torch.device("cpu"))
+        IntegerSynthesis(h_s, torch.device("cpu"))
 
 
 def test_a_halo_of_any_size_does() -> None:
