@@ -8,11 +8,9 @@ from pathlib import Path
 from progdtd.errors import NOT_INSTALLED, UserError
 
 try:
-    import pandas as pd
+    from omegaconf import DictConfig
 except ModuleNotFoundError as error:
     sys.exit(NOT_INSTALLED.format(error.name))
-
-from omegaconf import DictConfig
 
 from progdtd.evaluation import classical, results
 from progdtd.experiment.check import check_options
@@ -35,7 +33,7 @@ def main(cfg: DictConfig) -> None:
     codecs = classical.available([*map(str, listed(cfg.codecs))] or list(classical.CODECS))
     dataset, paths = find_images(str(cfg.images))
     target = Path(str(cfg.out), f"{dataset}_native.csv")
-    before = results.read([target] if target.exists() else [])
+    results.read([target] if target.exists() else [])  # refused before anything is measured
     require_folder(target.parent)
     rows: list[dict] = []
     bar = tqdm(paths, "baselines", unit="image", disable=None, dynamic_ncols=True)
@@ -50,12 +48,8 @@ def main(cfg: DictConfig) -> None:
             rows += [row | {"image": called[path], "dataset": dataset} for row in measured]
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {cfg.images} can be read.")
-    sizes, new = data.sizes(paths), pd.DataFrame(rows)
-    if not results.of_other_files(target, sizes, new):
-        others = before[~before.codec.isin(new.codec)]
-        rows = [*others.to_dict("records"), *rows]
-    results.set_aside(target, pd.DataFrame(rows), sizes)
-    table = results.write(rows, target)
+    sizes = data.sizes(paths)
+    table = results.replace(target, rows, sizes)
     of = json.dumps({"dataset": dataset, "sizes": sizes})
     write_aside(target.with_suffix(".json"), lambda aside: aside.write_text(of))
     columns = ["bpp", "psnr", "ms_ssim_db"]

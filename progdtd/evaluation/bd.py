@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,11 @@ EXPLANATION = (
 DELTA = ("bd_rate", "bd_psnr", "bpp_from", "bpp_to")
 """What `delta` says of two curves."""
 
+FORMS = {"lambda": "g", "seed": ".0f", "effort": "g", "bd_rate": "+.1f", "bd_psnr": "+.2f"}
+HEADINGS = {"range_low": "range of p", "kind": "levels"}
+HEADINGS |= {"bd_rate": "BD-rate (%)", "bd_psnr": "BD-PSNR (dB)"}
+"""How `bd.md` shows numbers, and what it calls columns."""
+
 ITS_CHANNELS, WITHOUT_EFFORT = "its levels of channels", "itself without effort"
 """What a model is compared with that is the same model."""
 
@@ -43,26 +49,19 @@ def compare(
         baselines: aggregated results of measured codecs.
         others: published curves of other codecs.
     """
-    rows = []
-    for key, run in ours.groupby([*MODEL, "protocol"], dropna=False):
-        named = dict(zip([*MODEL, "protocol"], key, strict=True))
-        curve = results.trained(run)
-        anchors = [*_same_weights(named, ours), *_anchors(named, published, baselines, others)]
-        for against, anchor in anchors:
-            rows.append(named | {"against": against} | delta(anchor, curve))
-    return pd.DataFrame(rows, columns=[*MODEL, "protocol", "against", *DELTA])
-
-
-def _same_weights(named: dict, ours: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """For levels of planes, the levels of channels of the same model; for an effort, the same
-    levels without it."""
-    for name, other in ((ITS_CHANNELS, {"kind": "channels"}), (WITHOUT_EFFORT, {"effort": 0})):
-        key = named | other
-        same = [(ours[column] == value) | (ours[column].isna() & pd.isna(value))
-                for column, value in key.items()]  # fmt: skip
-        curve = results.trained(ours[np.logical_and.reduce(same)])
-        if key != named and len(curve):
-            yield name, curve
+    identity, rows = [*MODEL, "protocol"], []
+    curves: dict[tuple[str, ...], tuple[dict[str, Any], pd.DataFrame]] = {
+        tuple(map(str, key)): (dict(zip(identity, key, strict=True)), results.trained(run))
+        for key, run in ours.groupby(identity, dropna=False)
+    }
+    for named, curve in curves.values():
+        anchors, without = [], {"effort": 0 * named["effort"]}
+        for against, other in ((ITS_CHANNELS, {"kind": "channels"}), (WITHOUT_EFFORT, without)):
+            _, same = curves.get(tuple(map(str, (named | other).values())), (named, curve))
+            anchors += [(against, same)] if same is not curve and len(same) else []
+        anchors += _anchors(named, published, baselines, others)
+        rows += [named | {"against": against} | delta(anchor, curve) for against, anchor in anchors]
+    return pd.DataFrame(rows, columns=[*identity, "against", *DELTA])
 
 
 def _anchors(
@@ -129,21 +128,12 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
 
 
 def described(deltas: pd.DataFrame) -> str:
-    """The rows of `compare` as Markdown."""
-    header = ("codec", "model", "drop", "range of p", "lambda", "seed", "run", "levels", "effort",
-              "protocol", "against", "BD-rate (%)", "BD-PSNR (dB)")  # fmt: skip
-    rows = [
-        (
-            row["codec"], row["model"], row["drop"],
-            f"{row['range_low']:g} to {row['range_high']:g}",
-            f"{row['lambda']:g}", f"{row['seed']:.0f}", row["run"], row["kind"],
-            f"{row['effort']:g}", row["protocol"], row["against"],
-            _number(row["bd_rate"], ".1f"), _number(row["bd_psnr"], ".2f"),
-        )
-        for row in deltas.to_dict("records")
-    ]  # fmt: skip
+    """Returns the rows of `compare` as Markdown."""
+    shown = deltas.drop(columns=["range_high", "bpp_from", "bpp_to"])
+    bounds = zip(deltas.range_low, deltas.range_high, strict=True)
+    shown["range_low"] = [f"{low:g} to {high:g}" for low, high in bounds]
+    for name, form in FORMS.items():
+        shown[name] = ["" if pd.isna(value) else f"{value:{form}}" for value in deltas[name]]
+    rows = shown.itertuples(index=False)
+    header = [*shown.rename(columns=HEADINGS)]
     return f"{markdown.table(header, rows, 'llllrrllrllr')}\n\n{EXPLANATION}\n"
-
-
-def _number(value: float, form: str) -> str:
-    return "" if math.isnan(value) else format(value, f"+{form}")

@@ -21,7 +21,7 @@ PANELS = {"ms_ssim_db": "MS-SSIM (dB)", "psnr": "PSNR (dB)"}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart; one colour a lambda."""
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d", "8")
+MARKERS = "os^DvPX<>p*hd8"
 """One marker for each range of p, in the first place."""
 
 GREY, DARK = "#999999", "#222222"
@@ -48,9 +48,8 @@ EVERY_RATE = 2.0
 MOST_COLUMNS = 4
 """Lambdas get panels of their own up to this many."""
 
-APART = ("nth", "several", "range")
-"""Columns that `_numbered` adds."""
-
+KIN = ["range_low", "range_high", "codec", "effort", "model", "drop", "seed", "called"]
+"""What curves of one marker share, but for what has colours."""
 
 STYLE: Any = {
     "font.size": 8,
@@ -118,18 +117,27 @@ def rate_distortion(
         baselines: aggregated results of measured codecs.
         others: published curves of other codecs.
     """
-    ours = _numbered(ours)
+    ours = _described(ours)
     every_rate, effort = ours["lambda"].isna(), ours.effort > 0
     tuned = ours if every_rate.all() else ours[~every_rate]
     lambdas = sorted(tuned["lambda"].unique())
     apart = (ours.kind == "planes").any() and 1 < len(lambdas) <= MOST_COLUMNS
-    parts = [ours[(ours["lambda"] == lmbda) | every_rate] for lmbda in lambdas] if apart else [ours]
-    first = ("drop", "model", "nth", "range") if apart else ("lambda", "drop", "model", "nth")
+    first = (
+        ("drop", "model", "called", "bounds") if apart else ("lambda", "drop", "model", "called")
+    )
     shade = next((key for key in first if tuned[key].nunique() > 1), first[0])
     colours = _palette(tuned[shade].dropna())
+    kin = [key for key in KIN if key != shade]
+    ours["mark"] = ours[effort | ~effort.any()].groupby(kin, dropna=False).ngroup()
     if (alike := published["lambda"].isin(lambdas)).any():
         published = published[alike]
-    of_kin, of_range = _markers(ours[effort] if effort.any() else ours, published, shade)
+    theirs = published.groupby(["range_low", "range_high", "lambda"])
+    marks = ours.groupby(["range_low", "range_high"]).mark.min().dropna().to_dict()
+    free = itertools.count(ours.mark.nunique())
+    for *bounds, _ in theirs.groups:
+        if tuple(bounds) not in marks:
+            marks[tuple(bounds)] = next(free)
+    parts = [ours[(ours["lambda"] == lmbda) | every_rate] for lmbda in lambdas] if apart else [ours]
     with matplotlib.rc_context(STYLE):
         rows, columns = (2, len(parts)) if apart else (1, 2)
         figure = Figure(figsize=(7.0, 1.2 + 2.4 * rows), layout="constrained")
@@ -137,14 +145,14 @@ def rate_distortion(
         for axis, (metric, part) in zip(grid.flat, itertools.product(PANELS, parts), strict=True):
             for codec, style, curve in _curves(baselines, others):
                 _line(axis, curve, metric, **style, lw=0.9, label=codec)
-            for (lmbda, *bounds), curve in published.groupby(["lambda", "range_low", "range_high"]):
-                style = {"color": colours.get(lmbda, GREY), "marker": of_range[tuple(bounds)]}
-                _line(axis, curve[curve.p >= bounds[0]], metric, **style | THIN, label=PUBLISHED)
-            for key, curve in part.groupby([*results.MODEL, *APART], dropna=False):
-                named = dict(zip([*results.MODEL, *APART], key, strict=True))
+            for (low, high, lmbda), curve in theirs:
+                style = {"color": colours.get(lmbda, GREY), "marker": _marker(marks[low, high])}
+                _line(axis, curve[curve.p >= low], metric, **style | THIN, label=PUBLISHED)
+            for _, curve in part.groupby(results.MODEL, dropna=False):
+                named = curve.iloc[0]
                 alone = pd.isna(named["lambda"]) and len(tuned) < len(ours)
-                style = {"color": "black" if alone else colours.get(named[shade], "black"),
-                         "marker": of_kin.get(_kin(named, shade), "")}  # fmt: skip
+                colour = "black" if alone else colours.get(named[shade], "black")
+                style = {"color": colour, "marker": _marker(named["mark"])}
                 style |= {"lw": 1.3, "ms": 3.2, "label": _label(named, tuned, apart)}
                 style |= HOLLOW if named["kind"] == "planes" else {}
                 style |= BARE if effort.any() and not named["effort"] else {}
@@ -162,6 +170,11 @@ def rate_distortion(
     return figure
 
 
+def _marker(number: float) -> str:
+    """Returns a marker by its number, none for NaN."""
+    return "" if pd.isna(number) else MARKERS[int(number) % len(MARKERS)]
+
+
 def _legend(figure: Figure) -> None:
     """Name below the panels what is seen in any of them, our models first."""
     lines = {
@@ -174,10 +187,8 @@ def _legend(figure: Figure) -> None:
         if label in lines:  # in no one's colour, for it stands for all of them
             lines[label] = Line2D([], [], color=GREY, **style)
     order = sorted(lines, key=lambda label: (not label.startswith((OURS, "p ", "wavelet")), label))
-    figure.legend(
-        [lines[label] for label in order], order, loc="outside lower center", ncols=3,
-        frameon=False, handlelength=2.6,
-    )  # fmt: skip
+    look: Any = {"loc": "outside lower center", "ncols": 3, "frameon": False, "handlelength": 2.6}
+    figure.legend([lines[label] for label in order], order, **look)
 
 
 def _palette(values: Iterable) -> dict[Any, str]:
@@ -204,40 +215,15 @@ def _up_to(rate: float, line: Line2D) -> np.ndarray:
     return y[x <= rate]
 
 
-def _numbered(ours: pd.DataFrame) -> pd.DataFrame:
-    """With three more columns: `nth`, the number among runs that differ in their name alone,
-    `several`, whether there are such, and `range`, the bounds of p."""
+def _described(ours: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table with two more columns: `called`, the names of runs that differ in nothing
+    else, and `bounds`, the range of p in words."""
     alike = [column for column in results.MODEL if column not in ("run", "kind", "effort")]
-    models = ours[[*alike, "run"]].drop_duplicates().sort_values("run")
-    same = models.groupby(alike, dropna=False)["run"]
-    ours = ours.merge(models.assign(nth=same.cumcount(), several=same.transform("size") > 1))
-    bounds: Any = zip(ours.range_low, ours.range_high, strict=True)
-    return ours.assign(range=list(bounds))
-
-
-def _kin(named: dict[str, Any], shade: str) -> tuple:
-    """What curves of one marker share: the range of p, and what else but lambda, the kind of level
-    and what has colours tells models apart."""
-    keys = ("codec", "effort", "model", "drop", "seed", "nth")
-    others = (str(named[key]) for key in keys if key != shade)
-    return named["range_low"], named["range_high"], *others
-
-
-def _markers(
-    ours: pd.DataFrame, published: pd.DataFrame, shade: str
-) -> tuple[dict[tuple, str], dict[tuple, str]]:
-    """A marker for each `_kin` of ours, and for each range of p of the published models: that of
-    the first of ours of that range."""
-    models: Any = ours[[*results.MODEL, "nth"]].drop_duplicates().to_dict("records")
-    kin = {_kin(named, shade) for named in models}
-    ranges = set(zip(published.range_low, published.range_high, strict=True))
-    free = itertools.cycle(MARKERS)
-    of_kin, of_range = dict[tuple, str](), dict[tuple, str]()
-    for bounds in sorted({key[:2] for key in kin} | ranges):
-        alike = sorted(key for key in kin if key[:2] == bounds)
-        of_kin |= {key: next(free) for key in alike}
-        of_range[bounds] = of_kin[alike[0]] if alike else next(free)
-    return of_kin, of_range
+    runs = ours[[*alike, "run"]].drop_duplicates()
+    ours = ours.merge(runs.assign(called=runs["run"].where(runs.duplicated(alike, keep=False), "")))
+    pairs = zip(ours.range_low, ours.range_high, strict=True)
+    bounds = [f"p ∈ [{low:g}, {high:g}]" if low < high else f"p = {low:g}" for low, high in pairs]
+    return ours.assign(bounds=bounds)
 
 
 def _curves(
@@ -255,25 +241,18 @@ def _line(axis: Axes, curve: pd.DataFrame, metric: str, **style) -> Line2D:
     return axis.plot(curve.bpp, curve[metric], **style)[0]
 
 
-def _label(named: dict, ours: pd.DataFrame, apart: bool) -> str:
+def _label(named: pd.Series, ours: pd.DataFrame, apart: bool) -> str:
     """What the legend says: of a model without λ its name; else λ, unless it is the panels' title,
     the range of p, and model, drop, seed and the run's name only where they are needed to tell
     curves apart."""
     if pd.isna(named["lambda"]) and pd.notna(named["model"]):
-        return " ".join([str(named["model"]), *([named["run"]] if named["several"] else [])])
-    more = [str(named[key]) for key in ("model", "drop") if ours[key].nunique() > 1]
-    if ours.seed.nunique() > 1:
-        more.append(f"seed {named['seed']:.0f}")
-    if named["several"]:
-        more.append(named["run"])
-    low, high = named["range_low"], named["range_high"]
-    bounds = f"p ∈ [{low:g}, {high:g}]" if low < high else f"p = {low:g}"
-    if named["kind"] == "planes":
-        bounds += ", planes"
-    if named["effort"]:
-        bounds += f", effort {named['effort']:g}"
-    lmbda = [] if apart else [f"{OURS} = {named['lambda']:g}"]
-    return ", ".join([*lmbda, bounds, *more])
+        return f"{named['model']} {named['called']}".strip()
+    parts = [] if apart else [f"{OURS} = {named['lambda']:g}"]
+    parts += [named["bounds"], "planes" if named["kind"] == "planes" else ""]
+    parts += [f"effort {named['effort']:g}" if named["effort"] else ""]
+    parts += [str(named[key]) for key in ("model", "drop") if ours[key].nunique() > 1]
+    parts += [f"seed {named['seed']:.0f}" if ours.seed.nunique() > 1 else "", named["called"]]
+    return ", ".join(filter(None, parts))
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
@@ -306,8 +285,6 @@ def named_at_ends(curves: Mapping[str, pd.DataFrame], rate: float, lowest: float
         above = math.inf
         for height, last, name, colour in sorted(ends, reverse=True):
             above = min(height, above - (highest - lowest) / 26)  # names do not overlap
-            axis.annotate(
-                name, (last, above), (4, 0), textcoords="offset points",
-                color=colour, va="center", fontsize=7,
-            )  # fmt: skip
+            look: Any = {"textcoords": "offset points", "va": "center", "fontsize": 7}
+            axis.annotate(name, (last, above), (4, 0), color=colour, **look)
     return figure

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -64,17 +65,15 @@ def evaluate(
     keep_freed_memory()
     subject = open_subject(path, names, levels, device, kinds, effort)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
-    of = {
-        "fingerprint": subject.fingerprint,
-        "dataset": dataset, "images": data.digest(paths), "sizes": data.sizes(paths),
-    }  # fmt: skip
+    of: dict[str, Any] = {"fingerprint": subject.fingerprint, "dataset": dataset}
+    of |= {"images": data.digest(paths), "sizes": data.sizes(paths)}
     directory = directory_of(path)
     code = run.provenance() | {"host": None, "cores": None}  # it may go on elsewhere
     what = [of, subject.digest, [*names], [*subject.levels], device, [*kinds], effort, code]
     evaluation = sha256(json.dumps(what).encode()).hexdigest()[:12]
     if written := finished(directory, dataset, evaluation):
-        log.info("%s was evaluated so before, and is not again; delete a table to measure anew: %s",
-                 path, ", ".join(map(str, written)))  # fmt: skip
+        text = "%s was evaluated so before, and is not again; delete a table to measure anew: %s"
+        log.info(text, path, ", ".join(map(str, written)))
         return written
     require_folder(directory)
     ways = subject.ways()
@@ -82,7 +81,7 @@ def evaluate(
         torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
         for way in ways:  # the first picture waits for CUDA's libraries, which is no part of coding
             list(way(np.zeros((512, 768, 3), np.uint8), subject.levels))
-    unfinished = Unfinished(directory / f"{dataset}_unfinished-{evaluation}.jsonl")
+    unfinished = directory / f"{dataset}_unfinished-{evaluation}.jsonl"
     rows = list(measure(ways, paths, subject.levels, str(path), unfinished))
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
@@ -93,51 +92,15 @@ def evaluate(
     if table.image.nunique() == len(paths):
         of["evaluation"] = evaluation
     written = write_tables(table, directory, of)
-    unfinished.remove()
+    unfinished.unlink(missing_ok=True)
     return written
 
 
-class Unfinished:
-    """The rows of the images measured so far, should an evaluation end before its last one: the
-    same evaluation goes on where it was.
-
-    Args:
-        path: of a file of its own, with a line of JSON for each image: its name and its rows.
-
-    `rows` are those of earlier starts, by the image's name.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, dict[str, list[dict[str, Any]]]()
-        with contextlib.suppress(OSError):
-            for line in path.read_text(errors="replace").splitlines():
-                with contextlib.suppress(ValueError):  # of a line that was cut
-                    name, rows = json.loads(line)
-                    self.rows[name] = rows
-
-    def add(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """Keep the rows of one more image, if there is room for them."""
-        line = json.dumps([name, rows], default=lambda number: number.item())
-        with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write(f"\n{line}")  # whatever was cut before
-
-    def remove(self) -> None:
-        """Forget them: the tables have them."""
-        self.path.unlink(missing_ok=True)
-
-
 def finished(directory: Path, dataset: str, evaluation: str) -> list[Path]:
-    """The tables that an evaluation has written, if they are all still its own."""
-    found, tables = [], 0
-    for record in sorted(directory.glob(f"{glob.escape(dataset)}_*.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            made = json.loads(record.read_text())
-            if made["evaluation"] == evaluation and record.with_suffix(".csv").exists():
-                found.append(record.with_suffix(".csv"))
-                tables = made["tables"]
-    return found if len(found) == tables else []
+    """Returns the tables that an evaluation has written, if they are all still its own."""
+    tables = sorted(directory.glob(f"{glob.escape(dataset)}_*.csv"))
+    found = [table for table in tables if results.record(table).get("evaluation") == evaluation]
+    return found if found and len(found) == results.record(found[0])["tables"] else []
 
 
 def write_tables(table: pd.DataFrame, directory: Path, of: dict[str, Any]) -> list[Path]:
@@ -147,18 +110,17 @@ def write_tables(table: pd.DataFrame, directory: Path, of: dict[str, Any]) -> li
         of: what names the weights, the images and the evaluation.
     """
     parts = table.groupby(["protocol", "kind", "effort"])
-    of = of | {"tables": len(parts)}
-    written = []
+    of, written = of | {"tables": len(parts)}, []
     for (protocol, kind, effort), part in parts:
         planes = "_planes" if kind == PLANES else ""
         fitted = f"_effort-{effort}" if effort else ""
         csv = directory / f"{part.dataset.iloc[0]}_{protocol}{planes}{fitted}.csv"
-        results.set_aside(csv, part, of["sizes"])
-        results.write(part.to_dict("records"), csv)
+        results.replace(csv, part.to_dict("records"), of["sizes"])
         mean = results.aggregate(results.read([csv]))
         write_json(mean, csv.with_suffix(".json"), of)
         written.append(csv)
-        log.info("%s\n%s", csv, summary(mean))
+        columns = ["bpp", "psnr", "ms_ssim_db", "ssim"]
+        log.info("%s\n%s", csv, mean.set_index("p")[columns].round(4).to_string())
     return written
 
 
@@ -184,15 +146,11 @@ def check_choices(names: Sequence[str], kinds: Sequence[str]) -> None:
     Raises:
         UserError: none, an unknown one, or planes without the protocol that measures them.
     """
-    for what, given, known in (("protocol", names, ("native", "reference")),
-                               ("kind of level", kinds, (CHANNELS, PLANES))):  # fmt: skip
-        if unknown := set(given) - set(known):
-            raise UserError(
-                f"No {what} {', '.join(sorted(unknown))}; there are {', '.join(known)}."
-            )
-    if not names or not kinds:
-        raise UserError("protocols=[] or kinds=[] measures nothing; there are native, reference, "
-                        "and channels, planes.")  # fmt: skip
+    protocol = ("protocol", names, ("native", "reference"))
+    for what, given, known in (protocol, ("kind of level", kinds, (CHANNELS, PLANES))):
+        unknown = ", ".join(sorted({*given} - {*known}))
+        if unknown or not given:
+            raise UserError(f"No {what} {unknown or 'is chosen'}; there are {', '.join(known)}.")
     if PLANES in kinds and "native" not in names:
         raise UserError("kinds=planes are measured by protocols=native alone: add it.")
 
@@ -203,8 +161,10 @@ def warn_of_missing(table: pd.DataFrame, images: int) -> None:
     if measured < images:
         log.warning("%d of %d images could not be read.", images - measured, images)
     if small := table[table.ms_ssim.isna()].image.nunique():
-        log.warning("%d of %d images have no MS-SSIM, and so there is no mean of it: it takes "
-                    "sides of more than 160 pixels.", small, measured)  # fmt: skip
+        lack = f"{small} of {measured} images have no MS-SSIM"
+        log.warning(
+            "%s, and so there is no mean of it: it takes sides of more than 160 pixels.", lack
+        )
 
 
 def measure(
@@ -212,23 +172,39 @@ def measure(
     paths: Sequence[Path],
     levels: Sequence[float],
     title: str,
-    unfinished: Unfinished | None = None,
+    unfinished: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of every image, way to measure and level, those that an unfinished evaluation has first;
-    images that cannot be read are named and skipped."""
+    """Rows of every image, way to measure and level; images that cannot be read are named and
+    skipped.
+
+    Args:
+        unfinished: a file that keeps, should the evaluation end before its last image, a line of
+            JSON for each: its name and its rows. Those that are there come first.
+    """
     called = dict(zip(paths, data.names(paths), strict=True))
-    known = unfinished.rows if unfinished else {}
+    known = measured_before(unfinished) if unfinished else {}
     left = [path for path in paths if called[path] not in known]
     if done := len(paths) - len(left):
         log.info("%s: %d of %d images were measured before.", title, done, len(paths))
     yield from itertools.chain.from_iterable(known.values())
-    bar = tqdm(left, title, len(paths), unit="image", disable=None, dynamic_ncols=True,
-               initial=done)  # fmt: skip
-    for path, picture in pictures(bar):
+    bar = partial(tqdm, unit="image", disable=None, dynamic_ncols=True, initial=done)
+    for path, picture in pictures(bar(left, title, len(paths))):
         rows = [row | {"image": called[path]} for way in ways for row in way(picture, levels)]
         if unfinished:
-            unfinished.add(called[path], rows)
+            line = json.dumps([called[path], rows], default=lambda number: number.item())
+            with contextlib.suppress(OSError), unfinished.open("a") as file:  # if there is room
+                file.write(f"\n{line}")  # after a line that may have been cut
         yield from rows
+
+
+def measured_before(unfinished: Path) -> dict[str, list[dict[str, Any]]]:
+    """Returns the rows of an evaluation that did not end, by the names of the images."""
+    known: dict[str, list[dict[str, Any]]] = {}
+    with contextlib.suppress(OSError):
+        for line in unfinished.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # of a line that was cut
+                known.update([json.loads(line)])
+    return known
 
 
 def find_images(images: str) -> tuple[str, list[Path]]:
@@ -252,13 +228,16 @@ def find_held_out(directory: Path) -> tuple[str, list[Path]]:
     """
     config = directory / run.CONFIG
     if not config.is_file():
-        raise UserError(f"held_out is of a run, and {directory} has no {run.CONFIG}: name images "
-                        "instead.")  # fmt: skip
-    held = [Path(path) for path in run.recorded(directory).get("held_out", [])]
-    if not held:
-        raise UserError(f"{directory} does not say which images it held out, as released models do "
-                        "not, or held out none: name images instead.")  # fmt: skip
-    return f"{OmegaConf.load(config).dataset.name}-held-out", held
+        raise UserError(
+            f"held_out is of a run, and {directory} has no {run.CONFIG}: name images instead."
+        )
+    held_out = [Path(path) for path in run.recorded(directory).get("held_out", [])]
+    if not held_out:
+        raise UserError(
+            f"{directory} does not say which images it held out, as released models do not, or "
+            "held out none: name images instead."
+        )
+    return f"{OmegaConf.load(config).dataset.name}-held-out", held_out
 
 
 def directory_of(path: Path) -> Path:
@@ -273,25 +252,17 @@ def directory_of(path: Path) -> Path:
     return Path("outputs", "weights", name, "evaluation")
 
 
-def summary(mean: pd.DataFrame) -> str:
-    """Means over the images of each level, as text."""
-    columns = ["bpp", "psnr", "ms_ssim_db", "ssim"]
-    return str(mean.set_index("p")[columns].round(4).to_string())
-
-
 def write_json(mean: pd.DataFrame, path: Path, of: dict[str, Any]) -> None:
     """The curve in the form that `python -m compressai.utils.plot` reads, and what it is of."""
     row = mean.iloc[0]
+    effort = f", effort {row.effort:g}" if row.effort else ""
+    bits = "estimated bits" if pd.isna(row.bytes) else "whole streams, prefixes of one file"
+    whole = {name: column for name, column in CURVE.items() if mean[column].notna().all()}
     curve = {
-        "name": f"{row.run}, {row.kind}" + (f", effort {row.effort:g}" if row.effort else ""),
+        "name": f"{row.run}, {row.kind}{effort}",
         **of,
-        "description": f"{row.dataset}, protocol {row.protocol}, "
-        + ("estimated bits" if pd.isna(row.bytes) else "whole streams, prefixes of one file"),
-        "results": {
-            name: mean[column].tolist()
-            for name, column in CURVE.items()
-            if mean[column].notna().all()
-        },
+        "description": f"{row.dataset}, protocol {row.protocol}, {bits}",
+        "results": {name: mean[column].tolist() for name, column in whole.items()},
     }
     text = json.dumps(curve, indent=2) + "\n"
     write_aside(path, lambda aside: aside.write_text(text))

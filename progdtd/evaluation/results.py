@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,39 +16,38 @@ from progdtd.files import write_aside
 
 log = logging.getLogger(__name__)
 
-COLUMNS = [
-    "codec", "model", "drop", "range_low", "range_high", "lambda", "seed", "run", "kind", "effort",
-    "protocol", "dataset", "image", "width", "height", "p", "latent_channels", "hyper_channels",
-    "bytes", "bpp", "bpp_estimated", "psnr", "ms_ssim", "ms_ssim_db", "ssim", "encode_s",
-    "decode_s",
-]  # fmt: skip
-"""`kind` says what the levels are, `channels`, `planes` or `wavelet`: p is a fraction of the
-channels, or for the other two of the stream's bytes. A wavelet model is measured at the paper's 16
-fractions and at `subjects.LOW`, from 0.0025 on, since its stream goes on to high rates. `effort` is
-the number of steps in which each latent was fitted to its image. `bytes` counts a real stream and
-is empty where there is none; `bpp` comes from `bytes` where there are any and from the estimate
-elsewhere, `bpp_estimated`, which only channels have; times are seconds; `ms_ssim_db` is in dB."""
+MODEL = ["codec", "model", "drop", "range_low", "range_high", "lambda", "seed"]
+MODEL += ["run", "kind", "effort"]
+"""What names a model and how it was used, or another codec, which has only a name. `kind` says what
+the levels are, `channels`, `planes` or `wavelet`; `effort` is the number of steps in which each
+latent was fitted to its image."""
 
-MODEL = COLUMNS[: COLUMNS.index("protocol")]
-"""What names a model and how it was used, or another codec, which has but a name."""
-
-IDENTITY = COLUMNS[: COLUMNS.index("image")]
+IDENTITY = [*MODEL, "protocol", "dataset"]
 """What names a rate-distortion curve."""
 
-NUMBERS = dict.fromkeys(("range_low", "range_high", "lambda", "seed", "effort"), float)
-"""Of these, 1 and 1.0 are the same model."""
+CHANNELS_KNOWN = ["latent_channels", "hyper_channels"]
+
+LEVEL = [*IDENTITY, "p", *CHANNELS_KNOWN]
+"""What names a point of a rate-distortion curve. `p` is a fraction of the channels, or for planes
+and wavelet models of the stream's bytes. A wavelet model is measured at the paper's 16 fractions
+and at `subjects.LOW`, from 0.0025 on, since its stream goes on to high rates."""
+
+MEANS = ["bytes", "bpp", "bpp_estimated", "psnr", "ms_ssim", "ms_ssim_db", "ssim"]
+MEANS += ["encode_s", "decode_s"]
+"""What is averaged over images. `bytes` counts a real stream and is empty where there is none;
+`bpp` comes from `bytes` where there are any and else from the estimate, `bpp_estimated`, which only
+channels have; times are seconds; `ms_ssim_db` is in dB."""
+
+COLUMNS = [*IDENTITY, "image", "width", "height", "p", *CHANNELS_KNOWN, *MEANS]
 
 NAMES = ("codec", "model", "drop", "run", "kind", "protocol", "dataset", "image")
-"""Columns of text, whatever it looks like."""
+"""Columns of text, also where it looks like numbers."""
+
+NUMBERS = ("range_low", "range_high", "lambda", "seed", "effort")
+"""What of `MODEL` is a number, of which 1 and 1.0 are the same."""
 
 CONTROLS = ("latent_only", "hyper_only", "none")
 """Tail drops that are not double: what the double one is compared with."""
-
-LEVEL = [*IDENTITY, "p", "latent_channels", "hyper_channels"]
-"""What names a point of a rate-distortion curve."""
-
-MEANS = [column for column in COLUMNS if column not in (*LEVEL, "image", "width", "height")]
-"""What is averaged over images."""
 
 
 def write(rows: Iterable[dict], path: Path) -> pd.DataFrame:
@@ -61,47 +61,48 @@ def write(rows: Iterable[dict], path: Path) -> pd.DataFrame:
     return table
 
 
-def set_aside(path: Path, table: pd.DataFrame, sizes: Mapping[str, int]) -> None:
-    """Rename a table that is going to be written anew without some of its points, hours of work
-    perhaps, to the first free `<name>.before-1`, `-2`, ...
+def replace(path: Path, rows: list[dict], sizes: Mapping[str, int]) -> pd.DataFrame:
+    """Write rows over the table at a path, in which rows of other codecs stay.
+
+    If the old table has points that the new one lacks, hours of work perhaps, or is of other images
+    of the same names, it is first renamed to the first free `<name>.before-1`, `-2`, ...
 
     Args:
-        sizes: of the image files, as `of_other_files` takes them.
+        sizes: bytes of the image files, by the names that tables call them; `record` has those of
+            the old table.
+
+    Raises:
+        UserError: it cannot be written.
     """
-    if not path.is_file():
-        return
-    try:
-        old = points(read([path]))
-    except UserError:
-        return
-    other = of_other_files(path, sizes, table)
-    lost = old if other else old - points(table)
-    if lost:
+    old = read([])
+    with contextlib.suppress(UserError):
+        old = read([path] if path.is_file() else [])
+    images, before = {str(row["image"]) for row in rows}, record(path).get("sizes", {})
+    other = any(before.get(name, sizes[name]) != sizes[name] for name in images)
+    if not other:
+        codecs = {row["codec"] for row in rows}
+        rows = [*old[~old.codec.isin(codecs)].to_dict("records"), *rows]
+    if lost := points(old) - (set() if other else points(pd.DataFrame(rows))):
         names = (path.with_name(f"{path.name}.before-{n}") for n in itertools.count(1))
         aside = next(name for name in names if not name.exists())
         path.replace(aside)
-        log.warning("The new %s lacks %d of the %d points (image and level) of the old one, which "
-                    "is kept as %s.%s", path, len(lost), len(old), aside,
-                    " They are of other images of the same names." if other else "")  # fmt: skip
-
-
-def of_other_files(path: Path, sizes: Mapping[str, int], table: pd.DataFrame) -> bool:
-    """Whether what is at `path` is of other images than those of the same names in a new table.
-
-    Args:
-        path: of a table; the JSON beside it says of which images it is, by their sizes.
-        sizes: bytes of the image files now, by the names that tables call them.
-        table: the new one.
-    """
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-        before = json.loads(path.with_suffix(".json").read_text())["sizes"]
-        return any(before.get(name, sizes[name]) != sizes[name] for name in set(table.image))
-    return False
+        why = " They are of other images of the same names." if other else ""
+        text = "The new %s lacks %d of the %d points (image and level) of the old one, which is "
+        log.warning(f"{text}kept as %s.%s", path, len(lost), len(old), aside, why)
+    return write(rows, path)
 
 
 def points(table: pd.DataFrame) -> set[tuple]:
-    """What a table has a row for: codec, image and level."""
+    """Returns what a table has a row for: codec, image and level."""
     return {*zip(table.codec, table.image.astype(str), table.p.astype(float), strict=True)}
+
+
+def record(table: Path) -> dict[str, Any]:
+    """Returns what the JSON beside a table says of it: nothing, if there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        said = json.loads(table.with_suffix(".json").read_text())
+        return said if isinstance(said, dict) else {}
+    return {}
 
 
 def read(paths: Iterable[Path]) -> pd.DataFrame:
@@ -109,111 +110,101 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
     the second is called `<group>/<name>`.
 
     Raises:
-        UserError: a file is not a results table, or has rows twice, or two of them are of runs that
-            nothing in the table tells apart; the message names them.
+        UserError: a file is not a results table, or several rows are of one image and level, as of
+            two runs that nothing in the table tells apart; the message names the files.
     """
-    tables: list[pd.DataFrame] = []
-    origin: dict[tuple, Path] = {}
+    tables = [pd.DataFrame(columns=[*COLUMNS, "path"])]
     homes: dict[str, Path] = {}
     for real, path in {path.resolve(): path for path in paths}.items():
-        try:
-            table = _read(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read as CSV ({error}).") from error
-        missing = [column for column in COLUMNS if column not in table]
-        if missing:
-            raise UserError(
-                f"{path} is not a results table: it lacks {', '.join(missing)}. One of an earlier "
-                "version has to be measured again: delete it first."
-            )
-        home = real.parent.parent
-        if real.parent.name == "evaluation":  # of a run, whose directory may have been renamed
-            table["run"] = table["run"].where(table["run"].isna(), home.name)
-        taken = {n for n in table["run"].dropna().unique() if homes.setdefault(n, home) != home}
-        table["run"] = table["run"].replace({n: f"{home.parent.name}/{n}" for n in taken})
-        try:
-            texts = [
-                name
-                for name in COLUMNS
-                if name not in NAMES and not pd.api.types.is_numeric_dtype(table[name])
-            ]
-            table = table.astype(dict.fromkeys(texts, float))
-            named = table[IDENTITY].astype(NUMBERS).drop_duplicates().astype(str)
-        except ValueError as error:
-            raise UserError(f"{path} is not a results table ({error}).") from error
-        if table.duplicated([*LEVEL, "image"]).any():
-            raise UserError(f"{path} has several rows of one image and level: delete one of them.")
-        for key in map(tuple, named.to_numpy()):
-            if origin.setdefault(key, path) is not path:
-                raise UserError(
-                    f"{origin[key]} and {path} are results of runs of the same name: choose one of "
-                    "them (runs=...), or rename a run's directory."
-                )
-        tables.append(table[COLUMNS])
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+        table = _read(path, COLUMNS).assign(path=str(path))
+        if real.parent.name == "evaluation":  # its run's directory may have been renamed
+            home = real.parent.parent
+            alone = homes.setdefault(home.name, home) == home
+            table["run"] = home.name if alone else f"{home.parent.name}/{home.name}"
+        tables.append(table)
+    whole = pd.concat(tables[1:] or tables, ignore_index=True)
+    twice = whole[whole.duplicated([*LEVEL, "image"], keep=False)]
+    if len(twice):
+        raise UserError(
+            f"{' and '.join(twice.path.unique())}: several rows are of one image and level. If two "
+            "runs have the same name, choose one (runs=...) or rename a directory; else delete one "
+            "of the rows."
+        )
+    return whole[COLUMNS]
 
 
 def read_means(path: Path) -> pd.DataFrame:
     """Read a table of means that `progdtd.figures` wrote.
 
     Raises:
-        UserError: the file is none.
+        UserError: the file is something else.
     """
+    return _read(path, [*LEVEL, *MEANS, "images"])
+
+
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Read what was written: numbers to the last digit, and names as text."""
     try:
-        table = _read(path)
-        return table[[*LEVEL, *MEANS, "images"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is not a table that progdtd.figures wrote ({error}).") from error
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """What was written: numbers to the last digit, names also where they look like numbers."""
-    return pd.read_csv(path, float_precision="round_trip", dtype=dict.fromkeys(NAMES, str),
-                       keep_default_na=False, na_values=[""])  # fmt: skip
+        table = pd.read_csv(
+            path,
+            usecols=columns,
+            dtype=dict.fromkeys(NAMES, str),
+            float_precision="round_trip",
+            keep_default_na=False,
+            na_values=[""],
+        )[columns]
+        texts = table.drop(columns=[*NAMES], errors="ignore").select_dtypes(exclude="number")
+        return table.astype(dict.fromkeys(texts, float))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a results table ({error}). One of an earlier version has to be "
+            "measured again: delete it first."
+        ) from error
 
 
 def trained(curve: pd.DataFrame) -> pd.DataFrame:
-    """The points of models within the range of p that they were trained for; of planes all."""
+    """Returns the points within the range of p that a model was trained for; of planes all."""
     within = curve.p.between(curve.range_low, curve.range_high)
     return curve[within | (curve.kind == "planes")]
 
 
 def spelled(key: Iterable) -> str:
-    """What names a curve, as a message says it."""
+    """Returns what names a curve, as a message says it."""
     return " ".join(part for part in map(str, key) if part != "nan")
 
 
 def of_other_images(table: pd.DataFrame) -> list[str]:
-    """The curves that are of other images than most: their means cannot be compared with those."""
+    """Returns the curves that are of other images than most: their means cannot be compared."""
     images = {
         spelled(key): frozenset(curve["image"])
-        for key, curve in table.groupby([*IDENTITY], dropna=False)
+        for key, curve in table.groupby(IDENTITY, dropna=False)
     }
     usual = Counter(images.values()).most_common(1)
     return [f"{name} ({len(of)} images)" for name, of in images.items() if of != usual[0][0]]
 
 
 def controls(table: pd.DataFrame) -> pd.DataFrame:
-    """The models over the whole range of p, or without any, of lambdas that were also trained with
-    another tail drop than the double one."""
+    """Returns the models over the whole range of p, or without any, of lambdas that were also
+    trained with another tail drop than the double one."""
     other = table["drop"].isin(CONTROLS)
     low = table.range_low.where(table["drop"] != "none", 0.0)
     return table[table["lambda"].isin(table[other]["lambda"]) & (low == 0)]
 
 
 def aggregate(table: pd.DataFrame) -> pd.DataFrame:
-    """Average per-image values (dB included) over the images of each level, with their number. What
-    some of them lack, such as the MS-SSIM of small images, has no mean: it would be one of others
-    than that of the rate.
+    """Average per-image values (dB included) over the images of each level, and count these.
+
+    What some images lack, such as the MS-SSIM of small ones, has no mean: it would be one of other
+    images than that of the rate.
     """
-    levels = table.astype(NUMBERS).groupby(LEVEL, dropna=False, sort=True)
+    levels = table.astype(dict.fromkeys(NUMBERS, float)).groupby(LEVEL, dropna=False)
     images = levels["image"].nunique()
     means = levels[MEANS].mean().where(levels[MEANS].count().eq(images, axis=0))
     return means.assign(images=images).reset_index()
 
 
 def of_all_images(means: pd.DataFrame) -> pd.DataFrame:
-    """The levels of each curve that are means over as many images as any of its levels: of small
-    images, the shortest prefixes of some codecs cannot be decoded."""
+    """Returns the levels of each curve that are means over as many images as any of its levels: of
+    small images, the shortest prefixes of some codecs cannot be decoded."""
     most = means.groupby(IDENTITY, dropna=False)["images"].transform("max")
     return means[means.images == most]

@@ -302,8 +302,8 @@ def test_an_interrupted_evaluation_is_of_its_weights_and_levels(images, monkeypa
     file = Path("run/weights.safetensors")
 
     def interrupted(ways, paths, levels, title, unfinished):
-        seen.append(len(unfinished.rows))
-        unfinished.add("a", [{"p": 1.0}])
+        seen.append(unfinished.exists())
+        unfinished.touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluator, "measure", interrupted)
@@ -317,7 +317,7 @@ def test_an_interrupted_evaluation_is_of_its_weights_and_levels(images, monkeypa
         monkeypatch.setattr(run, "provenance", partial(dict, facts))
         with pytest.raises(KeyboardInterrupt):
             evaluator.evaluate(file, str(images), device="cpu", effort=0, **now)
-    assert seen == [0, 1, 0, 0, 0, 0, 0]
+    assert seen == [False, True] + 5 * [False]
 
 
 def test_a_single_rate_model_has_the_whole_range() -> None:
@@ -430,10 +430,8 @@ def test_bad_input_gets_one_clear_message(command, trained, images, arguments, s
 
 def test_a_line_that_was_cut_costs_no_other(tmp_path) -> None:
     path = tmp_path / "u.jsonl"
-    evaluator.Unfinished(path).add("a", [{"p": 1}])
-    path.write_text(path.read_text() + '\n["cut", [{')
-    evaluator.Unfinished(path).add("b", [{"p": 2}])
-    assert evaluator.Unfinished(path).rows == {"a": [{"p": 1}], "b": [{"p": 2}]}
+    path.write_text('\n["a", [{"p": 1}]]\n["cut", [{\n["b", [{"p": 2}]]')
+    assert evaluator.measured_before(path) == {"a": [{"p": 1}], "b": [{"p": 2}]}
 
 
 def test_folders_of_images_may_have_brackets(command, trained, images) -> None:

@@ -437,9 +437,12 @@ def test_panels_have_what_belongs_together() -> None:
 
 
 def test_markers_and_the_order_of_a_legend() -> None:
-    theirs = pd.DataFrame({"range_low": [0.0, 0.3], "range_high": [1.0, 1.0]})
-    of_kin, of_range = charts._markers(charts._numbered(rows_of()), theirs, "lambda")
-    assert (of_range, [*of_kin.values()]) == ({(0.0, 1.0): "o", (0.3, 1.0): "s"}, ["o"])
+    theirs = curves.progdtd().query("`lambda` == 0.1")
+    none = rows_of().iloc[:0]
+    lines = charts.rate_distortion(rows_of(), theirs, none, none, "").axes[0].lines
+    drawn = {line.get_marker(): line.get_label() for line in lines[1:]}
+    assert drawn == {"s": charts.PUBLISHED, "o": "λ = 0.1, p ∈ [0, 1]"}
+    assert (lines[0].get_marker(), lines[0].get_label()) == ("o", charts.PUBLISHED)
     published, others = curves.progdtd().iloc[:0], curves.codecs().iloc[:0]
     jpeg = rows_of().assign(codec="JPEG")
     ours = pd.concat([rows_of(**{"lambda": lmbda}, kind=kind) for lmbda in (0.1, 1.0)
