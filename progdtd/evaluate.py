@@ -61,8 +61,8 @@ def main(cfg: DictConfig) -> None:
             log.error("%s: %s", path, error)
             failed.append(str(path))
     if failed:
-        raise UserError(f"{len(failed)} of {len(runs)} could not be evaluated: "
-                        f"{', '.join(failed)}.")  # fmt: skip
+        which = ", ".join(failed)
+        raise UserError(f"{len(failed)} of {len(runs)} could not be evaluated: {which}.")
 
 
 def find(run: list[Any]) -> list[Path]:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from progdtd.evaluation import bd, charts, curves, gather, results
 from progdtd.experiment.check import check_options
 from progdtd.experiment.words import command
-from progdtd.files import write_aside
+from progdtd.files import require_folder, write_aside
 
 log = logging.getLogger(__name__)
 
@@ -41,26 +41,20 @@ def main(cfg: DictConfig) -> None:
     named = f"{cfg.images[:1].upper()}{cfg.images[1:]}"
     if {*(counts := ours.images.unique())} != {curves.IMAGES}:
         named += f" ({' or '.join(map(str, sorted(counts)))} images)"
-    out = Path(cfg.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={out} is no directory to draw into: {error}.") from error
+    require_folder(out := Path(cfg.out))
     means = pd.concat([table for table in (ours, baselines) if len(table)])
     write_aside(out / "results.csv", lambda aside: means.to_csv(aside, index=False))
     written = [out / "results.csv"]
     if cfg.strip.run:
         written += draw_strip(cfg.strip, out)
     for protocol, part in ours.groupby("protocol"):
-        native = protocol == "native"
-        whole_images = slice(None if native else 0)
-        left = part
+        whole_images, left = slice(None if protocol == "native" else 0), part
         for suffix, curves_of, beside in charts.panels(part):
             left = left.drop(curves_of.index, errors="ignore")
-            figure = charts.rate_distortion(
-                curves_of, published if beside else published.iloc[:0], baselines[whole_images],
-                others[whole_images], f"{named}, {charts.TITLES[str(protocol)]}",
-            )  # fmt: skip
+            theirs = published if beside else published.iloc[:0]
+            codecs = baselines[whole_images], others[whole_images]
+            title = f"{named}, {charts.TITLES[str(protocol)]}"
+            figure = charts.rate_distortion(curves_of, theirs, *codecs, title)
             written += charts.save(figure, out / f"rate_distortion_{protocol}{suffix}")
         for key, _ in left.groupby(results.MODEL, dropna=False):
             log.warning("In no figure of %s, but in the tables: %s", protocol, results.spelled(key))
@@ -69,8 +63,8 @@ def main(cfg: DictConfig) -> None:
     for path in written:
         log.info("%s", os.path.relpath(path))
     if old := sorted({*out.glob("rate_distortion_*.*")} - {*written}):
-        log.warning("Left over from an earlier drawing and not updated: %s. Delete them if they "
-                    "are not wanted.", ", ".join(p.name for p in old))  # fmt: skip
+        names = ", ".join(path.name for path in old)
+        log.warning("Left over from an earlier drawing: %s. Delete them if not wanted.", names)
 
 
 def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:

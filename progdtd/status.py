@@ -25,10 +25,8 @@ def main() -> None:
         description="Show runs: state, step, best loss, time left and last error. In a terminal "
         "the table stays up to date while any run is under way or waiting; Ctrl-C leaves it.",
     )
-    parser.add_argument(
-        "places", nargs="*", default=DEFAULT,
-        help=f"run or sweep directories, or globs of them (default: {' '.join(DEFAULT)})",
-    )  # fmt: skip
+    places_help = f"run or sweep directories, or globs of them (default: {' '.join(DEFAULT)})"
+    parser.add_argument("places", nargs="*", default=DEFAULT, help=places_help)
     parser.add_argument("--once", action="store_true", help="print the table once and exit")
     arguments = parser.parse_args()
 

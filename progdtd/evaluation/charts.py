@@ -122,9 +122,8 @@ def rate_distortion(
     tuned = ours if every_rate.all() else ours[~every_rate]
     lambdas = sorted(tuned["lambda"].unique())
     apart = (ours.kind == "planes").any() and 1 < len(lambdas) <= MOST_COLUMNS
-    first = (
-        ("drop", "model", "called", "bounds") if apart else ("lambda", "drop", "model", "called")
-    )
+    first = ["drop", "model", "called"]
+    first = [*first, "bounds"] if apart else ["lambda", *first]
     shade = next((key for key in first if tuned[key].nunique() > 1), first[0])
     colours = _palette(tuned[shade].dropna())
     kin = [key for key in KIN if key != shade]
@@ -134,9 +133,9 @@ def rate_distortion(
     theirs = published.groupby(["range_low", "range_high", "lambda"])
     marks = ours.groupby(["range_low", "range_high"]).mark.min().dropna().to_dict()
     free = itertools.count(ours.mark.nunique())
-    for *bounds, _ in theirs.groups:
-        if tuple(bounds) not in marks:
-            marks[tuple(bounds)] = next(free)
+    for bounds in zip(published.range_low, published.range_high, strict=True):
+        if bounds not in marks:
+            marks[bounds] = next(free)
     parts = [ours[(ours["lambda"] == lmbda) | every_rate] for lmbda in lambdas] if apart else [ours]
     with matplotlib.rc_context(STYLE):
         rows, columns = (2, len(parts)) if apart else (1, 2)

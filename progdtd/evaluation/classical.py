@@ -54,15 +54,13 @@ class Baseline:
         streams: yields `(p, bytes)` for an image; p in (0, 1] is the setting, ascending with the
             rate: quality / 100, target rate / 24 bpp, or the fraction of one stream.
         once: whether all of them are prefixes of one stream, coded once.
-        plugin: a module that teaches Pillow the format, of the package that `pip install` knows as
-            `package`.
+        plugin: a module that teaches Pillow the format, and the package that has it.
     """
 
     name: str
     streams: Callable[[Image.Image], Iterator[tuple[float, bytes]]]
     once: bool = False
-    plugin: str | None = None
-    package: str | None = None
+    plugin: tuple[str, str] | None = None
 
 
 def save(image: Image.Image, form: str, **options) -> bytes:
@@ -96,8 +94,8 @@ def jpeg2000(image: Image.Image, rates: Sequence[float]) -> tuple[bytes, list[in
     corrected (ISO/IEC 15444-1, annex A).
     """
     layers = [24 / rate for rate in rates]
-    whole = save(image, "JPEG2000", quality_mode="rates", quality_layers=layers, no_jp2=True,
-                 irreversible=True, mct=1, progression="LRCP", plt=True)  # fmt: skip
+    quality = {"quality_mode": "rates", "quality_layers": layers, "irreversible": True, "mct": 1}
+    whole = save(image, "JPEG2000", **quality, no_jp2=True, progression="LRCP", plt=True)
     stream, lengths, value, position = bytearray(whole[:2]), list[int](), 0, 2
     while (marker := whole[position : position + 2]) != SOD:
         segment = whole[position : position + 2 + int.from_bytes(whole[position + 2 :][:2])]
@@ -154,6 +152,7 @@ def jpeg2000_prefixes(image: Image.Image) -> Iterator[tuple[float, bytes]]:
         yield fraction, bytes(cut)
 
 
+JPEG_XL = ("pillow_jxl", "pillow-jxl-plugin")
 CODECS = {
     codec.name: codec
     for codec in (
@@ -161,12 +160,11 @@ CODECS = {
         Baseline("JPEG 2000", by_rate),
         Baseline("WebP", partial(by_quality, form="WEBP", method=6)),
         Baseline("AVIF", partial(by_quality, form="AVIF", speed=4, subsampling="4:4:4")),
-        Baseline("JPEG XL", partial(by_quality, form="JXL", lowest=20, effort=7),
-                 plugin="pillow_jxl", package="pillow-jxl-plugin"),
+        Baseline("JPEG XL", partial(by_quality, form="JXL", lowest=20, effort=7), plugin=JPEG_XL),
         Baseline("JPEG progressive (prefix)", jpeg_prefixes, once=True),
         Baseline("JPEG 2000 (prefix)", jpeg2000_prefixes, once=True),
     )
-}  # fmt: skip
+}
 
 
 def available(names: list[str]) -> list[Baseline]:
@@ -180,12 +178,12 @@ def available(names: list[str]) -> list[Baseline]:
         raise UserError(f"No codec {', '.join(unknown)}; there are {', '.join(CODECS)}.")
     found = []
     for codec in (CODECS[name] for name in names):
+        module, package = codec.plugin or ("PIL", "")
         try:
-            if codec.plugin:
-                importlib.import_module(codec.plugin)
+            importlib.import_module(module)
             found.append(codec)
         except ImportError:
-            log.warning("%s is left out: pip install %s", codec.name, codec.package)
+            log.warning("%s is left out: pip install %s", codec.name, package)
     if not found:
         raise UserError("None of the codecs asked for can run here.")
     return found
@@ -213,9 +211,8 @@ def measure(codec: Baseline, picture: np.ndarray) -> Iterator[dict]:
                 raise
             continue
         decode_s = time.perf_counter() - encoded
-        yield {
-            "codec": codec.name, "protocol": "native", "p": p, "width": width, "height": height,
-            "bytes": len(stream), "bpp": 8 * len(stream) / (width * height),
-            "encode_s": encode_s, "decode_s": decode_s,
-        } | quality(to_tensor(decoded).contiguous())  # fmt: skip
+        row = {"codec": codec.name, "protocol": "native", "width": width, "height": height, "p": p}
+        row |= {"bytes": len(stream), "bpp": 8 * len(stream) / (width * height)}
+        row |= {"encode_s": encode_s, "decode_s": decode_s}
+        yield row | quality(to_tensor(decoded).contiguous())
         started = time.perf_counter()

@@ -57,20 +57,19 @@ def native(
     on_device = y.to(coder.device), z.to(coder.device)
     within = coder.drop.within(levels) or levels
     for kind in kinds:
-        fractions = levels if kind == PLANES else within
         start = time.perf_counter()
-        wanted = PLANES if kind == PLANES else within
+        fractions, wanted = (levels, PLANES) if kind == PLANES else (within, within)
         stream = coder.encode_latents(y, z, width, height, wanted)
-        shared = {"encode_s": analysis_s + time.perf_counter() - start} | streams.facts(stream)
+        encode_s = analysis_s + time.perf_counter() - start
         known = coder.levels_of(read_header(stream)[0]).latents.known
-        for row in streams.levels_at(coder, stream, picture, fractions, coder.device):
-            latent, hyper = known(row.pop("level"))
-            row |= {"latent_channels": latent, "hyper_channels": hyper}
+        for level, row in streams.levels_at(coder, stream, picture, fractions, coder.device):
+            latent, hyper = known(level)
+            row |= {"latent_channels": latent, "hyper_channels": hyper, "encode_s": encode_s}
             if kind == CHANNELS:  # of the hyper-latent more, where several p share a level
                 kept_of = coder.drop.fractions(row["p"])[0], fraction(hyper, z.shape[1])
                 _, likelihoods = coder.model.quantise(*on_device, *kept_of)
                 row["bpp_estimated"] = bits(likelihoods).item() / (height * width)
-            yield shared | row
+            yield row
 
 
 @torch.inference_mode()
@@ -140,29 +139,18 @@ def reference(
             x_hat = _whole(model.g_s(y_hat).float().clamp(0, 1).contiguous())
             known, scores = y_hat, quality(x_hat)
         bpp = bits(likelihoods) / 256**2
-        row = _level(drop, p, y, z) | {"kind": CHANNELS, "width": 512, "height": 512} | scores
-        for protocol, rate in (
-            ("reference", bpp[-1].item()),
-            ("reference-all-patches", bpp.mean().item()),
-        ):
-            yield row | {"protocol": protocol, "bpp": rate, "bpp_estimated": rate}
+        latent, hyper = map(kept, drop.fractions(p), (y.shape[1], z.shape[1]))
+        row: Row = {"p": p, "latent_channels": latent, "hyper_channels": hyper} | scores
+        row |= {"kind": CHANNELS, "width": 512, "height": 512}
+        for protocol, rate in (("reference", bpp[-1]), ("reference-all-patches", bpp.mean())):
+            rates = {"bpp": rate.item(), "bpp_estimated": rate.item()}
+            yield row | {"protocol": protocol} | rates
 
 
 def bits(likelihoods: dict[str, Tensor]) -> Tensor:
     """Estimated bits of each image of a batch, shape (B,): minus log2 of all likelihoods."""
-    return -sum(  # type: ignore[return-value]
-        likelihood.log2().flatten(1).sum(1, dtype=torch.float64)
-        for likelihood in likelihoods.values()
-    )
-
-
-def _level(drop: TailDrop, p: float, y: Tensor, z: Tensor) -> Row:
-    p_latent, p_hyper = drop.fractions(p)
-    return {
-        "p": p,
-        "latent_channels": kept(p_latent, y.shape[1]),
-        "hyper_channels": kept(p_hyper, z.shape[1]),
-    }
+    each = [one.log2().flatten(1).sum(1, dtype=torch.float64) for one in likelihoods.values()]
+    return -torch.stack(each).sum(0)
 
 
 def _patches(x: Tensor) -> Tensor:

@@ -26,23 +26,16 @@ def native(
         effort: as the model takes it.
 
     Yields:
-        for each fraction a row of results: that of `levels_at`, and what they share.
+        for each fraction a row of results, as `levels_at` does.
 
     Raises:
         UserError: no such effort.
     """
     start = time.perf_counter()
     stream = Codec(coder).encode(picture, effort=effort)
-    shared = {"encode_s": time.perf_counter() - start} | facts(stream)
-    for row in levels_at(coder, stream, picture, levels):
-        yield shared | {name: value for name, value in row.items() if name != "level"}
-
-
-def facts(stream: bytes) -> Row:
-    """The columns that all levels of a stream share."""
-    header = container.read_header(stream)[0]
-    return {"protocol": "native", "kind": header.kind,
-            "width": header.width, "height": header.height}  # fmt: skip
+    encode_s = time.perf_counter() - start
+    for _, row in levels_at(coder, stream, picture, levels):
+        yield row | {"encode_s": encode_s}
 
 
 def levels_at(
@@ -51,7 +44,7 @@ def levels_at(
     picture: np.ndarray,
     levels: Sequence[float],
     device: Any = "cpu",
-) -> Iterator[Row]:
+) -> Iterator[tuple[int, Row]]:
     """What the last level within each fraction of a stream, or the first, costs and brings.
 
     Args:
@@ -62,8 +55,9 @@ def levels_at(
         device: where the pictures are compared.
 
     Yields:
-        for each fraction its `p` and `level`, the bytes of the prefix that holds this level, header
-        and all, the quality of the decoded 8-bit picture, and the seconds to decode the prefix.
+        for each fraction its level and a row of results: the bytes of the prefix that holds this
+        level, header and all, the quality of the decoded 8-bit picture, and the seconds to decode
+        the prefix.
     """
     header, ends = container.read_header(stream)[0], container.ends(stream)
     of_kind = coder.levels_of(header)
@@ -83,7 +77,6 @@ def levels_at(
                 scores = quality(x_hat.to(device).contiguous())
             size = decoder.position
             found[level] = scores | {
-                "level": level,
                 "bytes": size,
                 "bpp": 8 * size / (header.width * header.height),
                 "decode_s": levels_s + picture_s,
@@ -91,5 +84,7 @@ def levels_at(
         if len(found) == len(wanted):
             break
         start = clock()
+    shared: Row = {"protocol": "native", "kind": header.kind}
+    shared |= {"width": header.width, "height": header.height}
     for p, level in chosen.items():
-        yield {"p": p} | found[level]
+        yield level, shared | {"p": p} | found[level]

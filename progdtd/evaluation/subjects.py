@@ -78,18 +78,17 @@ def _wavelet(
     if "native" not in names:
         raise UserError(f"{file} is a wavelet model, which is measured by protocols=native alone.")
     coder = WaveletCoder.load(file)
-    card = coder.network.card
-    identity = {
-        "codec": "ProgDTD", "model": "wavelet", "drop": "digits", "range_low": 0.0,
-        "range_high": 1.0, "lambda": None, "seed": card.get("seed"),
-    }  # fmt: skip
-    return Subject(
-        identity,
-        coder.fingerprint.hex(),
-        sha256(file.read_bytes()).hexdigest(),
-        levels or sorted({*LOW, *P_LEVELS}),
-        lambda: [partial(streams.native, coder, effort=effort)],
-    )
+    made: dict[str, Any] = {"codec": "ProgDTD", "model": "wavelet", "drop": "digits"}
+    made |= {
+        "lambda": None,
+        "range_low": 0.0,
+        "range_high": 1.0,
+        "seed": coder.network.card.get("seed"),
+    }
+    digest = sha256(file.read_bytes()).hexdigest()
+    chosen = levels or sorted({*LOW, *P_LEVELS})
+    ways = [partial(streams.native, coder, effort=effort)]
+    return Subject(made, coder.fingerprint.hex(), digest, chosen, lambda: [*ways])
 
 
 def _hyperprior(
@@ -105,17 +104,13 @@ def _hyperprior(
     loaded = weights.load_model(path, device)
     if "native" in names and CHANNELS in kinds and tuple(levels) != P_LEVELS:
         warn_of_no_levels(levels, loaded.drop)
-    return Subject(
-        identity(loaded),
-        weights.fingerprint(loaded.model).hex(),
-        "",
-        levels,
-        partial(_ways, loaded, names, kinds, effort),
-    )
+    fingerprint = weights.fingerprint(loaded.model).hex()
+    ways = partial(_ways, loaded, names, kinds, effort)
+    return Subject(identity(loaded), fingerprint, "", levels, ways)
 
 
 def _ways(loaded: "Loaded", names: Sequence[str], kinds: Sequence[str], effort: int) -> list[Way]:
-    """The protocols of these names, for one hyperprior."""
+    """Returns the protocols of these names, for one hyperprior."""
     from progdtd.codec.hyperprior import HyperpriorCoder, recorded_sensitivities
     from progdtd.codec.latent_refinement import effort_of
     from progdtd.evaluation import protocols
@@ -125,9 +120,8 @@ def _ways(loaded: "Loaded", names: Sequence[str], kinds: Sequence[str], effort: 
         try:
             coder = HyperpriorCoder(loaded)
         except UserError as error:
-            raise UserError(
-                f"{error} protocols=reference estimates bits, and codes none."
-            ) from error
+            advice = "protocols=reference estimates bits, and codes none."
+            raise UserError(f"{error} {advice}") from error
         once = list(dict.fromkeys(kinds))
         ways.append(partial(protocols.native, coder, kinds=once, effort=effort))
     if "reference" in names:
@@ -142,11 +136,9 @@ def warn_of_no_levels(levels: Sequence[float], drop: TailDrop) -> None:
     within = drop.within(levels)
     if not drop.progressive or not (others := [p for p in levels if p not in within]):
         return
-    what = (
-        f"left out; {drop.top:g}, its top, stands for those above"
-        if within
-        else "measured, though nothing was trained there"
-    )
+    what = "measured, though nothing was trained there"
+    if within:
+        what = f"left out; {drop.top:g}, its top, stands for those above"
     named = ", ".join(f"{p:g}" for p in others)
     log.warning("levels=%s: not within the range of p, %s: %s.", named, list(drop.range), what)
 
