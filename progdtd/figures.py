@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     if not isinstance(cfg.published, bool):
         raise UserError(f"published={cfg.published} must be true or false.")
     if cfg.out is None:
-        raise UserError("out=null is no directory to draw into.")
+        raise UserError("out=null is not a directory to draw into.")
     cfg.images = str(cfg.images)  # a folder may be called 2020
     chosen = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
     ours, baselines = gather.gather(cfg, chosen)

@@ -23,7 +23,7 @@ from progdtd.images import SUFFIXES, readable, to_rgb
 from progdtd.machine import keep_freed_memory, loading, steady_streams
 
 QUALITY = 95
-"""Of pictures in formats that lose something."""
+"""The quality at which lossy formats are written."""
 
 EXAMPLES = """
 examples:
@@ -355,7 +355,7 @@ def read_picture(content: bytes, name: str):
     """The pixels (H, W, 3) uint8 of an image file's content, of its first image if it has several.
 
     Raises:
-        UserError: it is none.
+        UserError: Pillow cannot read it as an image.
     """
     name = "stdin" if name == "-" else name
     with readable(name), Image.open(io.BytesIO(content)) as image:
@@ -404,7 +404,7 @@ def pair(
     into_folder = len(inputs) > 1 or folders
     like_file = Path(output).suffix.lower() in {".pdtd", *SUFFIXES} and not folder_there
     if into_folder and (output == "-" or Path(output).is_file() or like_file):
-        raise UserError(f"Several inputs go to a folder, and {output} is none.")
+        raise UserError(f"Several inputs go to a folder, and {output} is not one.")
     for name in inputs:
         folder = Path(name)
         if name != "-" and folder.is_dir():
@@ -428,7 +428,7 @@ def files_in(folder: Path, suffixes: set[str]) -> list[Path]:
     be left out.
 
     Raises:
-        UserError: there are none.
+        UserError: the folder has no such files.
     """
     others = set() if ".pdtd" in suffixes else Image.registered_extensions().keys() - {".pdtd"}
     there = files_below(folder, {*suffixes, *others})

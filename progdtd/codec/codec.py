@@ -53,7 +53,7 @@ class Codec:
             device: "cpu", "cuda" or a `torch.device`, for models that PyTorch runs.
 
         Raises:
-            UserError: there is no such model.
+            UserError: no model has this path or name, or several have the name.
         """
         path = model_store.by_name(path)
         codec = cls(model_store.open_model(path, device))
@@ -66,7 +66,7 @@ class Codec:
         is; what is wrong at a place where it was once seen becomes the reason why it is not here.
 
         Raises:
-            CodecError: this is no stream, or its model is not here.
+            CodecError: the bytes are not a stream, or its model is not here.
         """
         header = container.read_header(stream)[0]
         reason: UserError = model_store.not_here(header.fingerprint)
@@ -88,8 +88,8 @@ class Codec:
         """The levels of a stream, if this is the model that made it.
 
         Raises:
-            OtherModelError: it is another.
-            DamagedError: what its header says cannot be.
+            OtherModelError: another model made it.
+            DamagedError: its header contradicts itself or this model.
         """
         if header.fingerprint != self.fingerprint:
             raise OtherModelError(
@@ -133,9 +133,9 @@ class Codec:
         """
         chosen = self.coder.levels(levels)
         if target_psnr is not None and not number(target_psnr):
-            raise UserError(f"target_psnr={target_psnr!r} is no PSNR in dB.")
+            raise UserError(f"target_psnr={target_psnr!r} is not a PSNR in dB.")
         if max_bytes is not None and not whole(max_bytes, 1):
-            raise UserError(f"max_bytes={max_bytes!r} is no number of bytes.")
+            raise UserError(f"max_bytes={max_bytes!r} is not a number of bytes.")
         picture = to_rgb(image)
         height, width = picture.shape[:2]
         if not 0 < height * width <= MAX_PIXELS or max(height, width) > container.MAX_SIDE:
@@ -185,7 +185,7 @@ class Codec:
 
         Raises:
             CodecError: see `progdtd.codec.errors`.
-            UserError: no bytes, levels or p that can be.
+            UserError: `stream` is not bytes, or `levels` or `p` is out of range.
         """
         decoder = self.decoder()
         try:
@@ -204,7 +204,7 @@ class Codec:
 
         Raises:
             CodecError: see `progdtd.codec.errors`; also when the chunks end before the first level.
-            UserError: a chunk is no bytes.
+            UserError: a chunk is not bytes.
         """
         decoder = self.decoder()
         for chunk in [chunks] if isinstance(chunks, container.Bytes) else chunks:
@@ -247,7 +247,7 @@ class StreamDecoder:
 
         Raises:
             CodecError: see `progdtd.codec.errors`.
-            UserError: these are no bytes.
+            UserError: the chunk is not bytes.
         """
         container.require_bytes(chunk)
         if self._error:
@@ -272,7 +272,7 @@ class StreamDecoder:
 
         Raises:
             CodecError: see `progdtd.codec.errors`.
-            UserError: no such level or fraction.
+            UserError: `levels` is below 1, or `p` outside [0, 1].
         """
         if levels is not None and not whole(levels, 1):
             raise UserError(f"There is no level {levels!r}: levels count from 1.")

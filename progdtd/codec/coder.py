@@ -56,14 +56,14 @@ class Levels(Protocol):
             progress: show progress bars.
 
         Raises:
-            UserError: no such effort, or this model takes none.
+            UserError: effort is negative, or this model takes none.
         """
 
     def decoder(self, header: Header) -> LevelDecoder:
         """A decoder of a stream with this header, from which `levels_of` made these levels.
 
         Raises:
-            DamagedError: its parameters cannot be.
+            DamagedError: its parameters contradict the model.
         """
 
     def level_at(self, header: Header, ends: Sequence[int], p: float) -> int:
@@ -95,5 +95,5 @@ class Coder(Protocol):
 
         Raises:
             OtherModelError: the model has changed in a way that the fingerprint does not tell.
-            DamagedError: it has no such levels, or the header's parameters cannot be.
+            DamagedError: the model has no such levels, or the header's parameters contradict it.
         """

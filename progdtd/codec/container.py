@@ -149,7 +149,7 @@ def ends(stream: bytes) -> list[int]:
     """Where in a stream each of its whole levels ends, in bytes, as far as it is not damaged.
 
     Raises:
-        NotAStreamError, NewerVersionError, OlderVersionError: it is something else.
+        NotAStreamError, NewerVersionError, OlderVersionError: the bytes are something else.
     """
     reader, positions = Reader(), []
     with contextlib.suppress(DamagedError):
@@ -179,7 +179,7 @@ class Reader:
         Raises:
             NotAStreamError, NewerVersionError, OlderVersionError: at the first bytes of something
                 else.
-            DamagedError: a checksum does not match, or a size cannot be.
+            DamagedError: a checksum does not match, or a size is impossible.
         """
         require_bytes(chunk)
         self.received += len(chunk)
@@ -197,7 +197,8 @@ class Reader:
         """Returns the payload of the next level.
 
         Raises:
-            IncompleteError, DamagedError: it is.
+            IncompleteError: its bytes have not all arrived.
+            DamagedError: its checksum does not match, or its size is impossible.
         """
         level = self.levels + 1
         crc_size = header.crc_size(level)
@@ -237,9 +238,9 @@ def read_header(data: Bytes) -> tuple[Header, int]:
     """The header at the start of `data`, and its size in bytes.
 
     Raises:
-        IncompleteError: it is not complete.
-        NotAStreamError, NewerVersionError, OlderVersionError, DamagedError: it is something else,
-            or cannot be right.
+        IncompleteError: the header is not complete.
+        NotAStreamError, NewerVersionError, OlderVersionError: the bytes are something else.
+        DamagedError: the header does not match its checksum.
         UserError: `data` are not bytes.
     """
     require_bytes(data)
@@ -292,7 +293,7 @@ def read_varint(data: Bytes, at: int, where: str = "the header") -> tuple[int, i
     """The varint at `at`, at most 49 bits, and the position after it.
 
     Raises:
-        IncompleteError: it is not complete.
+        IncompleteError: the bytes end before it does.
         DamagedError: it is longer.
     """
     value = 0

@@ -56,7 +56,7 @@ def unpack(parameters: bytes, levels: int, latent: int, hyper: int) -> list[Coun
     """The inverse of `pack`: all that was planned, of which a stream has the first `levels`.
 
     Raises:
-        DamagedError: these are no levels of such a model, or are fewer.
+        DamagedError: the parameters do not suit the model, or plan fewer levels.
     """
     known = _sums(parameters, latent, hyper) if parameters else default_plan(latent, hyper)
     if levels > len(known):

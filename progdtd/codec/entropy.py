@@ -86,7 +86,7 @@ class Table:
             every other symbol. Their sum is a power of two.
 
     Raises:
-        ValueError: they are not.
+        ValueError: the sum is not a power of two, or a frequency is not positive.
     """
 
     def __init__(self, low: int, frequencies: np.ndarray) -> None:
@@ -214,7 +214,7 @@ class Decoder:
         """Take the next level's words.
 
         Raises:
-            MismatchError: these are none.
+            MismatchError: no encoder made these bytes.
         """
         if len(payload) % 4:
             raise MismatchError

@@ -15,7 +15,7 @@ class NotAStreamError(CodecError):
     exit_code = 3
 
     def __init__(self) -> None:
-        super().__init__("This is no ProgDTD stream: it begins with other bytes.")
+        super().__init__("This is not a ProgDTD stream: it begins with other bytes.")
 
 
 class NewerVersionError(CodecError):

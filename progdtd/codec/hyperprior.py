@@ -67,7 +67,7 @@ class HyperpriorCoder:
         """The coder of whatever `load_model` takes.
 
         Raises:
-            UserError: there is no model, or it cannot code images.
+            UserError: the path has no model, or one that cannot code images.
         """
         return cls(weights.load_model(path, device))
 
@@ -102,7 +102,7 @@ class HyperpriorCoder:
 
         Raises:
             OtherModelError: its planes were made with other sensitivities.
-            DamagedError: what the header says of its levels cannot be.
+            DamagedError: the header's parameters contradict the model.
         """
         if header.kind == CHANNELS:
             plan = counts.unpack(header.parameters, header.levels, *self.prior.channels)
@@ -125,7 +125,7 @@ class HyperpriorCoder:
         CPU, of (H, W, 3) uint8, which is padded to multiples of 64 by repeating its edge.
 
         Raises:
-            UserError: effort is no number of steps, or needs what the weights do not say.
+            UserError: effort is not a number of steps, or the weights lack what it needs.
         """
         chosen = effort_of(effort, self._lmbda, self.sensitivities)
         height, width = picture.shape[:2]
@@ -162,7 +162,7 @@ class HyperpriorCoder:
             wanted: as for `levels`.
 
         Raises:
-            UserError: no such levels.
+            UserError: the model has no such levels.
         """
         latents = self.levels(wanted).latents
         parameters, payloads = latents.encode(y, z)
@@ -224,7 +224,7 @@ def fractions_of(wanted: Sequence[float]) -> list[float]:
     """The fractions of the channels that somebody gave.
 
     Raises:
-        UserError: they are none.
+        UserError: they are not a list of numbers within [0, 1].
     """
     try:
         fractions = [float(p) for p in wanted]
@@ -241,7 +241,7 @@ def recorded_sensitivities(loaded: Loaded) -> np.ndarray | None:
     """The sensitivities (M,) of the latent's channels that `sensitivities.py` measured, if it did.
 
     Raises:
-        UserError: what is recorded are no such sensitivities.
+        UserError: what is recorded does not suit the latent's channels.
     """
     recorded = loaded.meta.get("gains")  # the name in weights files
     if recorded is None:

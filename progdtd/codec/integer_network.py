@@ -126,12 +126,12 @@ class IntegerSynthesis:
         device: where it computes.
 
     Raises:
-        TypeError: it has other modules, or is no `nn.Sequential` of them.
+        TypeError: it has other modules, or is not an `nn.Sequential`.
     """
 
     def __init__(self, h_s: nn.Module, device: torch.device) -> None:
         if not isinstance(h_s, nn.Sequential):
-            raise TypeError(f"h_s is no nn.Sequential but {type(h_s).__name__}")
+            raise TypeError(f"h_s is not an nn.Sequential but {type(h_s).__name__}")
         activations, none, modules = (nn.ReLU, nn.LeakyReLU), nn.Identity(), list(h_s.children())
         self.layers: list[Layer] = []
         for before, module, after in zip(

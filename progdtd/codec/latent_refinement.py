@@ -33,8 +33,8 @@ from progdtd.strides import HYPER_STRIDE, LATENT_STRIDE
 from progdtd.tail_drop import TailDrop, mask
 
 RATE = 0.5
-"""Of a step to where the gradient would vanish, were elements independent of each other; it falls
-to nothing along half a cosine."""
+"""The part of a step that is taken, where a whole one would make the gradient vanish if elements
+were independent; it falls to nothing along half a cosine."""
 
 MOMENTUM = 0.8
 """Weight of the steps before, in the running mean of gradients."""
@@ -75,7 +75,7 @@ def effort_of(steps: int, lmbda: float | None, sensitivities: np.ndarray | None)
     """The effort of `steps` steps, or None for 0.
 
     Raises:
-        UserError: that is no number of steps, or the model's lambda or sensitivities are not known.
+        UserError: `steps` is not a number of steps, or lambda or sensitivities are not known.
     """
     if not whole(steps, 0):
         raise UserError(f"effort={steps!r} is not a number of steps: give 0 or more.")

@@ -59,7 +59,7 @@ def by_name(name: str | Path | None = None) -> Path:
     """The model at a path, of a name, or the default one.
 
     Raises:
-        UserError: there is none, with the names that there are, or several have the name.
+        UserError: no model has this name (the message says which names there are), or several.
     """
     if not isinstance(name, str | Path | None):
         raise UserError(f"A model is named by a path or a name, not by {type(name).__name__}.")
@@ -103,7 +103,7 @@ def open_model(path: Path, device: Any = "cpu") -> Coder:
         device: where PyTorch runs the model, if it does.
 
     Raises:
-        UserError: there is no model, or it cannot code pictures.
+        UserError: the path has no model, or one that cannot code pictures.
     """
     if (file := in_run(path)).suffix == ".onnx":
         from progdtd.codec.wavelet import WaveletCoder

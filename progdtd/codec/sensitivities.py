@@ -56,7 +56,7 @@ def record(
         again: even if it has some; streams of planes made with them decode no more.
 
     Raises:
-        UserError: no such file, it has some, or what `of` raises.
+        UserError: the file cannot be read or has sensitivities, or what `of` raises.
     """
     loaded = weights.load_model(path, device)
     if "gains" in loaded.meta and not again:

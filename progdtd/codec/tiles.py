@@ -25,7 +25,7 @@ class Box(NamedTuple):
 
     @property
     def slices(self) -> tuple[EllipsisType, slice, slice]:
-        """Of its samples, in a tensor (..., H, W)."""
+        """Indices of its samples in a tensor (..., H, W)."""
         return ..., slice(self.top, self.bottom), slice(self.left, self.right)
 
     def grown(self, by: int, height: int, width: int) -> "Box":
@@ -46,7 +46,8 @@ class Box(NamedTuple):
 
 
 def tiles(height: int, width: int, side: int) -> Iterator[Box]:
-    """Tiles of that side which cover a height and width; one of all that is no larger than one."""
+    """Yield tiles of a side that cover a height and width: one, if that is no larger than a
+    tile."""
     if height * width <= side * side:
         yield Box(0, 0, height, width)
         return

@@ -87,7 +87,7 @@ def unpack(parameters: bytes, channels: Counts) -> tuple[int, bytes, Counts]:
     carried.
 
     Raises:
-        DamagedError: these are no such parameters of such a model.
+        DamagedError: the parameters do not suit the model.
     """
     try:
         levels, at = container.read_varint(parameters, 0)
@@ -113,7 +113,7 @@ def require_sensitivities(sensitivities: np.ndarray | None, who: str) -> np.ndar
     """The sensitivities, which `who` needs, as "Planes need".
 
     Raises:
-        UserError: none were measured.
+        UserError: no sensitivities were measured.
     """
     if sensitivities is None:
         raise UserError(

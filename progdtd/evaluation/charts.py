@@ -25,15 +25,15 @@ MARKERS = "os^DvPX<>p*hd8"
 """One marker for each range of p, in the first place."""
 
 GREY, DARK = "#999999", "#222222"
-"""Of other codecs: measured, and published."""
+"""Colours of other codecs: measured, and published."""
 
 LINESTYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
-"""Of other codecs."""
+"""Line styles of other codecs."""
 
 THIN: Any = {"linestyle": "--", "lw": 0.7, "ms": 2.2, "mfc": "white", "alpha": 0.8}
 HOLLOW: Any = {"linestyle": (0, (4, 1)), "mfc": "white"}
 BARE: Any = {"lw": 0.7, "label": "ours without effort"}
-"""Of the published ProgDTD, of our levels of planes, and of ours without effort beside it."""
+"""Styles of the published ProgDTD, of levels of planes, and of ours without effort beside it."""
 
 OURS, PUBLISHED = "λ", "ProgDTD as published (512×512, last patch)"
 TITLES = {

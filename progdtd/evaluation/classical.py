@@ -40,7 +40,7 @@ QUALITIES = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95)
 RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 """Target bits per pixel of JPEG 2000; it takes them as ratios to 24."""
 LAYERS = (0.05, *RATES)
-"""Of the codestream whose prefixes are measured."""
+"""Target bits per pixel of the layers of the codestream whose prefixes are measured."""
 
 FRACTIONS = (0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -171,7 +171,7 @@ def available(names: list[str]) -> list[Baseline]:
     """The codecs of these names that can run here; what is missing is said.
 
     Raises:
-        UserError: no codec of such a name, or none that can run.
+        UserError: a name is unknown, or none of the codecs can run here.
     """
     unknown = [name for name in names if name not in CODECS]
     if unknown:

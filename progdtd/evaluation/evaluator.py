@@ -60,7 +60,7 @@ def evaluate(
         the CSV files, one for each protocol and kind.
 
     Raises:
-        UserError: no model, no images, none readable, no such effort, or no place for the tables.
+        UserError: model or images cannot be read, effort is refused, or tables cannot be written.
     """
     keep_freed_memory()
     subject = open_subject(path, names, levels, device, kinds, effort)
@@ -79,7 +79,7 @@ def evaluate(
     ways = subject.ways()
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
-        for way in ways:  # the first picture waits for CUDA's libraries, which is no part of coding
+        for way in ways:  # the first picture waits for CUDA's libraries
             list(way(np.zeros((512, 768, 3), np.uint8), subject.levels))
     unfinished = directory / f"{dataset}_unfinished-{evaluation}.jsonl"
     rows = list(measure(ways, paths, subject.levels, str(path), unfinished))
@@ -144,7 +144,7 @@ def check_choices(names: Sequence[str], kinds: Sequence[str]) -> None:
     """Refuse protocols and kinds of levels that cannot be measured.
 
     Raises:
-        UserError: none, an unknown one, or planes without the protocol that measures them.
+        UserError: one is unknown or none is chosen, or planes lack the protocol native.
     """
     protocol = ("protocol", names, ("native", "reference"))
     for what, given, known in (protocol, ("kind of level", kinds, (CHANNELS, PLANES))):
@@ -211,7 +211,7 @@ def find_images(images: str) -> tuple[str, list[Path]]:
     """The name of a folder and its images.
 
     Raises:
-        UserError: there is no such folder, or it holds no image.
+        UserError: the folder does not exist or holds no image.
     """
     try:
         return Path(images).resolve().name, data.folder(images)
@@ -224,7 +224,7 @@ def find_held_out(directory: Path) -> tuple[str, list[Path]]:
     """The name of a run's dataset and the images of it that the run was not trained on.
 
     Raises:
-        UserError: this is no run, or it does not say which.
+        UserError: the directory is not a run's, or the run does not say which.
     """
     config = directory / run.CONFIG
     if not config.is_file():

@@ -21,7 +21,7 @@ def published_curves(cfg: DictConfig, ours: pd.DataFrame) -> tuple[pd.DataFrame,
     """Returns the published curves of ProgDTD and of other codecs that can be compared with ours.
 
     Raises:
-        UserError: no published curve of a codec asked for.
+        UserError: a codec asked for has no published curve.
     """
     published, others = curves.progdtd(), curves.codecs()
     wanted = [*map(str, listed(cfg.codecs))]
@@ -45,7 +45,7 @@ def gather(cfg: DictConfig, chosen: set[str]) -> tuple[pd.DataFrame, pd.DataFram
         chosen: those of its options that were asked for, rather than left as they are.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no results to draw.
     """
     patterns = [*map(str, listed(cfg.runs))]
     where = ", ".join(patterns)

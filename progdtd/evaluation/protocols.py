@@ -36,7 +36,7 @@ def native(
         coder: of the model.
         picture: (H, W, 3) uint8, any size.
         levels: fractions p of the channels to keep, or of a stream of planes those of its bytes.
-            Those of the channels that are below the model's range of p are no levels of a stream,
+            Those of the channels that are below the model's range of p are not levels of a stream,
             unless all are; those above it are its top.
         kinds: of levels, of `channels` and `planes`.
         effort: steps in which the latent is fitted to the image.
@@ -48,7 +48,7 @@ def native(
         seconds to encode the whole stream and to decode the prefix.
 
     Raises:
-        UserError: no such effort, or the model has no sensitivities for planes.
+        UserError: effort is refused, or the model has no sensitivities for planes.
     """
     height, width = picture.shape[:2]
     start = time.perf_counter()

@@ -46,8 +46,8 @@ def ProgDTD(  # noqa: N802
     """
     if not (number(p) and 0 < p <= 1):
         raise UserError(
-            f"p={p!r} is no fraction of the channels: give 0 < p <= 1. (The published code drew p "
-            "at random for p=0; for the shortest prefix give a small p such as 0.001.)"
+            f"p={p!r} is not a fraction of the channels: give 0 < p <= 1. (The published code drew "
+            "p at random for p=0; for the shortest prefix give a small p such as 0.001.)"
         )
     paths = _images(dataset_address)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -78,7 +78,7 @@ def _images(address: str | Path) -> list[Path]:
     paths = [path for path in there if path.is_file()]
     if not paths:
         raise UserError(
-            f"{address!r} is no folder and matches no file: give a folder of images or a glob "
+            f"{address!r} is not a folder and matches no file: give a folder of images or a glob "
             "pattern such as 'kodak/*.png'."
         )
     return paths

@@ -98,7 +98,7 @@ def points(table: pd.DataFrame) -> set[tuple]:
 
 
 def record(table: Path) -> dict[str, Any]:
-    """Returns what the JSON beside a table says of it: nothing, if there is none."""
+    """Returns what the JSON beside a table says of it: nothing without one."""
     with contextlib.suppress(OSError, ValueError):
         said = json.loads(table.with_suffix(".json").read_text())
         return said if isinstance(said, dict) else {}

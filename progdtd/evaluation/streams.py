@@ -29,7 +29,7 @@ def native(
         for each fraction a row of results, as `levels_at` does.
 
     Raises:
-        UserError: no such effort.
+        UserError: effort is refused.
     """
     start = time.perf_counter()
     stream = Codec(coder).encode(picture, effort=effort)

@@ -63,7 +63,7 @@ def open_subject(
     """The model at a path; see `evaluator.evaluate`.
 
     Raises:
-        UserError: there is none, or it cannot be measured so.
+        UserError: the path has no model, or one that cannot be measured so.
     """
     if (file := in_run(path)).suffix == ".onnx":
         return _wavelet(file, names, levels, effort)
@@ -132,7 +132,7 @@ def _ways(loaded: "Loaded", names: Sequence[str], kinds: Sequence[str], effort: 
 
 
 def warn_of_no_levels(levels: Sequence[float], drop: TailDrop) -> None:
-    """Warn of fractions p that were asked for and are no levels of this model's streams."""
+    """Warn of fractions p that were asked for and are not levels of this model's streams."""
     within = drop.within(levels)
     if not drop.progressive or not (others := [p for p in levels if p not in within]):
         return

@@ -174,7 +174,7 @@ def test_each_file_of_several_is_named_with_its_error(model_file, photo, command
     code, output = command(*codec, "decode", *streams, "shown/")
     assert code == 6
     assert f"{streams[1]}: The stream is damaged" in output
-    assert f"{streams[2]}: This is no ProgDTD stream" in output
+    assert f"{streams[2]}: This is not a ProgDTD stream" in output
     assert len(list(Path("shown").iterdir())) == 2
     code, output = command(*codec, "encode", photo, "all/a.png", "tiny/", "--max-bytes", "20")
     assert (code, output.count("photo.png: The first level ends after")) == (1, 1)
@@ -195,8 +195,9 @@ def test_what_loses_is_written_at_a_quality_of_95(model_file, photo, command, su
         shown.save("expected", kind, quality=95)
     expected, written = (Path(name).read_bytes() for name in ("expected", f"a{suffix}"))
     if kind == "PDF":  # which says when it was made
-        expected, written = (re.search(rb"\xff\xd8.*\xff\xd9", part, re.DOTALL)[0]
-                             for part in (expected, written))  # fmt: skip
+        expected, written = (
+            re.search(rb"\xff\xd8.*\xff\xd9", part, re.DOTALL)[0] for part in (expected, written)
+        )
     assert written == expected
 
 
@@ -271,12 +272,23 @@ def test_folders_and_their_failures(model_file, images, command, caplog) -> None
     assert "left out 2 files" in caplog.text
     assert "broken.png cannot be read as an image" in output
     coded = sorted(str(p.relative_to("coded")) for p in Path("coded").rglob("*.pdtd"))
-    assert coded == ["a.png.pdtd", "b.jpg.pdtd", "c.webp.pdtd", "deeper/d.tiff.pdtd",
-                     "deeper/e.JPEG.pdtd"]  # fmt: skip
+    assert coded == [
+        "a.png.pdtd",
+        "b.jpg.pdtd",
+        "c.webp.pdtd",
+        "deeper/d.tiff.pdtd",
+        "deeper/e.JPEG.pdtd",
+    ]
     assert command(*codec, "decode", "coded", "decoded")[0] == 0
     decoded = sorted(str(p.relative_to("decoded")) for p in Path("decoded").rglob("*"))
-    assert decoded == ["a.png", "b.jpg.png", "c.webp.png", "deeper", "deeper/d.tiff.png",
-                       "deeper/e.JPEG.png"]  # fmt: skip
+    assert decoded == [
+        "a.png",
+        "b.jpg.png",
+        "c.webp.png",
+        "deeper",
+        "deeper/d.tiff.png",
+        "deeper/e.JPEG.png",
+    ]
     assert command(*codec, "encode", str(images / "a.png"), str(images / "b.jpg"), "two")[0] == 0
     assert sorted(os.listdir("two")) == ["a.pdtd", "b.pdtd"]
 
@@ -334,7 +346,7 @@ def test_streams_of_a_run_that_goes_on_are_warned_of(trained, photo, command) ->
         (("encode", "photo.png", "x.pdtd", "--max-bytes", "10"), "first level ends after", 1),
         (("encode", "photo.png", "photo.png", "-"), "go to a folder", 1),
         (("encode", "photo.png", "photo.png", "x"), "written to x/photo.pdtd", 1),
-        (("encode", "photo.png", "photo", "x.pdtd"), "go to a folder, and x.pdtd is none", 1),
+        (("encode", "photo.png", "photo", "x.pdtd"), "go to a folder, and x.pdtd is not one", 1),
         (("strip", "whole.pdtd", "x.png"), "give the image that it was made of", 1),
         (("encode", "photo.png", "x.pdtd", "--max-bpp", "inf"), "not a number above 0", 2),
         (
@@ -357,14 +369,14 @@ def test_streams_of_a_run_that_goes_on_are_warned_of(trained, photo, command) ->
         (("encode", "photo.png", "x.pdtd", "--target-psnr", "nan"), "not a number above 0", 2),
         (("strip", "photo.png", "photo.png"), "would be drawn over", 1),
         (("encode", "photo.png", "x.pdtd", "--device", "cuda:7"), "device", 1),
-        (("decode", "photo.png", "x.png"), "no ProgDTD stream", 3),
+        (("decode", "photo.png", "x.png"), "not a ProgDTD stream", 3),
         (("decode", "whole.pdtd", "x.xyz"), "no image format", 1),
         (("decode", "whole.pdtd", "x.png", "--p", "2"), "within", 1),
         (("decode", "whole.pdtd", "x.png", "--level", "0"), "above 0", 2),
         (("decode", "newer.pdtd", "x.png"), "has format version 9", 4),
         (("decode", "older.pdtd", "x.png"), "has format version 1, which is no longer read", 4),
         (("decode", "other.pdtd", "x.png"), "made by the model", 5),
-        (("info", "photo.png"), "no ProgDTD stream", 3),
+        (("info", "photo.png"), "not a ProgDTD stream", 3),
         (("strip", "photo.png", "x.gif2"), "strips are drawn as one of", 1),
     ],
 )
@@ -524,8 +536,9 @@ def test_released_weights_are_half_as_large_and_code_alike(
 def test_folders_may_be_named_like_images_and_stdin_has_a_name() -> None:
     Path("x.png").mkdir()
     assert list(pair(["a.png", "-"], "x.png", {".png"}, ".pdtd")) == [
-        ("a.png", "x.png/a.pdtd"), ("-", "x.png/stdin.pdtd")
-    ]  # fmt: skip
+        ("a.png", "x.png/a.pdtd"),
+        ("-", "x.png/stdin.pdtd"),
+    ]
 
 
 def test_the_first_failure_is_the_exit_code(model_file, photo, command) -> None:

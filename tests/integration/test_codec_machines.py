@@ -57,10 +57,12 @@ def test_any_machine_codes_the_same_bytes_and_decodes_the_same_symbols(
     children = {
         name: subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", CHILD, *models],
-            env=os.environ | settings, stdout=subprocess.PIPE, text=True,
+            env=os.environ | settings,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for name, settings in MACHINES.items()
-    }  # fmt: skip
+    }
     said = {name: child.communicate()[0] for name, child in children.items()}
     assert not any(child.returncode for child in children.values())
     assert codec.fingerprint.hex() in said["one thread"]

@@ -51,8 +51,10 @@ def test_evaluates_a_run_with_both_protocols(command, trained, images) -> None:
 
 def test_planes_stand_beside_channels(command, drawn, trained, images) -> None:
     arguments = (f"run={trained}", f"images={images}", "protocols=[native]")
-    assert command("evaluate", *arguments, "kinds=[channels,planes,channels]",
-                   "levels=[0.3,1.0]")[0] == 0  # fmt: skip
+    assert (
+        command("evaluate", *arguments, "kinds=[channels,planes,channels]", "levels=[0.3,1.0]")[0]
+        == 0
+    )
     tables = [
         pd.read_csv(trained / f"evaluation/images_native{kind}.csv") for kind in ("", "_planes")
     ]
@@ -93,8 +95,9 @@ def test_every_level_is_decoded(script, trained, images) -> None:
     assert "all levels of 5 images" in output
     codec = Codec.load(trained)
     read = [picture for _, picture in pictures(data.folder(images))]
-    planes, one = (sum(len(codec.encode(picture, levels)) for picture in read)
-                   for levels in ("planes", [1.0]))  # fmt: skip
+    planes, one = (
+        sum(len(codec.encode(picture, levels)) for picture in read) for levels in ("planes", [1.0])
+    )
     over_one, over_compressai = map(float, re.findall(r"([-+][\d.]+) %", row))
     assert over_one == pytest.approx(100 * (planes / one - 1), abs=0.01)
     assert over_one - 30 < over_compressai < over_one + 60
@@ -308,8 +311,15 @@ def test_an_interrupted_evaluation_is_of_its_weights_and_levels(images, monkeypa
 
     monkeypatch.setattr(evaluator, "measure", interrupted)
     first = {"seed": 0, "names": ["reference"], "levels": [1.0], "kinds": ["channels"], "code": 1}
-    for change in ({}, {}, {"seed": 1}, {"names": ["native"]}, {"levels": [0.5]},
-                   {"kinds": ["planes"]}, {"code": 2}):  # fmt: skip
+    for change in (
+        {},
+        {},
+        {"seed": 1},
+        {"names": ["native"]},
+        {"levels": [0.5]},
+        {"kinds": ["planes"]},
+        {"code": 2},
+    ):
         now = first | change
         torch.manual_seed(now.pop("seed"))
         weights.save_weights(file, weights.build_model(cfg.model), meta)
@@ -361,8 +371,13 @@ def test_weights_of_one_name_have_results_of_their_own(command, trained, images)
     for name in ("a", "b"):
         Path(name).mkdir()
         shutil.copy(trained / "weights.safetensors", f"{name}/m.safetensors")
-    code, output = command("evaluate", "run=[a/m.safetensors,b/m.safetensors]",
-                           f"images={images}", "protocols=native", "levels=1")  # fmt: skip
+    code, output = command(
+        "evaluate",
+        "run=[a/m.safetensors,b/m.safetensors]",
+        f"images={images}",
+        "protocols=native",
+        "levels=1",
+    )
     assert code == 0, output
     Path("elsewhere").mkdir()
     shutil.copytree("a", "elsewhere/a")

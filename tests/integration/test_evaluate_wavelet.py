@@ -83,8 +83,9 @@ def test_bits_are_compared_with_those_of_other_codecs(command, script, model, im
 def test_pictures_of_as_many_bytes(script, model, images) -> None:
     to = Path("sheet.png")
     image = images / "a.png"
-    code, output = script("same_bytes.py", model, "--images", image, "--rates", 1.5, 3, "--side",
-                          64, "--to", to)  # fmt: skip
+    code, output = script(
+        "same_bytes.py", model, "--images", image, "--rates", 1.5, 3, "--side", 64, "--to", to
+    )
     assert code == 0, output
     assert Image.open(to).size == (4 * 68, 2 * 78)
     sizes = re.findall(r": (\d+), [\d.]+ dB", output)

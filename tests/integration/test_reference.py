@@ -53,8 +53,11 @@ class OldBottleneck(nn.Module):
     def __init__(self, new: EntropyBottleneck) -> None:
         super().__init__()
         for name, value in new.named_parameters():
-            for plural, singular in {"matrices.": "_matrix", "biases.": "_bias",
-                                     "factors.": "_factor"}.items():  # fmt: skip
+            for plural, singular in {
+                "matrices.": "_matrix",
+                "biases.": "_bias",
+                "factors.": "_factor",
+            }.items():
                 name = name.replace(plural, singular)
             self.register_parameter(name, value)
 
@@ -93,13 +96,23 @@ def trained() -> nn.Module:
         Absolute(), conv(M, N, kernel=3, stride=1), nn.ReLU(), conv(N, N), nn.ReLU(), conv(N, N)
     )
     model.hyper_synthesis = Block(
-        deconv(N, N), nn.ReLU(), deconv(N, N), nn.ReLU(),
-        deconv(N, M, kernel=3, stride=1), nn.ReLU(),
-    )  # fmt: skip
+        deconv(N, N),
+        nn.ReLU(),
+        deconv(N, N),
+        nn.ReLU(),
+        deconv(N, M, kernel=3, stride=1),
+        nn.ReLU(),
+    )
     model.image_synthesis = Block(
-        deconv(M, N), GDN(N, inverse=True), deconv(N, N), GDN(N, inverse=True),
-        deconv(N, N), GDN(N, inverse=True), deconv(N, 3), nn.Sigmoid(),
-    )  # fmt: skip
+        deconv(M, N),
+        GDN(N, inverse=True),
+        deconv(N, N),
+        GDN(N, inverse=True),
+        deconv(N, N),
+        GDN(N, inverse=True),
+        deconv(N, 3),
+        nn.Sigmoid(),
+    )
     model.hyper_bottleneck = EntropyBottleneck(N)
     model.image_bottleneck = GaussianConditional(scale_table=None)
     with torch.no_grad():
@@ -186,11 +199,13 @@ def test_the_published_function_gives_the_published_numbers(address, trained, im
                 patch = x[:, :, rows, columns]
                 whole[:, :, rows, columns], *bits, _ = published_forward(trained, patch, 0.4)
         similarities = ms_ssim(whole, x, data_range=1), ssim(whole, x, data_range=1)
-        expected.append([
-            sum(bits).item() / 256**2,
-            -10 * math.log10(nn.functional.mse_loss(whole, x)),
-            *(-10 * math.log10(1 - similarity) for similarity in similarities),
-        ])  # fmt: skip
+        expected.append(
+            [
+                sum(bits).item() / 256**2,
+                -10 * math.log10(nn.functional.mse_loss(whole, x)),
+                *(-10 * math.log10(1 - similarity) for similarity in similarities),
+            ]
+        )
     result = ProgDTD(str(address), 0.4, 0.1, str(images / "[ac].*"))
     assert result == pytest.approx(np.mean(expected, axis=0), rel=1e-4)
 

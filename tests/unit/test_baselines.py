@@ -61,8 +61,15 @@ def test_jpeg2000_has_no_markers_that_its_decoder_does_not_need(photograph) -> N
     """The pixels are those of what OpenJPEG writes."""
     image = Image.fromarray(photograph)
     layers = [24 / rate for rate in classical.LAYERS]
-    plain = classical.save(image, "JPEG2000", quality_mode="rates", quality_layers=layers,
-                           no_jp2=True, irreversible=True, mct=1)  # fmt: skip
+    plain = classical.save(
+        image,
+        "JPEG2000",
+        quality_mode="rates",
+        quality_layers=layers,
+        no_jp2=True,
+        irreversible=True,
+        mct=1,
+    )
     stream, ends = classical.jpeg2000(image, classical.LAYERS)
     assert len(stream) == ends[-1] + 2 < len(plain) - 30
     for marker in (classical.PLT, classical.COM):
@@ -104,8 +111,10 @@ def test_an_image_that_one_codec_cannot_take_costs_no_other_rows(command, tmp_pa
     assert "WebP cannot code 16400: " in output
     table = pd.read_csv("base/wide_native.csv", dtype={"image": str})
     assert set(zip(table.codec, table.image, strict=True)) == {
-        ("JPEG", "64"), ("JPEG", "16400"), ("WebP", "64")
-    }  # fmt: skip
+        ("JPEG", "64"),
+        ("JPEG", "16400"),
+        ("WebP", "64"),
+    }
 
 
 def test_other_codecs_stay_in_the_table(command, images, monkeypatch) -> None:
@@ -162,8 +171,9 @@ def test_where_nothing_can_be_written_nothing_is_measured(command, images, monke
 
 def test_scans_begin_where_their_headers_end(photograph) -> None:
     """As a walk from marker to marker finds them."""
-    whole = classical.save(Image.fromarray(photograph), "JPEG", quality=90, progressive=True,
-                           optimize=True)  # fmt: skip
+    whole = classical.save(
+        Image.fromarray(photograph), "JPEG", quality=90, progressive=True, optimize=True
+    )
     found = [match.span() for match in classical.JPEG_SCAN.finditer(whole)]
     position, scans = 2, []
     while whole[position + 1] != 0xD9:

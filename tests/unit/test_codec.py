@@ -33,9 +33,7 @@ DROPS = {
     "none": TailDrop(latent=False, hyper=False),
 }
 WITH_SENSITIVITIES = {"model": {}, "gains": [*range(0, 240, 20)]}
-SLOW_IS_FINE = settings(
-    max_examples=25, deadline=None, suppress_health_check=list(HealthCheck)
-)  # fmt: skip
+SLOW_IS_FINE = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def codec_of(model: torch.nn.Module, drop: TailDrop = DTD) -> Codec:
@@ -168,10 +166,10 @@ def test_what_is_no_stream_and_no_target_is_refused(codec, photograph, tmp_path)
     pictures = [*codec.progressive(memoryview(path.read_bytes()))]
     np.testing.assert_array_equal(pixels(pictures[-1]), pixels(codec.decode(path.read_bytes())))
     for target in (float("nan"), "30"):
-        with pytest.raises(UserError, match="is no PSNR"):
+        with pytest.raises(UserError, match="is not a PSNR"):
             codec.encode(photograph, target_psnr=target)
     for most in ("1000", 0, 99.5):
-        with pytest.raises(UserError, match="is no number of bytes"):
+        with pytest.raises(UserError, match="is not a number of bytes"):
             codec.encode(photograph, max_bytes=most)
     with pytest.raises(UserError, match="not by int"):
         Codec.load(5)
@@ -237,13 +235,19 @@ def test_arrays_and_tensors_mean_the_same(codec, photograph) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        np.zeros((4, 4, 5), np.uint8), np.zeros((4, 4, 3), np.complex64),
+        np.zeros((4, 4, 5), np.uint8),
+        np.zeros((4, 4, 3), np.complex64),
         np.zeros((0, 4, 3), np.uint8),
-        torch.zeros(2, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.int32), "photo.png", None,
-        torch.full((3, 8, 8), torch.nan), torch.zeros(3, 8, 8) - torch.inf,
-        torch.linspace(0, 255, 192).view(3, 8, 8), torch.linspace(-1, 1, 192).view(3, 8, 8),
+        torch.zeros(2, 3, 8, 8),
+        torch.zeros(3, 8, 8, dtype=torch.int32),
+        "photo.png",
+        None,
+        torch.full((3, 8, 8), torch.nan),
+        torch.zeros(3, 8, 8) - torch.inf,
+        torch.linspace(0, 255, 192).view(3, 8, 8),
+        torch.linspace(-1, 1, 192).view(3, 8, 8),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_image_says_so(codec, wrong) -> None:
     with pytest.raises(UserError, match=r"no image|cannot be coded"):
         codec.encode(wrong)
@@ -452,16 +456,24 @@ def test_streams_of_today_decode_for_ever() -> None:
 @pytest.mark.parametrize(
     ("model_class", "range_of_p", "digests"),
     [
-        (ProgressiveMeanScaleHyperprior, (0.0, 1.0), {
-            "channels": "11e94a757ae0d16977a0e1025b4154b88b157694e8e0133fb6dd2abdfe52428d",
-            "planes": "794db760a9b97546d5cd230ffa4b1e3684e83d7ea8e171f139678613d7ad2e68",
-        }),
-        (ProgressiveHyperprior, (0.3, 0.9), {
-            "channels": "4657a836dc0ce0c553ac2b243be14b699a3a502e8747a13be4b1276c9dff8e8d",
-            "planes": "2d95c963b03a2331f1f78a0a13df5525967f72c6e8d92b44e314c0195cb79a91",
-        }),
+        (
+            ProgressiveMeanScaleHyperprior,
+            (0.0, 1.0),
+            {
+                "channels": "11e94a757ae0d16977a0e1025b4154b88b157694e8e0133fb6dd2abdfe52428d",
+                "planes": "794db760a9b97546d5cd230ffa4b1e3684e83d7ea8e171f139678613d7ad2e68",
+            },
+        ),
+        (
+            ProgressiveHyperprior,
+            (0.3, 0.9),
+            {
+                "channels": "4657a836dc0ce0c553ac2b243be14b699a3a502e8747a13be4b1276c9dff8e8d",
+                "planes": "2d95c963b03a2331f1f78a0a13df5525967f72c6e8d92b44e314c0195cb79a91",
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_streams_of_what_is_rounded_and_clamped_decode_for_ever(
     model_class, range_of_p, digests
 ) -> None:

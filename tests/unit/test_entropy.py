@@ -192,8 +192,12 @@ def test_the_code_is_what_its_description_says() -> None:
     first, second = payloads(encoders)
     decoder = WrittenDown(first)
     groups = [decoder.group(f, 60) for f in [*frequencies, bottleneck]]
-    escaped = [(g, i) for g, group in enumerate(groups) for i, symbol in enumerate(group)
-               if symbol == tables[g].escape]  # fmt: skip
+    escaped = [
+        (g, i)
+        for g, group in enumerate(groups)
+        for i, symbol in enumerate(group)
+        if symbol == tables[g].escape
+    ]
     lengths = [decoder.uniform(23) + 1 for _ in escaped]
     numbers = dict(zip(escaped, [1] * len(escaped), strict=True))
     for bits in range(2, 24):

@@ -12,10 +12,17 @@ def write_runs(gain: float = 1.0, dataset: str = "kodak") -> None:
     """Results as six models would leave them: the published curves, better by `gain` dB."""
     for key, curve in curves.progdtd().groupby(["lambda", "range_low", "range_high"]):
         named = dict(zip(("lambda", "range_low", "range_high"), key, strict=True)) | {
-            "codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "seed": 0,
-            "run": "-".join(map(str, key)), "kind": "channels", "effort": 0, "dataset": dataset,
-            "latent_channels": 1, "hyper_channels": 1,
-        }  # fmt: skip
+            "codec": "ProgDTD",
+            "model": "hyperprior",
+            "drop": "dtd",
+            "seed": 0,
+            "run": "-".join(map(str, key)),
+            "kind": "channels",
+            "effort": 0,
+            "dataset": dataset,
+            "latent_channels": 1,
+            "hyper_channels": 1,
+        }
         for protocol in ("native", "reference"):
             rows = []
             for r in curve.itertuples():
@@ -108,12 +115,25 @@ def test_aggregated_results_are_enough_to_draw_again(command, drawn) -> None:
 
 def test_a_curve_has_a_colour_and_a_marker_of_its_own_among_many() -> None:
     lambdas, bounds = [0.003 * 2**i for i in range(9)], [(0.1 * i, 1.0) for i in range(7)]
-    alike = {"codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "seed": 0,
-             "kind": "channels", "effort": 0, "protocol": "native"}  # fmt: skip
-    models = [alike | {"lambda": lmbda, "range_low": low, "range_high": high,
-              "run": f"{lmbda}-{low}"} for lmbda in lambdas for low, high in bounds]  # fmt: skip
-    points = [model | {"p": p, "bpp": p, "psnr": 30 + p, "ms_ssim_db": 10 + p}
-              for model in models for p in (0.5, 1.0)]  # fmt: skip
+    alike = {
+        "codec": "ProgDTD",
+        "model": "hyperprior",
+        "drop": "dtd",
+        "seed": 0,
+        "kind": "channels",
+        "effort": 0,
+        "protocol": "native",
+    }
+    models = [
+        alike | {"lambda": lmbda, "range_low": low, "range_high": high, "run": f"{lmbda}-{low}"}
+        for lmbda in lambdas
+        for low, high in bounds
+    ]
+    points = [
+        model | {"p": p, "bpp": p, "psnr": 30 + p, "ms_ssim_db": 10 + p}
+        for model in models
+        for p in (0.5, 1.0)
+    ]
     table = pd.DataFrame(points)
     none = pd.DataFrame(columns=["codec", "lambda", "range_low", "range_high", "bpp", "p"])
     figure = charts.rate_distortion(table, none, none, none, "many")
@@ -149,9 +169,19 @@ def test_the_projects_own_results_draw_again(command, drawn, anew) -> None:
 
 def test_codecs_measured_earlier_stand_beside_runs_on_the_same_images(command, drawn) -> None:
     write_runs()
-    rows = [{"codec": "JPEG", "protocol": "native", "dataset": "kodak", "image": image, "p": p,
-             "bpp": p, "psnr": 30 + p}
-            for image in range(curves.IMAGES) for p in (0.1, 0.2, 0.3)]  # fmt: skip
+    rows = [
+        {
+            "codec": "JPEG",
+            "protocol": "native",
+            "dataset": "kodak",
+            "image": image,
+            "p": p,
+            "bpp": p,
+            "psnr": 30 + p,
+        }
+        for image in range(curves.IMAGES)
+        for p in (0.1, 0.2, 0.3)
+    ]
     results.write(rows, Path("outputs/baselines/kodak_native.csv"))
     assert command("figures", "out=first")[0] == 0
     Path("outputs/baselines/kodak_native.csv").unlink()
@@ -199,7 +229,7 @@ def test_null_is_nothing_to_draw(command, drawn) -> None:
     code, output = command("figures", "runs=null", "results=null")
     assert (code, "No results for kodak" in output) == (1, True), output
     code, output = command("figures", "out=null")
-    assert (code, "out=null is no directory" in output) == (1, True), output
+    assert (code, "out=null is not a directory" in output) == (1, True), output
 
 
 def test_a_part_of_kodak_is_not_compared_with_published_curves(command, drawn) -> None:
@@ -233,12 +263,26 @@ def test_curves_of_other_images_and_curves_in_no_figure_are_named(command, drawn
 
 def test_planes_alone_are_drawn_with_a_picture_that_is_exact(command) -> None:
     rows = [
-        {"codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "range_low": 0.0,
-         "range_high": 1.0, "lambda": 0.1, "seed": 0, "run": "r", "kind": "planes", "effort": 0,
-         "protocol": "native", "dataset": "d", "image": "a", "p": p, "bpp": p,
-         "psnr": np.inf if p == 1 else 30 + p}
+        {
+            "codec": "ProgDTD",
+            "model": "hyperprior",
+            "drop": "dtd",
+            "range_low": 0.0,
+            "range_high": 1.0,
+            "lambda": 0.1,
+            "seed": 0,
+            "run": "r",
+            "kind": "planes",
+            "effort": 0,
+            "protocol": "native",
+            "dataset": "d",
+            "image": "a",
+            "p": p,
+            "bpp": p,
+            "psnr": np.inf if p == 1 else 30 + p,
+        }
         for p in (0.1, 0.5, 0.8, 1.0)
-    ]  # fmt: skip
+    ]
     results.write(rows, Path("outputs/train/r/evaluation/d_native_planes.csv"))
     code, output = command("figures", "images=d")
     assert code == 0, output
@@ -263,9 +307,11 @@ def test_effort_seeds_and_runs_can_be_told_apart(command, drawn) -> None:
     source = Path("outputs/train/0.1-0.0-1/evaluation/kodak_native.csv")
     table = pd.read_csv(source)
     for name, gain, different in (
-        ("seed", 0, {"seed": 1, "run": "seed"}), ("lr-3e-3", 0, {"run": "lr-3e-3"}),
-        ("effort", 1, {"effort": 10}), ("both", 2, {"effort": 10, "kind": "planes"}),
-    ):  # fmt: skip
+        ("seed", 0, {"seed": 1, "run": "seed"}),
+        ("lr-3e-3", 0, {"run": "lr-3e-3"}),
+        ("effort", 1, {"effort": 10}),
+        ("both", 2, {"effort": 10, "kind": "planes"}),
+    ):
         other = table.assign(psnr=table.psnr + gain).assign(**different)
         home = source.parents[1] if "effort" in different else Path("outputs/train", name)
         results.write(other.to_dict("records"), home / f"evaluation/kodak_native_{name}.csv")
@@ -333,8 +379,10 @@ def test_other_runs_and_long_seeds_are_no_kinds_of_one_model(command, drawn) -> 
     write_runs(dataset="2020")
     table = pd.read_csv("outputs/train/0.1-0.0-1/evaluation/2020_native.csv")
     for name, different in (
-        ("finer", {"kind": "planes"}), ("a", {"seed": 20240101}), ("b", {"seed": 20240102})
-    ):  # fmt: skip
+        ("finer", {"kind": "planes"}),
+        ("a", {"seed": 20240101}),
+        ("b", {"seed": 20240102}),
+    ):
         other = table.assign(run=name, **different)
         results.write(
             other.to_dict("records"), Path(f"outputs/train/{name}/evaluation/2020_native.csv")
@@ -362,8 +410,9 @@ def test_only_runs_that_nothing_else_tells_apart_have_their_names(command, drawn
     axis = drawn["rate_distortion_reference"].axes[0]
     labels = {line.get_label() for line in axis.lines}
     assert {label for label in labels if label.endswith(("0.1-0.0-1", "mine"))} == {
-        "λ = 0.1, p ∈ [0, 1], 0.1-0.0-1", "λ = 0.1, p ∈ [0, 1], mine"
-    }  # fmt: skip
+        "λ = 0.1, p ∈ [0, 1], 0.1-0.0-1",
+        "λ = 0.1, p ∈ [0, 1], mine",
+    }
     assert {"λ = 0.1, p ∈ [0.3, 1]", "λ = 1, p ∈ [0, 1]"} <= labels
 
     def published(*runs: str) -> list:
@@ -381,10 +430,19 @@ def test_only_runs_that_nothing_else_tells_apart_have_their_names(command, drawn
 def test_levels_that_not_all_images_have_are_left_out_and_said(command, drawn) -> None:
     write_runs(dataset="mine")
     rows = [
-        {"codec": "JPEG 2000 (prefix)", "protocol": "native", "dataset": "mine", "image": i, "p": p,
-         "bpp": p, "psnr": 30.0}
-        for i in range(curves.IMAGES) for p in (0.1, 0.2) if p > 0.1 or i < 3
-    ]  # fmt: skip
+        {
+            "codec": "JPEG 2000 (prefix)",
+            "protocol": "native",
+            "dataset": "mine",
+            "image": i,
+            "p": p,
+            "bpp": p,
+            "psnr": 30.0,
+        }
+        for i in range(curves.IMAGES)
+        for p in (0.1, 0.2)
+        if p > 0.1 or i < 3
+    ]
     results.write(rows, Path("outputs/baselines/mine_native.csv"))
     code, output = command("figures", "images=mine")
     assert code == 0, output
@@ -394,14 +452,19 @@ def test_levels_that_not_all_images_have_are_left_out_and_said(command, drawn) -
 
 
 def test_a_panel_is_as_high_as_what_it_shows() -> None:
-    ours = curves.progdtd().query("`lambda` == 0.01 and range_low == 0").assign(
-        codec="ProgDTD", model="m", drop="dtd", seed=0, run="r", kind="channels", effort=0
-    )  # fmt: skip
+    ours = (
+        curves.progdtd()
+        .query("`lambda` == 0.01 and range_low == 0")
+        .assign(codec="ProgDTD", model="m", drop="dtd", seed=0, run="r", kind="channels", effort=0)
+    )
     points = {"JPEG": (0.1, 25.0), "no PSNR": (0.1, np.nan), "lossless": (9.0, 60.0)}
     baselines = pd.DataFrame(
-        [{"codec": codec, "bpp": bpp + more, "psnr": psnr, "ms_ssim_db": 12.0}
-         for codec, (bpp, psnr) in points.items() for more in (0, 0.1, 9)]
-    )  # fmt: skip
+        [
+            {"codec": codec, "bpp": bpp + more, "psnr": psnr, "ms_ssim_db": 12.0}
+            for codec, (bpp, psnr) in points.items()
+            for more in (0, 0.1, 9)
+        ]
+    )
     nothing = curves.codecs().iloc[:0]
     figure = charts.rate_distortion(ours, curves.progdtd().iloc[:0], baselines, nothing, "")
     psnr = figure.axes[1]
@@ -413,27 +476,43 @@ def test_a_panel_is_as_high_as_what_it_shows() -> None:
 
 
 def rows_of(**different) -> pd.DataFrame:
-    named = {"codec": "ProgDTD", "model": "m", "drop": "dtd", "range_low": 0.0, "range_high": 1.0,
-             "lambda": 0.1, "seed": 0, "run": "r", "kind": "channels", "effort": 0,
-             "protocol": "native"}  # fmt: skip
-    rows = [named | different | {"p": p, "bpp": p, "psnr": 30 + p, "ms_ssim_db": 12 + p}
-            for p in (0.5, 1.0)]  # fmt: skip
+    named = {
+        "codec": "ProgDTD",
+        "model": "m",
+        "drop": "dtd",
+        "range_low": 0.0,
+        "range_high": 1.0,
+        "lambda": 0.1,
+        "seed": 0,
+        "run": "r",
+        "kind": "channels",
+        "effort": 0,
+        "protocol": "native",
+    }
+    rows = [
+        named | different | {"p": p, "bpp": p, "psnr": 30 + p, "ms_ssim_db": 12 + p}
+        for p in (0.5, 1.0)
+    ]
     return pd.DataFrame(rows)
 
 
 def test_panels_have_what_belongs_together() -> None:
     def drawn(*parts: pd.DataFrame) -> dict:
         table = pd.concat(parts, ignore_index=True)
-        return {suffix: ({*zip(part["drop"], part.effort, strict=True)}, beside)
-                for suffix, part, beside in charts.panels(table)}  # fmt: skip
+        return {
+            suffix: ({*zip(part["drop"], part.effort, strict=True)}, beside)
+            for suffix, part, beside in charts.panels(table)
+        }
 
     dtd, none = ("dtd", 0), ("none", 0)
     assert drawn(rows_of(drop="none")) == {"": ({none}, False)}
     assert drawn(rows_of(protocol="reference")) == {"": ({dtd}, True)}
     assert drawn(rows_of(protocol="reference-all-patches")) == {"": ({dtd}, False)}
     assert drawn(rows_of(), rows_of(drop="none"), rows_of(effort=2)) == {
-        "": ({dtd}, False), "_effort": ({dtd, ("dtd", 2)}, False), "_drops": ({dtd, none}, False)
-    }  # fmt: skip
+        "": ({dtd}, False),
+        "_effort": ({dtd, ("dtd", 2)}, False),
+        "_drops": ({dtd, none}, False),
+    }
 
 
 def test_markers_and_the_order_of_a_legend() -> None:
@@ -445,13 +524,20 @@ def test_markers_and_the_order_of_a_legend() -> None:
     assert (lines[0].get_marker(), lines[0].get_label()) == ("o", charts.PUBLISHED)
     published, others = curves.progdtd().iloc[:0], curves.codecs().iloc[:0]
     jpeg = rows_of().assign(codec="JPEG")
-    ours = pd.concat([rows_of(**{"lambda": lmbda}, kind=kind) for lmbda in (0.1, 1.0)
-                      for kind in ("channels", "planes")], ignore_index=True)  # fmt: skip
+    ours = pd.concat(
+        [
+            rows_of(**{"lambda": lmbda}, kind=kind)
+            for lmbda in (0.1, 1.0)
+            for kind in ("channels", "planes")
+        ],
+        ignore_index=True,
+    )
     figure = charts.rate_distortion(ours, published, jpeg, others, "")
     shown = [text.get_text() for text in figure.legends[0].get_texts()]
     assert shown == ["p ∈ [0, 1]", "p ∈ [0, 1], planes", "JPEG"]
     fitted = pd.concat([rows_of(), rows_of(effort=2)], ignore_index=True)
     figure = charts.rate_distortion(fitted, published, jpeg.iloc[:0], others, "")
     assert {line.get_label(): line.get_marker() for line in figure.axes[0].lines} == {
-        "ours without effort": "", "λ = 0.1, p ∈ [0, 1], effort 2": "o"
-    }  # fmt: skip
+        "ours without effort": "",
+        "λ = 0.1, p ∈ [0, 1], effort 2": "o",
+    }

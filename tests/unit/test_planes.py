@@ -311,8 +311,10 @@ def test_thresholds_fall_and_share_the_bits() -> None:
     assert parts[0] < 0.05
     assert np.diff(parts).max() < 0.12
     counts = np.bincount(classes.ravel(), minlength=64)
-    at_once = [-(p * np.log2(p)).sum() for p in
-               (entropy.gaussian_frequencies(s) / 2**20 for s in entropy.scales())]  # fmt: skip
+    at_once = [
+        -(p * np.log2(p)).sum()
+        for p in (entropy.gaussian_frequencies(s) / 2**20 for s in entropy.scales())
+    ]
     assert bits.sum() == pytest.approx(counts @ at_once, rel=0.02)
 
 
@@ -434,8 +436,10 @@ def test_gains_add_up_to_what_the_image_gains(photograph) -> None:
 def test_a_target_of_psnr_is_reached_by_the_fewest_planes(photograph, caplog) -> None:
     codec, picture = Codec.load(model_store.REFERENCE), photograph[:128, :192]
     decoder = codec.decoder()
-    got = {level: psnr(to_tensor(picture), to_tensor(decoder.picture()))
-           for level in decoder.levels_of(codec.encode(picture, "planes"))}  # fmt: skip
+    got = {
+        level: psnr(to_tensor(picture), to_tensor(decoder.picture()))
+        for level in decoder.levels_of(codec.encode(picture, "planes"))
+    }
     for target in (20, 25, got[len(got)]):
         cut = codec.encode(picture, "planes", target_psnr=target)
         assert len(container.ends(cut)) == min(k for k, found in got.items() if found >= target)

@@ -5,10 +5,21 @@ from progdtd.errors import UserError
 from progdtd.evaluation import markdown, results
 
 RUN = {
-    "codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "range_low": 0.0, "range_high": 1.0,
-    "lambda": 0.1, "seed": 0, "run": "r", "kind": "channels", "effort": 0, "protocol": "native",
-    "dataset": "d", "latent_channels": 2, "hyper_channels": 1,
-}  # fmt: skip
+    "codec": "ProgDTD",
+    "model": "hyperprior",
+    "drop": "dtd",
+    "range_low": 0.0,
+    "range_high": 1.0,
+    "lambda": 0.1,
+    "seed": 0,
+    "run": "r",
+    "kind": "channels",
+    "effort": 0,
+    "protocol": "native",
+    "dataset": "d",
+    "latent_channels": 2,
+    "hyper_channels": 1,
+}
 
 
 def test_means_are_of_per_image_values_dB_included(tmp_path) -> None:  # noqa: N802
@@ -31,8 +42,9 @@ def test_what_some_images_lack_has_no_mean(tmp_path) -> None:
     """MS-SSIM of the larger images alone would stand at the rate of all."""
     rows = [
         RUN | {"image": i, "p": p, "bpp": i, "psnr": 30, "ms_ssim": 0.9 if i > p else None}
-        for i in (1, 2) for p in (0.5, 1.0)
-    ]  # fmt: skip
+        for i in (1, 2)
+        for p in (0.5, 1.0)
+    ]
     results.write(rows, tmp_path / "t.csv")
     mean = results.aggregate(results.read([tmp_path / "t.csv"]))
     assert mean.bpp.tolist() == [1.5, 1.5]
@@ -42,15 +54,19 @@ def test_what_some_images_lack_has_no_mean(tmp_path) -> None:
 def test_levels_of_some_images_alone_are_told_from_those_of_all() -> None:
     rows = [
         RUN | {"kind": kind, "image": i, "p": p, "bpp": i}
-        for kind in ("channels", "planes") for i in (1, 2) for p in (0.5, 1.0)
+        for kind in ("channels", "planes")
+        for i in (1, 2)
+        for p in (0.5, 1.0)
         if i == 1 or p == 1 or kind == "planes"
-    ]  # fmt: skip
+    ]
     means = results.aggregate(pd.DataFrame(rows).reindex(columns=results.COLUMNS))
     assert means.images.tolist() == [1, 2, 2, 2]
     kept = results.of_all_images(means)
     assert [*zip(kept.kind, kept.p, strict=True)] == [
-        ("channels", 1), ("planes", 0.5), ("planes", 1)
-    ]  # fmt: skip
+        ("channels", 1),
+        ("planes", 0.5),
+        ("planes", 1),
+    ]
 
 
 def test_codecs_without_a_model_are_aggregated_too(tmp_path) -> None:
