@@ -30,6 +30,11 @@ from progdtd.models.weights import build_model
 TINY = ("model.N=8", "model.M=12")
 RUN = "outputs/smoke/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
 """Where `experiment=smoke` trains."""
+ROW = {"codec": "ProgDTD", "model": "hyperprior", "drop": "dtd", "seed": 0, "run": "r"}
+ROW |= {"range_low": 0.0, "range_high": 1.0, "lambda": 0.1, "kind": "channels", "effort": 0}
+ROW |= {"protocol": "native", "dataset": "d", "image": "a", "latent_channels": 2}
+ROW |= {"hyper_channels": 1}
+"""What names a row of results."""
 HYPERPRIORS = sorted({path.stem for path in Path(CONF, "model").glob("*.yaml")} - {"wavelet"})
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 

@@ -11,12 +11,7 @@ from PIL import Image
 
 from progdtd.codec import container, model_store
 from progdtd.codec.coder import Coder, LevelDecoder, Levels, Wanted
-from progdtd.codec.errors import (
-    DamagedError,
-    IncompleteError,
-    OtherModelError,
-    UndecodableError,
-)
+from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError, UndecodableError
 from progdtd.errors import UserError
 from progdtd.images import Picture, psnr, to_rgb
 from progdtd.options import number, whole

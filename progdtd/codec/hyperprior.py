@@ -76,8 +76,8 @@ class HyperpriorCoder:
         within the model's range, or one level of channels for each of some fractions and a last one
         with all that is left. None: planes, or channels if the model has no sensitivities.
 
-        Raises: UserError: no such levels, no such fractions, or planes of a model without
-            sensitivities.
+        Raises:
+            UserError: `wanted` is something else, or planes of a model without sensitivities.
         """
         if wanted is None:
             wanted = CHANNELS if self.sensitivities is None else PLANES

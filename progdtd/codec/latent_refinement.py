@@ -53,9 +53,10 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 class Effort:
     """How long a latent is fitted, and what is known of the loss.
 
-    Args: steps: how many, at least 1; each is a pass through the synthesis and back. lmbda: lambda,
-        the weight of the distortion, above 0. sensitivities: (M,) of the latent's channels, as
-        `progdtd.codec.sensitivities` measures them.
+    Args:
+        steps: how many, at least 1; each is a pass through the synthesis and back.
+        lmbda: lambda, the weight of the distortion, above 0.
+        sensitivities: (M,) of the latent's channels, as `sensitivities.py` measures them.
     """
 
     steps: int

@@ -74,10 +74,7 @@ def native(
 
 @torch.inference_mode()
 def estimate(
-    model: Progressive,
-    drop: TailDrop,
-    picture: np.ndarray,
-    levels: Sequence[float],
+    model: Progressive, drop: TailDrop, picture: np.ndarray, levels: Sequence[float]
 ) -> Iterator[tuple[Row, Tensor]]:
     """Quality and estimated rate of a whole image, without a stream: what validation needs.
 

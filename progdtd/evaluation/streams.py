@@ -39,11 +39,7 @@ def native(
 
 
 def levels_at(
-    coder: Coder,
-    stream: bytes,
-    picture: np.ndarray,
-    levels: Sequence[float],
-    device: Any = "cpu",
+    coder: Coder, stream: bytes, picture: np.ndarray, levels: Sequence[float], device: Any = "cpu"
 ) -> Iterator[tuple[int, Row]]:
     """What the last level within each fraction of a stream, or the first, costs and brings.
 

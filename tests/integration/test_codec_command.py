@@ -7,12 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import lively
+from conftest import Run, lively
 from PIL import Image
 
 from progdtd import Codec, data
@@ -46,17 +47,22 @@ def photo(photograph: np.ndarray) -> str:
     return "photo.png"
 
 
+@pytest.fixture
+def codec(command) -> Run:
+    """Run `python -m progdtd.codec <arguments>` in this process."""
+    return partial(command, "codec.__main__")
+
+
 def pixels(path: str) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
 
 
-def test_the_commands_as_typed(model_file, photo, command) -> None:
-    codec = ("codec.__main__",)
-    assert command(*codec, "encode", photo, "photo.pdtd", "--model", str(model_file.parent))[0] == 0
-    assert command(*codec, "decode", "photo.pdtd", "all.png")[0] == 0
+def test_the_commands_as_typed(model_file, photo, codec) -> None:
+    assert codec("encode", photo, "photo.pdtd", "--model", str(model_file.parent))[0] == 0
+    assert codec("decode", "photo.pdtd", "all.png")[0] == 0
     assert pixels("all.png").shape == (150, 200, 3)
-    code, output = command(*codec, "info", "photo.pdtd", "--json")
+    code, output = codec("info", "photo.pdtd", "--json")
     facts = json.loads(output.splitlines()[0])
     assert code == 0
     assert facts["model"] == "tiny"
@@ -68,34 +74,34 @@ def test_the_commands_as_typed(model_file, photo, command) -> None:
         ("--bpp", str(8 * (ends[6] + 1) / (150 * 200))): 7,
     }
     for choice, level in choices.items():
-        code, output = command(*codec, "decode", "photo.pdtd", "some.png", *choice)
+        code, output = codec("decode", "photo.pdtd", "some.png", *choice)
         assert (code, f"level {level} of {len(ends)}" in output) == (0, True), output
-    assert command(*codec, "decode", "photo.pdtd", "some.png", "--p", "0.3")[0] == 0
-    code, output = command(*codec, "info", "photo.pdtd")
+    assert codec("decode", "photo.pdtd", "some.png", "--p", "0.3")[0] == 0
+    code, output = codec("info", "photo.pdtd")
     assert f"{ends[2]} bytes" in output
-    assert command(*codec, "encode", photo, "kind.pdtd", "--levels", "channels")[0] == 0
+    assert codec("encode", photo, "kind.pdtd", "--levels", "channels")[0] == 0
     assert Path("kind.pdtd").read_bytes() == Path("photo.pdtd").read_bytes()
-    assert command(*codec, "strip", photo, "levels.png")[0] == 0
+    assert codec("strip", photo, "levels.png")[0] == 0
     assert pixels("levels.png").shape[1] > 1000
     sensitivities.record(model_file, data.photos()[1:2], "cpu")
-    assert command(*codec, "strip", photo, "planes.png", "--effort", "1")[0] == 0
+    assert codec("strip", photo, "planes.png", "--effort", "1")[0] == 0
     assert pixels("planes.png").shape[1] > 1000
     for name, kind in (("photo.pdtd", "of channels"), ("planes.pdtd", "of planes")):
-        assert Path(name).exists() or command(*codec, "encode", photo, name)[0] == 0
-        assert kind in command(*codec, "info", name)[1]
+        assert Path(name).exists() or codec("encode", photo, name)[0] == 0
+        assert kind in codec("info", name)[1]
 
 
 @pytest.mark.parametrize(("lmbda", "better_by"), [(0.01, 0.035), (0.1, 0.055)])
-def test_effort(model_file, photo, command, lmbda, better_by) -> None:
+def test_effort(model_file, photo, codec, lmbda, better_by) -> None:
     """As of the trained models that come with the project, so that it pays."""
     released = Path(__file__).parents[2] / "outputs/reference"
     model = str(released / f"hyperprior_dtd_lambda-{lmbda}_range-0.0-1.0_seed-0")
-    encode = ("codec.__main__", "encode", photo)
+    encode = ("encode", photo)
     psnr, loss = {}, {}
     for effort in ("0", "6"):
         arguments = ("--model", model, "--effort", effort)
-        assert command(*encode, f"{effort}.pdtd", *arguments)[0] == 0
-        assert command("codec.__main__", "decode", f"{effort}.pdtd", f"{effort}.png")[0] == 0
+        assert codec(*encode, f"{effort}.pdtd", *arguments)[0] == 0
+        assert codec("decode", f"{effort}.pdtd", f"{effort}.png")[0] == 0
         error = pixels(f"{effort}.png").astype(float) - pixels(photo)
         psnr[effort] = -10 * np.log10(np.square(error).mean() / 255**2)
         bpp = 8 * Path(f"{effort}.pdtd").stat().st_size / (150 * 200)
@@ -103,11 +109,11 @@ def test_effort(model_file, photo, command, lmbda, better_by) -> None:
     assert loss["6"] < (1 - better_by) * loss["0"]
     assert lmbda < 0.1 or psnr["6"] > psnr["0"] + 0.05
     assert Path("6.pdtd").stat().st_size < 1.02 * Path("0.pdtd").stat().st_size
-    code, output = command(*encode, "a.pdtd", "--effort", "-2")
+    code, output = codec(*encode, "a.pdtd", "--effort", "-2")
     assert (code, "effort=-2 is not a number of steps" in output) == (1, True)
 
 
-def test_pipes(model_file, photo, command, monkeypatch) -> None:
+def test_pipes(model_file, photo, codec, monkeypatch) -> None:
     """`head -c N | decode - -`, in real processes, and what fails in this one."""
     base = [sys.executable, "-W", "ignore", "-m", "progdtd.codec"]
     stream = subprocess.run(
@@ -123,40 +129,38 @@ def test_pipes(model_file, photo, command, monkeypatch) -> None:
     assert b"level" in half.stderr
     for content, code in ((stream[:20], 7), (b"\x89PNG junk", 3), (stream[:-1] + b"?", 6)):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-        assert command("codec.__main__", "decode", "-", "x.png")[0] == code
+        assert codec("decode", "-", "x.png")[0] == code
     assert not Path("x.png").exists()
 
 
-def test_limits_and_salvage(model_file, photo, command) -> None:
-    codec = ("codec.__main__",)
+def test_limits_and_salvage(model_file, photo, codec) -> None:
     for limit in (("--max-bytes", "1500"), ("--max-bpp", "0.4"), ("--target-psnr", "7")):
-        assert command(*codec, "encode", photo, "cut.pdtd", *limit)[0] == 0
+        assert codec("encode", photo, "cut.pdtd", *limit)[0] == 0
         assert limit[0] == "--target-psnr" or Path("cut.pdtd").stat().st_size <= 1500
-    assert command(*codec, "encode", photo, "p.pdtd", "--levels", "0.2,0.5,1")[0] == 0
+    assert codec("encode", photo, "p.pdtd", "--levels", "0.2,0.5,1")[0] == 0
     stream = bytearray(Path("p.pdtd").read_bytes())
     stream[-1] ^= 255
     Path("p.pdtd").write_bytes(stream)
-    assert command(*codec, "decode", "p.pdtd", "p.png")[0] == 6
-    code, output = command(*codec, "decode", "p.pdtd", "p.png", "--salvage")
+    assert codec("decode", "p.pdtd", "p.png")[0] == 6
+    code, output = codec("decode", "p.pdtd", "p.png", "--salvage")
     assert (code, "level 2 of 3" in output) == (0, True)
     assert "does not match its checksum; the levels before it are shown" in output
-    code, output = command(*codec, "info", "p.pdtd")
+    code, output = codec("info", "p.pdtd")
     assert code == 6
     assert "2 here, 3 whole" in output
     assert "damaged" in output
 
 
-def test_what_is_behind_a_stream_is_said_to_be_left_out(model_file, photo, command) -> None:
-    assert command("codec.__main__", "encode", photo, "one.pdtd")[0] == 0
+def test_what_is_behind_a_stream_is_said_to_be_left_out(model_file, photo, codec) -> None:
+    assert codec("encode", photo, "one.pdtd")[0] == 0
     stream = Path("one.pdtd").read_bytes()
     Path("two.pdtd").write_bytes(2 * stream)
-    code, output = command("codec.__main__", "decode", "two.pdtd", "two.png")
+    code, output = codec("decode", "two.pdtd", "two.png")
     assert code == 0
     assert f"two.pdtd: {len(stream)} bytes behind the end of the stream" in output
 
 
-def test_each_file_of_several_is_named_with_its_error(model_file, photo, command) -> None:
-    codec = ("codec.__main__",)
+def test_each_file_of_several_is_named_with_its_error(model_file, photo, codec) -> None:
     Path("deep").mkdir()
     for name in ("a.png", "b.bmp", "c.ppm", "deep/d.png"):
         shutil.copy(photo, name) if name.endswith("png") else Image.open(photo).save(name)
@@ -164,33 +168,33 @@ def test_each_file_of_several_is_named_with_its_error(model_file, photo, command
     for name in ("a.png", "b.bmp", "c.ppm"):
         shutil.move(name, "all")
     os.symlink(Path("deep").resolve(), "all/link")
-    assert command(*codec, "encode", "all", "coded")[0] == 0
+    assert codec("encode", "all", "coded")[0] == 0
     streams = sorted(str(path) for path in Path("coded").rglob("*.pdtd"))
     assert streams == [f"coded/{n}.pdtd" for n in ("a.png", "b.bmp", "c.ppm", "link/d.png")]
     damaged = bytearray(Path(streams[1]).read_bytes())
     damaged[-1] ^= 1
     Path(streams[1]).write_bytes(damaged)
     Path(streams[2]).write_bytes(b"no stream")
-    code, output = command(*codec, "decode", *streams, "shown/")
+    code, output = codec("decode", *streams, "shown/")
     assert code == 6
     assert f"{streams[1]}: The stream is damaged" in output
     assert f"{streams[2]}: This is not a ProgDTD stream" in output
     assert len(list(Path("shown").iterdir())) == 2
-    code, output = command(*codec, "encode", photo, "all/a.png", "tiny/", "--max-bytes", "20")
+    code, output = codec("encode", photo, "all/a.png", "tiny/", "--max-bytes", "20")
     assert (code, output.count("photo.png: The first level ends after")) == (1, 1)
     least = int(output.partition("ends after ")[2].split()[0])
-    assert command(*codec, "encode", photo, "least.pdtd", "--max-bytes", least)[0] == 0
-    assert command(*codec, "encode", photo, "less.pdtd", "--max-bytes", least - 1)[0] == 1
+    assert codec("encode", photo, "least.pdtd", "--max-bytes", least)[0] == 0
+    assert codec("encode", photo, "less.pdtd", "--max-bytes", least - 1)[0] == 1
 
 
 KINDS = [(".jpg", "JPEG"), (".webp", "WEBP"), (".pdf", "PDF")]
 
 
 @pytest.mark.parametrize(("suffix", "kind"), KINDS)
-def test_what_loses_is_written_at_a_quality_of_95(model_file, photo, command, suffix, kind) -> None:
-    assert command("codec.__main__", "encode", photo, "a.pdtd")[0] == 0
+def test_what_loses_is_written_at_a_quality_of_95(model_file, photo, codec, suffix, kind) -> None:
+    assert codec("encode", photo, "a.pdtd")[0] == 0
     for name in ("a.png", f"a{suffix}"):
-        assert command("codec.__main__", "decode", "a.pdtd", name)[0] == 0
+        assert codec("decode", "a.pdtd", name)[0] == 0
     with Image.open("a.png") as shown:
         shown.save("expected", kind, quality=95)
     expected, written = (Path(name).read_bytes() for name in ("expected", f"a{suffix}"))
@@ -201,30 +205,30 @@ def test_what_loses_is_written_at_a_quality_of_95(model_file, photo, command, su
     assert written == expected
 
 
-def test_a_format_that_cannot_hold_the_picture_is_refused(model_file, photo, command) -> None:
-    assert command("codec.__main__", "encode", photo, "a.pdtd")[0] == 0
+def test_a_format_that_cannot_hold_the_picture_is_refused(model_file, photo, codec) -> None:
+    assert codec("encode", photo, "a.pdtd")[0] == 0
     why = "icons have sizes of their own"
     for name, said in (("a.icns", why), ("a.ico", why), ("a.gif", "it holds only 256 colours")):
-        code, output = command("codec.__main__", "decode", "a.pdtd", name)
+        code, output = codec("decode", "a.pdtd", name)
         assert (code, Path(name).exists()) == (1, False)
         assert said in output
 
 
 def test_a_run_trained_further_is_not_the_model_of_its_old_streams(
-    model_file, photo, command
+    model_file, photo, codec
 ) -> None:
     run = str(model_file.parent)
-    assert command("codec.__main__", "encode", photo, "a.pdtd", "--model", run)[0] == 0
+    assert codec("encode", photo, "a.pdtd", "--model", run)[0] == 0
     torch.manual_seed(1)
     save_weights(model_file, lively(ProgressiveHyperprior(8, 12)), META)
-    code, output = command("codec.__main__", "info", "a.pdtd", "--json")
+    code, output = codec("info", "a.pdtd", "--json")
     assert (code, json.loads(output.splitlines()[0])["model"]) == (0, None)
 
 
-def test_a_model_that_has_gone_from_where_it_was_is_not_here(model_file, photo, command) -> None:
+def test_a_model_that_has_gone_from_where_it_was_is_not_here(model_file, photo, codec) -> None:
     Path("elsewhere").mkdir()
     moved = model_file.parent.rename("elsewhere/tiny")
-    assert command("codec.__main__", "encode", photo, "a.pdtd", "--model", str(moved))[0] == 0
+    assert codec("encode", photo, "a.pdtd", "--model", str(moved))[0] == 0
     (note,) = Path("cache/progdtd/models").iterdir()
     for damage, said in (
         (lambda: (moved / "weights.safetensors").unlink(), True),
@@ -233,15 +237,14 @@ def test_a_model_that_has_gone_from_where_it_was_is_not_here(model_file, photo, 
         (lambda: note.write_bytes(b"\xff\xfe"), False),
     ):
         damage()
-        code, output = command("codec.__main__", "decode", "a.pdtd", "a.png")
+        code, output = codec("decode", "a.pdtd", "a.png")
         assert (code, "PROGDTD_MODELS" in output) == (5, True), output
         assert (f"Where it was before: {moved.absolute()}: " in output) == said, output
 
 
-def test_planes_need_gains(model_file, photo, command) -> None:
-    codec = ("codec.__main__",)
-    encode = (*codec, "encode", photo, "planes.pdtd", "--levels", "planes")
-    code, output = command(*encode)
+def test_planes_need_gains(model_file, photo, codec) -> None:
+    encode = ("encode", photo, "planes.pdtd", "--levels", "planes")
+    code, output = codec(*encode)
     assert (code, "measure_gains.py" in output) == (1, True)
     before = weights.load_model(model_file)
     sensitivities.record(model_file, data.photos()[1:2], "cpu")
@@ -252,67 +255,53 @@ def test_planes_need_gains(model_file, photo, command) -> None:
     assert len(after.meta["gains"]) == 12
     for name, value in before.model.state_dict().items():
         assert torch.equal(value, after.model.state_dict()[name])
-    assert command(*encode)[0] == 0
-    assert command(*codec, "decode", "planes.pdtd", "planes.png", "--p", "0.5")[0] == 0
-    code, output = command(*codec, "info", "planes.pdtd")
+    assert codec(*encode)[0] == 0
+    assert codec("decode", "planes.pdtd", "planes.png", "--p", "0.5")[0] == 0
+    code, output = codec("info", "planes.pdtd")
     assert (code, "whole, of planes" in output, "tiny" in output) == (0, True, True)
     weights.add_meta(model_file, {"gains": [0] * 12})
-    code, output = command(*codec, "decode", "planes.pdtd", "planes.png")
+    code, output = codec("decode", "planes.pdtd", "planes.png")
     assert (code, "other sensitivities" in output) == (5, True)
 
 
-def test_folders_and_their_failures(model_file, images, command, caplog) -> None:
+def test_folders_and_their_failures(model_file, images, codec, caplog) -> None:
     """Folders keep their tree; a file that fails is named and does not stop the rest."""
-    codec = ("codec.__main__",)
     (images / "broken.png").write_bytes(b"not a picture")
     (images / ".a-checkpoint.png").write_bytes(b"a hidden copy")
     os.mkfifo(images / "pipe.png")
-    code, output = command(*codec, "encode", str(images), "coded")
+    code, output = codec("encode", str(images), "coded")
     assert code == 1
     assert "left out 2 files" in caplog.text
     assert "broken.png cannot be read as an image" in output
     coded = sorted(str(p.relative_to("coded")) for p in Path("coded").rglob("*.pdtd"))
-    assert coded == [
-        "a.png.pdtd",
-        "b.jpg.pdtd",
-        "c.webp.pdtd",
-        "deeper/d.tiff.pdtd",
-        "deeper/e.JPEG.pdtd",
-    ]
-    assert command(*codec, "decode", "coded", "decoded")[0] == 0
-    decoded = sorted(str(p.relative_to("decoded")) for p in Path("decoded").rglob("*"))
-    assert decoded == [
-        "a.png",
-        "b.jpg.png",
-        "c.webp.png",
-        "deeper",
-        "deeper/d.tiff.png",
-        "deeper/e.JPEG.png",
-    ]
-    assert command(*codec, "encode", str(images / "a.png"), str(images / "b.jpg"), "two")[0] == 0
+    names = ["a.png", "b.jpg", "c.webp", "deeper/d.tiff", "deeper/e.JPEG"]
+    assert coded == [f"{name}.pdtd" for name in names]
+    assert codec("decode", "coded", "decoded")[0] == 0
+    decoded = sorted(str(p.relative_to("decoded")) for p in Path("decoded").rglob("*.*"))
+    assert decoded == [f"{name.removesuffix('.png')}.png" for name in names]
+    assert codec("encode", str(images / "a.png"), str(images / "b.jpg"), "two")[0] == 0
     assert sorted(os.listdir("two")) == ["a.pdtd", "b.pdtd"]
 
 
-def test_folders_are_not_decoded_over_what_was_coded(model_file, images, command) -> None:
-    codec = ("codec.__main__",)
+def test_folders_are_not_decoded_over_what_was_coded(model_file, images, codec) -> None:
     before = (images / "a.png").read_bytes()
-    assert command(*codec, "encode", str(images), str(images))[0] == 0
-    code, output = command(*codec, "decode", str(images), str(images))
+    assert codec("encode", str(images), str(images))[0] == 0
+    code, output = codec("decode", str(images), str(images))
     assert (code, "a.png is there" in output) == (1, True), output
     assert (images / "a.png").read_bytes() == before
     for path in images.rglob("*.png"):
         path.unlink()
-    assert command(*codec, "decode", str(images), str(images))[0] == 0
+    assert codec("decode", str(images), str(images))[0] == 0
     assert (images / "a.png").exists()
 
 
-def test_what_is_left_out_is_said(model_file, images, command) -> None:
+def test_what_is_left_out_is_said(model_file, images, codec) -> None:
     """Files of a folder that are no images by their usual names, and images after the first."""
     pages = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black")]
     pages[0].save(images / "f.tif", save_all=True, append_images=pages[1:])
     pages[0].save(images / "g.gif")
     (images / "notes.txt").touch()
-    code, output = command("codec.__main__", "encode", str(images), "coded")
+    code, output = codec("encode", str(images), "coded")
     assert code == 0, output
     assert "1 other files, such as " in output
     assert "g.gif" in output
@@ -321,20 +310,20 @@ def test_what_is_left_out_is_said(model_file, images, command) -> None:
     assert output.count("the first is taken") == 1
 
 
-def test_what_is_write_protected_stays(model_file, photo, command, monkeypatch) -> None:
+def test_what_is_write_protected_stays(model_file, photo, codec, monkeypatch) -> None:
     Path("a.pdtd").write_text("mine")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-    code, output = command("codec.__main__", "encode", photo, "a.pdtd")
+    code, output = codec("encode", photo, "a.pdtd")
     assert (code, "it is write-protected" in output) == (1, True), output
     assert Path("a.pdtd").read_text() == "mine"
 
 
-def test_streams_of_a_run_that_goes_on_are_warned_of(trained, photo, command) -> None:
-    encode = ("codec.__main__", "encode", photo, "photo.pdtd", "--model", str(trained))
+def test_streams_of_a_run_that_goes_on_are_warned_of(trained, photo, codec) -> None:
+    encode = ("encode", photo, "photo.pdtd", "--model", str(trained))
     for unfinished in (False, True):
         if unfinished:
             (trained / "weights.safetensors").unlink()
-        code, output = command(*encode)
+        code, output = codec(*encode)
         assert (code, "nothing decodes what it codes now" in output) == (0, unfinished)
 
 
@@ -380,8 +369,8 @@ def test_streams_of_a_run_that_goes_on_are_warned_of(trained, photo, command) ->
         (("strip", "photo.png", "x.gif2"), "strips are drawn as one of", 1),
     ],
 )
-def test_bad_input(model_file, photo, command, arguments, said, code) -> None:
-    assert command("codec.__main__", "encode", photo, "whole.pdtd")[0] == 0
+def test_bad_input(model_file, photo, codec, arguments, said, code) -> None:
+    assert codec("encode", photo, "whole.pdtd")[0] == 0
     stream = Path("whole.pdtd").read_bytes()
     Path("newer.pdtd").write_bytes(stream[:4] + b"\x09" + stream[5:])
     Path("older.pdtd").write_bytes(stream[:4] + b"\x01" + stream[5:])
@@ -389,11 +378,11 @@ def test_bad_input(model_file, photo, command, arguments, said, code) -> None:
     changed = lively(ProgressiveHyperprior(8, 12))
     changed.g_s[0].bias.data += 1
     save_weights(Path("gone/weights.safetensors"), changed, META)
-    made = command("codec.__main__", "encode", photo, "other.pdtd", "--model", "gone")
+    made = codec("encode", photo, "other.pdtd", "--model", "gone")
     assert made[0] == 0
     shutil.rmtree("gone")
     shutil.copy(photo, "photo")
-    got, output = command("codec.__main__", *arguments)
+    got, output = codec(*arguments)
     assert got == code, output
     assert pixels("photo").shape == (150, 200, 3)
     assert said in output
@@ -401,57 +390,55 @@ def test_bad_input(model_file, photo, command, arguments, said, code) -> None:
     assert not any(Path(name).exists() for name in ("x.png", "x.pdtd", "x.xyz", "x.bmp"))
 
 
-def test_where_streams_go(model_file, photo, command) -> None:
+def test_where_streams_go(model_file, photo, codec) -> None:
     """Into a folder that is yet to be made, where a link leads, and to what is no file."""
-    encode = ("codec.__main__", "encode", photo)
-    assert command(*encode, f"new{os.sep}")[0] == 0
+    encode = ("encode", photo)
+    assert codec(*encode, f"new{os.sep}")[0] == 0
     stream = Path("new/photo.pdtd").read_bytes()
     Path("target.pdtd").touch()
     Path("link.pdtd").symlink_to("target.pdtd")
-    assert command(*encode, "link.pdtd")[0] == 0
+    assert codec(*encode, "link.pdtd")[0] == 0
     assert Path("link.pdtd").is_symlink()
     assert Path("target.pdtd").read_bytes() == stream
     os.mkfifo("fifo")
     with subprocess.Popen(["cat", "fifo"], stdout=subprocess.PIPE) as reader:
-        assert command(*encode, "fifo")[0] == 0
+        assert codec(*encode, "fifo")[0] == 0
         assert reader.communicate()[0] == stream
     assert Path("fifo").is_fifo()
     end, begin = os.pipe()  # as the shell's >(...) and /dev/stdout name it
-    assert command(*encode, f"/dev/fd/{begin}")[0] == 0
+    assert codec(*encode, f"/dev/fd/{begin}")[0] == 0
     assert os.read(end, 1 << 20) == stream
     os.close(begin)
     os.close(end)
 
 
-def test_a_name_that_two_models_have_is_not_guessed(
-    model_file, photo, command, monkeypatch
-) -> None:
-    code, output = command("codec.__main__", "encode", photo, "x.pdtd", "--model", "tiny")
+def test_a_name_that_two_models_have_is_not_guessed(model_file, photo, codec, monkeypatch) -> None:
+    code, output = codec("encode", photo, "x.pdtd", "--model", "tiny")
     assert (code, "by tiny" in output) == (0, True)
     monkeypatch.setenv("PROGDTD_MODELS", str(model_file.parents[1]))  # a folder within outputs/
-    assert command("codec.__main__", "encode", photo, "x.pdtd", "--model", "tiny")[0] == 0
+    assert codec("encode", photo, "x.pdtd", "--model", "tiny")[0] == 0
     monkeypatch.delenv("PROGDTD_MODELS")
     shutil.copytree(model_file.parent, "outputs/sweep/tiny")
-    code, output = command("codec.__main__", "encode", photo, "x.pdtd", "--model", "tiny")
+    code, output = codec("encode", photo, "x.pdtd", "--model", "tiny")
     assert (code, "Several models have the name tiny" in output) == (1, True)
     assert "outputs/sweep/tiny" in output
 
 
-def test_streams_of_equal_weights_with_other_gains_decode_together(model_file, photo, command):
+def test_streams_of_equal_weights_with_other_gains_decode_together(model_file, photo, codec):
     other = Path("outputs/other/weights.safetensors")
     for path, measured in ((model_file, [0] * 12), (other, [64] * 6 + [0] * 6)):
         save_weights(path, lively(ProgressiveHyperprior(8, 12)), META | {"gains": measured})
     for path in (model_file, other):
         stream = f"mix/{path.parent.name}.pdtd"
         encode = ("encode", photo, stream, "--levels", "planes", "--model", str(path))
-        assert command("codec.__main__", *encode)[0] == 0
-    code, output = command("codec.__main__", "decode", "mix", "shown")
+        assert codec(*encode)[0] == 0
+    code, output = codec("decode", "mix", "shown")
     assert code == 0, output
     assert len(os.listdir("shown")) == 2
 
 
-def test_help_and_info_are_quick_and_complete(model_file, photo, command) -> None:
-    assert command("codec.__main__", "encode", photo, "a.pdtd", "--levels", "0.2,1")[0] == 0
+def test_help_and_info_are_quick_and_complete(model_file, photo, codec) -> None:
+    assert codec("encode", photo, "a.pdtd", "--levels", "0.2,1")[0] == 0
     base = [sys.executable, "-X", "importtime", "-m", "progdtd.codec"]
     for arguments, words in (
         (["--help"], ("encode", "decode", "info", "strip", "exit codes")),
@@ -480,7 +467,7 @@ def test_weights_of_this_project_are_found_by_the_streams_that_they_made() -> No
 
 
 def test_released_weights_are_half_as_large_and_code_alike(
-    photo, command, script, monkeypatch
+    photo, command, codec, script, monkeypatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
     sizes = ("model.N=32", "model.M=48", "drop.power=2.0", "~drop.full")
@@ -527,8 +514,8 @@ def test_released_weights_are_half_as_large_and_code_alike(
         assert (released / table).read_bytes() == (trained.parent / table).read_bytes()
     pictures = []
     for model in (str(trained), str(half)):
-        assert command("codec.__main__", "encode", photo, "a.pdtd", "--model", model)[0] == 0
-        assert command("codec.__main__", "decode", "a.pdtd", "a.png")[0] == 0
+        assert codec("encode", photo, "a.pdtd", "--model", model)[0] == 0
+        assert codec("decode", "a.pdtd", "a.png")[0] == 0
         pictures.append(pixels("a.png").astype(int))
     assert np.abs(pictures[0] - pictures[1]).mean() < 0.5
 
@@ -541,13 +528,13 @@ def test_folders_may_be_named_like_images_and_stdin_has_a_name() -> None:
     ]
 
 
-def test_the_first_failure_is_the_exit_code(model_file, photo, command) -> None:
-    assert command("codec.__main__", "encode", photo, "a.pdtd", "--levels", "0.2,1")[0] == 0
+def test_the_first_failure_is_the_exit_code(model_file, photo, codec) -> None:
+    assert codec("encode", photo, "a.pdtd", "--levels", "0.2,1")[0] == 0
     Path("bad.pdtd").write_bytes(Path("a.pdtd").read_bytes()[:-1] + b"?")
     Path("none.pdtd").write_bytes(b"no stream")
-    decode = ("codec.__main__", "decode", "none.pdtd", "bad.pdtd", "a.pdtd", "o/")
-    assert command(*decode)[0] == 3
-    assert command("codec.__main__", "info", "none.pdtd", "a.pdtd")[0] == 3
+    decode = ("decode", "none.pdtd", "bad.pdtd", "a.pdtd", "o/")
+    assert codec(*decode)[0] == 3
+    assert codec("info", "none.pdtd", "a.pdtd")[0] == 3
 
 
 def test_an_error_of_stdin_says_so(capsys) -> None:
@@ -555,7 +542,7 @@ def test_an_error_of_stdin_says_so(capsys) -> None:
     assert capsys.readouterr().err == "stdin: the first-level\n"
 
 
-def test_strips_take_the_options_of_encode(model_file, photo, command, monkeypatch) -> None:
+def test_strips_take_the_options_of_encode(model_file, photo, codec, monkeypatch) -> None:
     seen, encode = [], Codec.encode
 
     def noted(self, picture, *rest, **options):
@@ -564,5 +551,5 @@ def test_strips_take_the_options_of_encode(model_file, photo, command, monkeypat
 
     monkeypatch.setattr(Codec, "encode", noted)
     options = ("--levels", "0.5", "--effort", "3")
-    assert command("codec.__main__", "strip", photo, "s.PNG", *options)[0] == 0
+    assert codec("strip", photo, "s.PNG", *options)[0] == 0
     assert seen == [(([0.5],), 3)]

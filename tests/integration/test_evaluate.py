@@ -311,15 +311,8 @@ def test_an_interrupted_evaluation_is_of_its_weights_and_levels(images, monkeypa
 
     monkeypatch.setattr(evaluator, "measure", interrupted)
     first = {"seed": 0, "names": ["reference"], "levels": [1.0], "kinds": ["channels"], "code": 1}
-    for change in (
-        {},
-        {},
-        {"seed": 1},
-        {"names": ["native"]},
-        {"levels": [0.5]},
-        {"kinds": ["planes"]},
-        {"code": 2},
-    ):
+    others = {"seed": 1, "names": ["native"], "levels": [0.5], "kinds": ["planes"], "code": 2}
+    for change in ({}, {}, *({name: other} for name, other in others.items())):
         now = first | change
         torch.manual_seed(now.pop("seed"))
         weights.save_weights(file, weights.build_model(cfg.model), meta)

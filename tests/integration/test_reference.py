@@ -53,12 +53,12 @@ class OldBottleneck(nn.Module):
     def __init__(self, new: EntropyBottleneck) -> None:
         super().__init__()
         for name, value in new.named_parameters():
-            for plural, singular in {
-                "matrices.": "_matrix",
-                "biases.": "_bias",
-                "factors.": "_factor",
-            }.items():
-                name = name.replace(plural, singular)
+            for plural, one in (
+                ("matrices.", "_matrix"),
+                ("biases.", "_bias"),
+                ("factors.", "_factor"),
+            ):
+                name = name.replace(plural, one)
             self.register_parameter(name, value)
 
 
@@ -95,24 +95,10 @@ def trained() -> nn.Module:
     model.hyper_analysis = Block(
         Absolute(), conv(M, N, kernel=3, stride=1), nn.ReLU(), conv(N, N), nn.ReLU(), conv(N, N)
     )
-    model.hyper_synthesis = Block(
-        deconv(N, N),
-        nn.ReLU(),
-        deconv(N, N),
-        nn.ReLU(),
-        deconv(N, M, kernel=3, stride=1),
-        nn.ReLU(),
-    )
-    model.image_synthesis = Block(
-        deconv(M, N),
-        GDN(N, inverse=True),
-        deconv(N, N),
-        GDN(N, inverse=True),
-        deconv(N, N),
-        GDN(N, inverse=True),
-        deconv(N, 3),
-        nn.Sigmoid(),
-    )
+    up = [deconv(N, N), nn.ReLU(), deconv(N, N), nn.ReLU()]
+    model.hyper_synthesis = Block(*up, deconv(N, M, kernel=3, stride=1), nn.ReLU())
+    up = [layer for inner in (M, N, N) for layer in (deconv(inner, N), GDN(N, inverse=True))]
+    model.image_synthesis = Block(*up, deconv(N, 3), nn.Sigmoid())
     model.hyper_bottleneck = EntropyBottleneck(N)
     model.image_bottleneck = GaussianConditional(scale_table=None)
     with torch.no_grad():
@@ -199,13 +185,9 @@ def test_the_published_function_gives_the_published_numbers(address, trained, im
                 patch = x[:, :, rows, columns]
                 whole[:, :, rows, columns], *bits, _ = published_forward(trained, patch, 0.4)
         similarities = ms_ssim(whole, x, data_range=1), ssim(whole, x, data_range=1)
-        expected.append(
-            [
-                sum(bits).item() / 256**2,
-                -10 * math.log10(nn.functional.mse_loss(whole, x)),
-                *(-10 * math.log10(1 - similarity) for similarity in similarities),
-            ]
-        )
+        errors = nn.functional.mse_loss(whole, x), *(1 - similarity for similarity in similarities)
+        decibels = (-10 * math.log10(error) for error in errors)
+        expected.append([sum(bits).item() / 256**2, *decibels])
     result = ProgDTD(str(address), 0.4, 0.1, str(images / "[ac].*"))
     assert result == pytest.approx(np.mean(expected, axis=0), rel=1e-4)
 
@@ -221,7 +203,7 @@ def test_the_published_function_says_what_is_wrong(address, images) -> None:
     with pytest.raises(UserError, match="matches no file"):
         ProgDTD(address, 1, 0.1, "nowhere/*.png")
     for nothing in ("", None, ["a.png"]):
-        with pytest.raises(UserError, match="is no folder and matches no file"):
+        with pytest.raises(UserError, match="is not a folder and matches no file"):
             ProgDTD(address, 1, 0.1, nothing)
     (images / "broken.png").write_text("no image")
     with pytest.raises(UserError, match=r"broken\.png cannot be read"):

@@ -61,15 +61,8 @@ def test_jpeg2000_has_no_markers_that_its_decoder_does_not_need(photograph) -> N
     """The pixels are those of what OpenJPEG writes."""
     image = Image.fromarray(photograph)
     layers = [24 / rate for rate in classical.LAYERS]
-    plain = classical.save(
-        image,
-        "JPEG2000",
-        quality_mode="rates",
-        quality_layers=layers,
-        no_jp2=True,
-        irreversible=True,
-        mct=1,
-    )
+    quality = {"quality_mode": "rates", "quality_layers": layers, "irreversible": True, "mct": 1}
+    plain = classical.save(image, "JPEG2000", **quality, no_jp2=True)
     stream, ends = classical.jpeg2000(image, classical.LAYERS)
     assert len(stream) == ends[-1] + 2 < len(plain) - 30
     for marker in (classical.PLT, classical.COM):

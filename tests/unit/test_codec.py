@@ -33,7 +33,7 @@ DROPS = {
     "none": TailDrop(latent=False, hyper=False),
 }
 WITH_SENSITIVITIES = {"model": {}, "gains": [*range(0, 240, 20)]}
-SLOW_IS_FINE = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW_IS_FINE = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def codec_of(model: torch.nn.Module, drop: TailDrop = DTD) -> Codec:
@@ -42,6 +42,10 @@ def codec_of(model: torch.nn.Module, drop: TailDrop = DTD) -> Codec:
 
 CODEC = codec_of(lively(ProgressiveHyperprior(8, 12)))
 MEANS = codec_of(lively(ProgressiveMeanScaleHyperprior(8, 12)))
+PLANES = [
+    Codec(HyperpriorCoder(Loaded(codec.coder.model, DTD, WITH_SENSITIVITIES)))
+    for codec in (CODEC, MEANS)
+]
 
 
 @pytest.fixture
@@ -72,20 +76,27 @@ def test_the_whole_stream_decodes_to_the_models_own_reconstruction(model, photog
         assert np.abs(decoder.picture() - expected).max() <= 1.5
 
 
-@given(st.integers(1, 150), st.integers(1, 150), st.integers(0, 2**32 - 1), st.sampled_from([0, 1]))
+@given(
+    st.integers(1, 150), st.integers(1, 150), st.integers(0, 2**32 - 1), st.sampled_from(range(4))
+)
 @SLOW_IS_FINE
 def test_prefixes_of_any_picture_decode(height, width, seed, which) -> None:
-    """For random sizes and contents: every prefix is the picture of its whole levels."""
-    codec = (CODEC, MEANS)[which]
+    """For random sizes and contents: every prefix is the picture of its whole levels, and the whole
+    stream the latent of one level of all channels."""
+    codec = (CODEC, MEANS, *PLANES)[which]
     rng = np.random.default_rng(seed)
     low = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     picture = low if seed % 2 else np.full_like(low, seed % 256)
     stream = codec.encode(picture)
     decoder = codec.decoder()
-    ends = [(level, decoder.position) for level in decoder.levels_of(stream)]
-    assert ends[-1][1] == len(stream)
-    size = int(rng.integers(ends[0][1], len(stream) + 1))
-    level = sum(end <= size for _, end in ends)
+    ends = [decoder.position for _ in decoder.levels_of(stream)]
+    assert ends[-1] == len(stream)
+    if codec in PLANES:
+        at_once = codec.decoder()
+        at_once.feed(codec.encode(picture, [1.0]))
+        assert torch.equal(decoder.known.y_hat, at_once.known.y_hat)
+    size = int(rng.integers(ends[0], len(stream) + 1))
+    level = sum(end <= size for end in ends)
     shown = codec.decode(stream[:size])
     assert shown.size == (width, height)
     np.testing.assert_array_equal(pixels(shown), pixels(codec.decode(stream, levels=level)))

@@ -14,9 +14,7 @@ TABLES = entropy.gaussian_tables()
 SYMBOLS = st.one_of(st.integers(-3, 3), st.integers(-LARGEST, LARGEST))
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 63), st.lists(SYMBOLS, max_size=30)), max_size=12),
-)
+@given(st.lists(st.tuples(st.integers(0, 63), st.lists(SYMBOLS, max_size=30)), max_size=12))
 def test_round_trip(groups: list[tuple[int, list[int]]]) -> None:
     """Any symbols, likely or far outside the tables, come back, level after level; the coder ends
     where it began."""

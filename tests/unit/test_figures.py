@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROW
 from PIL import Image
 
 from progdtd.evaluation import bd, charts, curves, results
@@ -11,18 +12,8 @@ from progdtd.evaluation import bd, charts, curves, results
 def write_runs(gain: float = 1.0, dataset: str = "kodak") -> None:
     """Results as six models would leave them: the published curves, better by `gain` dB."""
     for key, curve in curves.progdtd().groupby(["lambda", "range_low", "range_high"]):
-        named = dict(zip(("lambda", "range_low", "range_high"), key, strict=True)) | {
-            "codec": "ProgDTD",
-            "model": "hyperprior",
-            "drop": "dtd",
-            "seed": 0,
-            "run": "-".join(map(str, key)),
-            "kind": "channels",
-            "effort": 0,
-            "dataset": dataset,
-            "latent_channels": 1,
-            "hyper_channels": 1,
-        }
+        named = ROW | {"run": "-".join(map(str, key)), "dataset": dataset}
+        named |= dict(zip(("lambda", "range_low", "range_high"), key, strict=True))
         for protocol in ("native", "reference"):
             rows = []
             for r in curve.itertuples():
@@ -31,7 +22,7 @@ def write_runs(gain: float = 1.0, dataset: str = "kodak") -> None:
                     shift = (-1) ** i * 0.001
                     image = {"protocol": protocol, "image": i, "bpp": r.bpp + shift}
                     rows.append(named | point | image)
-            run = Path("outputs/train", named["run"])
+            run = Path("outputs/train", str(named["run"]))
             results.write(rows, run / f"evaluation/{dataset}_{protocol}.csv")
 
 
@@ -115,17 +106,8 @@ def test_aggregated_results_are_enough_to_draw_again(command, drawn) -> None:
 
 def test_a_curve_has_a_colour_and_a_marker_of_its_own_among_many() -> None:
     lambdas, bounds = [0.003 * 2**i for i in range(9)], [(0.1 * i, 1.0) for i in range(7)]
-    alike = {
-        "codec": "ProgDTD",
-        "model": "hyperprior",
-        "drop": "dtd",
-        "seed": 0,
-        "kind": "channels",
-        "effort": 0,
-        "protocol": "native",
-    }
     models = [
-        alike | {"lambda": lmbda, "range_low": low, "range_high": high, "run": f"{lmbda}-{low}"}
+        ROW | {"lambda": lmbda, "range_low": low, "range_high": high, "run": f"{lmbda}-{low}"}
         for lmbda in lambdas
         for low, high in bounds
     ]
@@ -145,7 +127,7 @@ def test_a_file_is_no_directory_to_draw_into(command) -> None:
     write_runs()
     Path("taken").write_text("")
     code, output = command("figures", "out=taken")
-    assert (code, "out=taken is no directory" in output, "Traceback" in output) == (1, True, False)
+    assert (code, "No results can be written to taken (File exists)" in output) == (1, True)
 
 
 @pytest.mark.parametrize("anew", [False, True])
@@ -263,24 +245,7 @@ def test_curves_of_other_images_and_curves_in_no_figure_are_named(command, drawn
 
 def test_planes_alone_are_drawn_with_a_picture_that_is_exact(command) -> None:
     rows = [
-        {
-            "codec": "ProgDTD",
-            "model": "hyperprior",
-            "drop": "dtd",
-            "range_low": 0.0,
-            "range_high": 1.0,
-            "lambda": 0.1,
-            "seed": 0,
-            "run": "r",
-            "kind": "planes",
-            "effort": 0,
-            "protocol": "native",
-            "dataset": "d",
-            "image": "a",
-            "p": p,
-            "bpp": p,
-            "psnr": np.inf if p == 1 else 30 + p,
-        }
+        ROW | {"kind": "planes", "p": p, "bpp": p, "psnr": np.inf if p == 1 else 30 + p}
         for p in (0.1, 0.5, 0.8, 1.0)
     ]
     results.write(rows, Path("outputs/train/r/evaluation/d_native_planes.csv"))
@@ -476,21 +441,8 @@ def test_a_panel_is_as_high_as_what_it_shows() -> None:
 
 
 def rows_of(**different) -> pd.DataFrame:
-    named = {
-        "codec": "ProgDTD",
-        "model": "m",
-        "drop": "dtd",
-        "range_low": 0.0,
-        "range_high": 1.0,
-        "lambda": 0.1,
-        "seed": 0,
-        "run": "r",
-        "kind": "channels",
-        "effort": 0,
-        "protocol": "native",
-    }
     rows = [
-        named | different | {"p": p, "bpp": p, "psnr": 30 + p, "ms_ssim_db": 12 + p}
+        ROW | different | {"p": p, "bpp": p, "psnr": 30 + p, "ms_ssim_db": 12 + p}
         for p in (0.5, 1.0)
     ]
     return pd.DataFrame(rows)

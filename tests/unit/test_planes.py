@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import lively
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from progdtd import Codec
 from progdtd.codec import (
@@ -23,12 +21,7 @@ from progdtd.codec import (
     tritplanes,
 )
 from progdtd.codec.digits import OCTAVE
-from progdtd.codec.errors import (
-    DamagedError,
-    IncompleteError,
-    OtherModelError,
-    UndecodableError,
-)
+from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError, UndecodableError
 from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.errors import UserError
 from progdtd.images import to_tensor
@@ -39,10 +32,7 @@ from progdtd.tail_drop import TailDrop, kept
 
 TABLES = digits.refinement()
 SENSITIVITIES = [(37 * channel) % 101 for channel in range(12)]
-DROPS = {
-    "dtd": TailDrop(latent=True, hyper=True),
-    "none": TailDrop(latent=False, hyper=False),
-}
+DROPS = {"dtd": TailDrop(latent=True, hyper=True), "none": TailDrop(latent=False, hyper=False)}
 
 
 def codec_of(
@@ -77,24 +67,6 @@ def test_the_whole_stream_is_that_of_channels(model, photograph, drop) -> None:
     assert torch.equal(whole(codec, stream), whole(codec, by_channels))
     assert codec.decode(stream).tobytes() == codec.decode(by_channels).tobytes()
     assert len(container.ends(stream)) >= tritplanes.FEWEST_LEVELS / 2
-
-
-@given(st.integers(1, 150), st.integers(1, 150), st.integers(0, 2**32 - 1), st.sampled_from([0, 1]))
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
-def test_prefixes_of_any_picture_decode(height, width, seed, which) -> None:
-    codec, rng = CODECS[which], np.random.default_rng(seed)
-    picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    if not seed % 2:
-        picture[:] = seed % 256
-    stream = codec.encode(picture, "planes")
-    ends = container.ends(stream)
-    assert ends[-1] == len(stream)
-    assert torch.equal(whole(codec, stream), whole(codec, codec.encode(picture, [1.0])))
-    size = int(rng.integers(ends[0], len(stream) + 1))
-    level = sum(end <= size for end in ends)
-    shown = codec.decode(stream[:size])
-    assert shown.size == (width, height)
-    assert shown.tobytes() == codec.decode(stream, levels=level).tobytes()
 
 
 def test_every_level_is_that_of_the_prefix_that_holds_it(codec, photograph) -> None:

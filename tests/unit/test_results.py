@@ -1,30 +1,14 @@
 import pandas as pd
 import pytest
+from conftest import ROW
 
 from progdtd.errors import UserError
 from progdtd.evaluation import markdown, results
 
-RUN = {
-    "codec": "ProgDTD",
-    "model": "hyperprior",
-    "drop": "dtd",
-    "range_low": 0.0,
-    "range_high": 1.0,
-    "lambda": 0.1,
-    "seed": 0,
-    "run": "r",
-    "kind": "channels",
-    "effort": 0,
-    "protocol": "native",
-    "dataset": "d",
-    "latent_channels": 2,
-    "hyper_channels": 1,
-}
-
 
 def test_means_are_of_per_image_values_dB_included(tmp_path) -> None:  # noqa: N802
     rows = [
-        RUN | {"image": name, "p": p, "bpp": bpp, "psnr": psnr, "ms_ssim_db": psnr / 2}
+        ROW | {"image": name, "p": p, "bpp": bpp, "psnr": psnr, "ms_ssim_db": psnr / 2}
         for name, p, bpp, psnr in (("a", 0.1, 1, 30), ("b", 0.1, 3, 40), ("a", 0.2, 5, 41))
     ]
     results.write(rows, tmp_path / "deep/er/t.csv")
@@ -41,7 +25,7 @@ def test_means_are_of_per_image_values_dB_included(tmp_path) -> None:  # noqa: N
 def test_what_some_images_lack_has_no_mean(tmp_path) -> None:
     """MS-SSIM of the larger images alone would stand at the rate of all."""
     rows = [
-        RUN | {"image": i, "p": p, "bpp": i, "psnr": 30, "ms_ssim": 0.9 if i > p else None}
+        ROW | {"image": i, "p": p, "bpp": i, "psnr": 30, "ms_ssim": 0.9 if i > p else None}
         for i in (1, 2)
         for p in (0.5, 1.0)
     ]
@@ -53,7 +37,7 @@ def test_what_some_images_lack_has_no_mean(tmp_path) -> None:
 
 def test_levels_of_some_images_alone_are_told_from_those_of_all() -> None:
     rows = [
-        RUN | {"kind": kind, "image": i, "p": p, "bpp": i}
+        ROW | {"kind": kind, "image": i, "p": p, "bpp": i}
         for kind in ("channels", "planes")
         for i in (1, 2)
         for p in (0.5, 1.0)
@@ -77,7 +61,7 @@ def test_codecs_without_a_model_are_aggregated_too(tmp_path) -> None:
 
 def test_two_runs_of_one_name_are_not_averaged(tmp_path) -> None:
     for name, lmbda in (("one", 1), ("two", 1.0)):
-        row = RUN | {"lambda": lmbda, "image": "a", "p": 0.1, "bpp": 1}
+        row = ROW | {"lambda": lmbda, "image": "a", "p": 0.1, "bpp": 1}
         results.write([row], tmp_path / f"{name}.csv")
     with pytest.raises(UserError, match=r"one.csv and .*two.csv: .* same name"):
         results.read([tmp_path / "one.csv", tmp_path / "two.csv"])
@@ -85,7 +69,7 @@ def test_two_runs_of_one_name_are_not_averaged(tmp_path) -> None:
 
 
 def test_runs_of_one_name_in_two_groups_are_told_apart(tmp_path) -> None:
-    row = RUN | {"image": "a", "p": 0.1, "bpp": 1}
+    row = ROW | {"image": "a", "p": 0.1, "bpp": 1}
     for group in ("reference", "paper"):
         for kind in ("channels", "planes")[: 1 + (group == "paper")]:
             results.write([row | {"kind": kind}], tmp_path / group / f"r/evaluation/{kind}.csv")
@@ -95,13 +79,13 @@ def test_runs_of_one_name_in_two_groups_are_told_apart(tmp_path) -> None:
 
 
 def test_a_run_goes_by_the_directory_that_it_lies_in(tmp_path) -> None:
-    results.write([RUN | {"image": "a", "p": 0.1, "bpp": 1}], tmp_path / "old/evaluation/a.csv")
+    results.write([ROW | {"image": "a", "p": 0.1, "bpp": 1}], tmp_path / "old/evaluation/a.csv")
     assert results.read([tmp_path / "old/evaluation/a.csv"])["run"].tolist() == ["old"]
 
 
 def test_models_are_shown_where_they_were_trained() -> None:
     table = pd.DataFrame(
-        [RUN | {"p": p, "range_low": 0.1, "range_high": 0.5} for p in (0.05, 0.1, 0.5, 1.0)]
+        [ROW | {"p": p, "range_low": 0.1, "range_high": 0.5} for p in (0.05, 0.1, 0.5, 1.0)]
     )
     assert results.trained(table).p.tolist() == [0.1, 0.5]
     assert len(results.trained(table.assign(kind="planes"))) == 4
@@ -110,7 +94,7 @@ def test_models_are_shown_where_they_were_trained() -> None:
 def test_names_that_look_like_numbers_are_names(tmp_path) -> None:
     names = ["0.001", "01", "1", "NA", "null"]
     for name in names:
-        row = RUN | {"run": name, "image": "7", "p": 0.1, "bpp": 1.0, "psnr": 30.0}
+        row = ROW | {"run": name, "image": "7", "p": 0.1, "bpp": 1.0, "psnr": 30.0}
         results.write([row], tmp_path / f"{name}.csv")
     table = results.read(sorted(tmp_path.glob("*.csv")))
     assert sorted(table.run) == names
@@ -133,7 +117,7 @@ def test_foreign_files_are_named(tmp_path) -> None:
 
 
 def test_tables_edited_by_hand_are_named(tmp_path) -> None:
-    rows = [RUN | {"image": "a", "p": p, "bpp": 1.0, "psnr": 30.0} for p in (0.1, 0.2)]
+    rows = [ROW | {"image": "a", "p": p, "bpp": 1.0, "psnr": 30.0} for p in (0.1, 0.2)]
     path = tmp_path / "t.csv"
     for name, value in (("psnr", "n/a"), ("p", "10%"), ("seed", "x")):
         results.write([rows[0] | {name: value}, rows[1]], path)
