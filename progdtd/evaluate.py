@@ -28,13 +28,8 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> None:
     check_options(cfg, "evaluate")
     with loading():
-        from progdtd.evaluation.evaluator import (
-            HELD_OUT,
-            check_choices,
-            evaluate,
-            find_images,
-            pick_device,
-        )
+        from progdtd.evaluation.evaluator import HELD_OUT, evaluate, find_images, pick_device
+        from progdtd.evaluation.subjects import Choices
 
     levels = None if cfg.levels is None else list(dict.fromkeys(listed(cfg.levels)))
     if levels == []:
@@ -42,15 +37,15 @@ def main(cfg: DictConfig) -> None:
     for p in levels or []:
         if not (number(p) and 0 <= p <= 1):
             raise UserError(f"levels: p={p} is not within [0, 1].")
-    protocols, kinds, images = listed(cfg.protocols), listed(cfg.kinds), str(cfg.images)
-    check_choices(protocols, kinds)
-    runs, device = find(listed(cfg.run)), pick_device(str(cfg.device))
+    names, images, device = listed(cfg.protocols), str(cfg.images), pick_device(str(cfg.device))
+    chosen = Choices(names, levels, device, listed(cfg.kinds), cfg.effort)
+    runs = find(listed(cfg.run))
     if images != HELD_OUT:
         find_images(images)
     failed = []
     for path in runs:
         try:
-            evaluate(path, images, protocols, levels, device, kinds, cfg.effort)
+            evaluate(path, images, chosen)
         except KeyboardInterrupt:
             raise SystemExit(
                 f"Interrupted: the same command goes on with {path} at the image where it was."

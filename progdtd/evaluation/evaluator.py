@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -18,10 +19,10 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from progdtd import data
-from progdtd.codec.container import CHANNELS, PLANES
+from progdtd.codec.container import PLANES
 from progdtd.errors import UserError
 from progdtd.evaluation import results
-from progdtd.evaluation.subjects import Way, open_subject
+from progdtd.evaluation.subjects import Choices, Way, open_subject
 from progdtd.experiment import run
 from progdtd.files import require_folder, write_aside
 from progdtd.images import pictures
@@ -35,26 +36,14 @@ CURVE = {"p": "p", "bpp": "bpp", "psnr-rgb": "psnr", "ms-ssim-rgb": "ms_ssim"}
 """CompressAI's names of the columns of a curve."""
 
 
-def evaluate(
-    path: Path,
-    images: str,
-    names: Sequence[str],
-    levels: Sequence[float] | None,
-    device: str,
-    kinds: Sequence[str],
-    effort: int,
-) -> list[Path]:
+def evaluate(path: Path, images: str, chosen: Choices) -> list[Path]:
     """Evaluate one model and write its tables beside it, unless they are there: of these weights,
-    images and options, by this code.
+    images and options, by this code. Tables of another effort stay.
 
     Args:
         path: a run directory or anything else that `weights.load_model` takes.
         images: a folder, or `held_out` for the images that the run was not trained on.
-        names: protocols, and below `kinds`, that `check_choices` has passed.
-        levels: fractions p; None: those that suit the model.
-        device: from `pick_device`.
-        kinds: levels of a hyperprior's streams that `native` measures.
-        effort: steps in which each latent is fitted to its image; tables of another effort stay.
+        chosen: what is measured.
 
     Returns:
         the CSV files, one for each protocol and kind.
@@ -63,13 +52,13 @@ def evaluate(
         UserError: model or images cannot be read, effort is refused, or tables cannot be written.
     """
     keep_freed_memory()
-    subject = open_subject(path, names, levels, device, kinds, effort)
+    subject = open_subject(path, chosen)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
     of: dict[str, Any] = {"fingerprint": subject.fingerprint, "dataset": dataset}
     of |= {"images": data.digest(paths), "sizes": data.sizes(paths)}
     directory = directory_of(path)
     code = run.provenance() | {"host": None, "cores": None}  # it may go on elsewhere
-    what = [of, subject.digest, [*names], [*subject.levels], device, [*kinds], effort, code]
+    what = [of, subject.digest, asdict(chosen) | {"levels": [*subject.levels]}, code]
     evaluation = sha256(json.dumps(what).encode()).hexdigest()[:12]
     if written := finished(directory, dataset, evaluation):
         text = "%s was evaluated so before, and is not again; delete a table to measure anew: %s"
@@ -77,7 +66,7 @@ def evaluate(
         return written
     require_folder(directory)
     ways = subject.ways()
-    if device.startswith("cuda"):
+    if chosen.device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = False  # a GPU's numbers are to be those of a CPU
         for way in ways:  # the first picture waits for CUDA's libraries
             list(way(np.zeros((512, 768, 3), np.uint8), subject.levels))
@@ -86,7 +75,7 @@ def evaluate(
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {images} can be read.")
     name = directory.resolve().parent.name
-    made = subject.identity | {"dataset": dataset, "run": name, "effort": effort}
+    made = subject.identity | {"dataset": dataset, "run": name, "effort": chosen.effort}
     table = pd.DataFrame(row | made for row in rows)
     warn_of_missing(table, len(paths))
     if table.image.nunique() == len(paths):
@@ -138,21 +127,6 @@ def pick_device(device: str) -> str:
     if device.startswith("cuda") and not there:
         raise UserError(f"device={device}: no GPU is available here; use device=cpu.")
     return device
-
-
-def check_choices(names: Sequence[str], kinds: Sequence[str]) -> None:
-    """Refuse protocols and kinds of levels that cannot be measured.
-
-    Raises:
-        UserError: one is unknown or none is chosen, or planes lack the protocol native.
-    """
-    protocol = ("protocol", names, ("native", "reference"))
-    for what, given, known in (protocol, ("kind of level", kinds, (CHANNELS, PLANES))):
-        unknown = ", ".join(sorted({*given} - {*known}))
-        if unknown or not given:
-            raise UserError(f"No {what} {unknown or 'is chosen'}; there are {', '.join(known)}.")
-    if PLANES in kinds and "native" not in names:
-        raise UserError("kinds=planes are measured by protocols=native alone: add it.")
 
 
 def warn_of_missing(table: pd.DataFrame, images: int) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from progdtd.codec.container import CHANNELS
+from progdtd.codec.container import CHANNELS, PLANES
 from progdtd.codec.model_store import in_run
 from progdtd.errors import UserError
 from progdtd.evaluation import streams
@@ -30,6 +30,39 @@ bits per pixel, P_LEVELS have one point between 0 and 0.2 of them."""
 
 Way = Callable[[np.ndarray, Sequence[float]], Iterator[dict[str, Any]]]
 """Measures a picture (H, W, 3) at fractions p: rows of results."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is measured, and how.
+
+    Args:
+        protocols: `native`, `reference` or both.
+        levels: fractions p; None: those that suit the model.
+        device: from `pick_device`.
+        kinds: levels of a hyperprior's streams that `native` measures, `channels` or `planes`.
+        effort: steps in which each latent is fitted to its image.
+
+    Raises:
+        UserError: a protocol or kind is unknown or none is chosen, or planes lack `native`.
+    """
+
+    protocols: Sequence[str]
+    levels: Sequence[float] | None
+    device: str
+    kinds: Sequence[str]
+    effort: int
+
+    def __post_init__(self) -> None:
+        protocols = ("protocol", self.protocols, ("native", "reference"))
+        for what, given, known in (protocols, ("kind of level", self.kinds, (CHANNELS, PLANES))):
+            unknown = ", ".join(sorted({*given} - {*known}))
+            if unknown or not given:
+                raise UserError(
+                    f"No {what} {unknown or 'is chosen'}; there are {', '.join(known)}."
+                )
+        if PLANES in self.kinds and "native" not in self.protocols:
+            raise UserError("kinds=planes are measured by protocols=native alone: add it.")
 
 
 @dataclass(frozen=True)
@@ -52,82 +85,61 @@ class Subject:
     ways: Callable[[], list[Way]]
 
 
-def open_subject(
-    path: Path,
-    names: Sequence[str],
-    levels: Sequence[float] | None,
-    device: str,
-    kinds: Sequence[str],
-    effort: int,
-) -> Subject:
-    """The model at a path; see `evaluator.evaluate`.
+def open_subject(path: Path, chosen: Choices) -> Subject:
+    """Open the model at a path.
 
     Raises:
         UserError: the path has no model, or one that cannot be measured so.
     """
-    if (file := in_run(path)).suffix == ".onnx":
-        return _wavelet(file, names, levels, effort)
-    return _hyperprior(path, names, levels or P_LEVELS, device, kinds, effort)
+    return (_wavelet if in_run(path).suffix == ".onnx" else _hyperprior)(path, chosen)
 
 
-def _wavelet(
-    file: Path, names: Sequence[str], levels: Sequence[float] | None, effort: int
-) -> Subject:
+def _wavelet(path: Path, chosen: Choices) -> Subject:
     from progdtd.codec.wavelet import WaveletCoder
 
-    if "native" not in names:
+    file = in_run(path)
+    if "native" not in chosen.protocols:
         raise UserError(f"{file} is a wavelet model, which is measured by protocols=native alone.")
     coder = WaveletCoder.load(file)
     made: dict[str, Any] = {"codec": "ProgDTD", "model": "wavelet", "drop": "digits"}
-    made |= {
-        "lambda": None,
-        "range_low": 0.0,
-        "range_high": 1.0,
-        "seed": coder.network.card.get("seed"),
-    }
+    made |= {"range_low": 0.0, "range_high": 1.0, "lambda": None}
+    made |= {"seed": coder.network.card.get("seed")}
     digest = sha256(file.read_bytes()).hexdigest()
-    chosen = levels or sorted({*LOW, *P_LEVELS})
-    ways = [partial(streams.native, coder, effort=effort)]
-    return Subject(made, coder.fingerprint.hex(), digest, chosen, lambda: [*ways])
+    levels = chosen.levels or sorted({*LOW, *P_LEVELS})
+    ways = [partial(streams.native, coder, effort=chosen.effort)]
+    return Subject(made, coder.fingerprint.hex(), digest, levels, lambda: [*ways])
 
 
-def _hyperprior(
-    path: Path,
-    names: Sequence[str],
-    levels: Sequence[float],
-    device: str,
-    kinds: Sequence[str],
-    effort: int,
-) -> Subject:
+def _hyperprior(path: Path, chosen: Choices) -> Subject:
     from progdtd.models import weights
 
-    loaded = weights.load_model(path, device)
-    if "native" in names and CHANNELS in kinds and tuple(levels) != P_LEVELS:
+    loaded = weights.load_model(path, chosen.device)
+    levels = chosen.levels or P_LEVELS
+    if "native" in chosen.protocols and CHANNELS in chosen.kinds and tuple(levels) != P_LEVELS:
         warn_of_no_levels(levels, loaded.drop)
     fingerprint = weights.fingerprint(loaded.model).hex()
-    ways = partial(_ways, loaded, names, kinds, effort)
-    return Subject(identity(loaded), fingerprint, "", levels, ways)
+    return Subject(identity(loaded), fingerprint, "", levels, partial(_ways, loaded, chosen))
 
 
-def _ways(loaded: "Loaded", names: Sequence[str], kinds: Sequence[str], effort: int) -> list[Way]:
-    """Returns the protocols of these names, for one hyperprior."""
+def _ways(loaded: "Loaded", chosen: Choices) -> list[Way]:
+    """Returns the chosen protocols for one hyperprior."""
     from progdtd.codec.hyperprior import HyperpriorCoder, recorded_sensitivities
     from progdtd.codec.latent_refinement import effort_of
     from progdtd.evaluation import protocols
 
     ways: list[Way] = []
-    if "native" in names:
+    if "native" in chosen.protocols:
         try:
             coder = HyperpriorCoder(loaded)
         except UserError as error:
             advice = "protocols=reference estimates bits, and codes none."
             raise UserError(f"{error} {advice}") from error
-        once = list(dict.fromkeys(kinds))
-        ways.append(partial(protocols.native, coder, kinds=once, effort=effort))
-    if "reference" in names:
-        sensitivities = recorded_sensitivities(loaded) if effort else None
-        chosen = effort_of(effort, loaded.lmbda, sensitivities)
-        ways.append(partial(protocols.reference, loaded.model, loaded.drop, effort=chosen))
+        kinds = list(dict.fromkeys(chosen.kinds))
+        ways.append(partial(protocols.native, coder, kinds=kinds, effort=chosen.effort))
+    if "reference" in chosen.protocols:
+        sensitivities = recorded_sensitivities(loaded) if chosen.effort else None
+        effort = effort_of(chosen.effort, loaded.lmbda, sensitivities)
+        ways.append(partial(protocols.reference, loaded.model, loaded.drop, effort=effort))
     return ways
 
 
@@ -145,14 +157,9 @@ def warn_of_no_levels(levels: Sequence[float], drop: TailDrop) -> None:
 
 def identity(loaded: "Loaded") -> dict[str, Any]:
     """The columns that say which hyperprior made a row."""
-    drop, meta = loaded.drop, loaded.meta
+    drop, meta, made = loaded.drop, loaded.meta, dict[str, Any]()
     low, high = drop.range if drop.progressive else (1.0, 1.0)
-    return {
-        "codec": "ProgDTD" if drop.progressive else "single-rate",
-        "model": meta["model"].get("name", type(loaded.model).__name__),
-        "drop": drop.name,
-        "range_low": low,
-        "range_high": high,
-        "lambda": meta.get("lambda"),
-        "seed": meta.get("seed"),
-    }
+    made |= {"codec": "ProgDTD" if drop.progressive else "single-rate", "drop": drop.name}
+    made |= {"model": meta["model"].get("name", type(loaded.model).__name__)}
+    made |= {"range_low": low, "range_high": high}
+    return made | {"lambda": meta.get("lambda"), "seed": meta.get("seed")}

@@ -310,16 +310,18 @@ def test_an_interrupted_evaluation_is_of_its_weights_and_levels(images, monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluator, "measure", interrupted)
-    first = {"seed": 0, "names": ["reference"], "levels": [1.0], "kinds": ["channels"], "code": 1}
-    others = {"seed": 1, "names": ["native"], "levels": [0.5], "kinds": ["planes"], "code": 2}
+    first = {"seed": 0, "protocols": ["native"], "levels": [1.0], "kinds": ["channels"], "code": 1}
+    others = {"seed": 1, "protocols": ["reference"], "levels": [0.5], "kinds": ["planes"]}
+    others |= {"code": 2}
     for change in ({}, {}, *({name: other} for name, other in others.items())):
         now = first | change
         torch.manual_seed(now.pop("seed"))
         weights.save_weights(file, weights.build_model(cfg.model), meta)
         facts = {"code": now.pop("code"), "host": len(seen), "cores": len(seen)}
         monkeypatch.setattr(run, "provenance", partial(dict, facts))
+        chosen = subjects.Choices(device="cpu", effort=0, **now)
         with pytest.raises(KeyboardInterrupt):
-            evaluator.evaluate(file, str(images), device="cpu", effort=0, **now)
+            evaluator.evaluate(file, str(images), chosen)
     assert seen == [False, True] + 5 * [False]
 
 
