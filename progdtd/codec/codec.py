@@ -244,7 +244,6 @@ class StreamDecoder:
             CodecError: see `progdtd.codec.errors`.
             UserError: the chunk is not bytes.
         """
-        container.require_bytes(chunk)
         if self._error:
             raise self._error
         for payload in self.reader.feed(chunk):
