@@ -1,9 +1,10 @@
 """The one kind of error that a user can mend."""
 
 
-class UserError(Exception):
-    """Bad input. The message says what is wrong and what to do about it; every command shows it
-    alone, without a traceback, which is what somebody who mistyped a path wants to see."""
+class UserError(ValueError):
+    """Bad input, a ValueError to code that uses the library. The message says what is wrong and
+    what to do about it. Every command shows it alone, without a traceback, which is what somebody
+    who mistyped a path wants to see."""
 
 
 NOT_INSTALLED = "It needs more than the codec ({} is not installed): pip install 'progdtd[train]'."
