@@ -44,11 +44,10 @@ class Processes(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         from progdtd.experiment import processes, progress
-        from progdtd.experiment.config import as_a_sentence
         from progdtd.experiment.sweep import job_config
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        slots = as_a_sentence(processes.slots)(*self.options)
+        slots = processes.slots(*self.options)
         configs = where(self.config.hydra)
         jobs = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):

@@ -13,7 +13,6 @@ except ModuleNotFoundError as error:
     sys.exit(NOT_INSTALLED.format(error.name))
 
 from progdtd.evaluation import classical, results
-from progdtd.experiment.check import check_options
 from progdtd.experiment.words import command
 from progdtd.files import require_folder, write_aside
 from progdtd.options import listed
@@ -23,7 +22,6 @@ log = logging.getLogger(__name__)
 
 @command("baselines")
 def main(cfg: DictConfig) -> None:
-    check_options(cfg, "baselines")
     from tqdm import tqdm
 
     from progdtd import data

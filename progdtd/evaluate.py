@@ -14,7 +14,6 @@ except ModuleNotFoundError as error:
     sys.exit(NOT_INSTALLED.format(error.name))
 
 
-from progdtd.experiment.check import check_options
 from progdtd.experiment.run import begun
 from progdtd.experiment.words import command
 from progdtd.files import MODEL, matching, weights_in
@@ -26,7 +25,6 @@ log = logging.getLogger(__name__)
 
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
-    check_options(cfg, "evaluate")
     with loading():
         from progdtd.evaluation.evaluator import HELD_OUT, evaluate, find_images, pick_device
         from progdtd.evaluation.subjects import Choices

@@ -16,7 +16,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from progdtd.evaluation import bd, charts, curves, gather, results
-from progdtd.experiment.check import check_options
 from progdtd.experiment.words import command
 from progdtd.files import require_folder, write_aside
 
@@ -28,7 +27,6 @@ STRIP_LEVELS = (0.05, 0.1, 0.2, 0.4, 1.0)
 
 @command("figures")
 def main(cfg: DictConfig) -> None:
-    check_options(cfg, "figures")
     if not isinstance(cfg.published, bool):
         raise UserError(f"published={cfg.published} must be true or false.")
     if cfg.out is None:

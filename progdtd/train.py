@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from progdtd.experiment import run, sweep
 from progdtd.experiment.check import check, check_run_name, warnings
-from progdtd.experiment.config import CONF, as_a_sentence
+from progdtd.experiment.config import CONF, sentences
 from progdtd.experiment.signals import LAUNCHER, end_with_parent
 from progdtd.experiment.words import understood
 from progdtd.files import WEIGHTS
@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """The command: one training, or with `-m` a sweep of them that ends in a table."""
     steady_streams()
-    sweep.check_words(sys.argv[1:])
-    words = understood(sys.argv[1:])
-    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
     try:
-        with sweep.reported():
+        with sweep.reported(), sentences():
+            sweep.check_words(sys.argv[1:])
+            words = understood(sys.argv[1:])
+            sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
             task()
     except KeyboardInterrupt:
         log.error("Interrupted. The same command resumes.")
@@ -43,7 +43,6 @@ def main() -> None:
 
 
 @hydra.main(config_path=CONF, config_name="train", version_base="1.3")
-@as_a_sentence
 def task(cfg: DictConfig) -> None:
     """Train as configured; torch is loaded once it is clear that there is something to do."""
     directory = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))

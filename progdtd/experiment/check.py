@@ -1,8 +1,7 @@
 """Is a training's configuration one that can be run? Answered before torch is loaded."""
 
-import difflib
-import functools
-from collections.abc import Iterable
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +9,148 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.errors import UserError, first_line
-from progdtd.experiment.config import CONF
+from progdtd.experiment.config import CONF, OPTIMIZERS, closest, no_option
 from progdtd.options import listed, number, whole
 from progdtd.strides import STRIDE
 from progdtd.tail_drop import TailDrop, build_drop
 
-WHOLE = {
-    "seed": 0, "dataset.validation": 0, "dataset.scene": 1, "trainer.steps": 1,
-    "trainer.batch_size": 1, "trainer.crop": 1, "trainer.warmup": 0, "trainer.log_every": 1,
-    "trainer.validate_every": 1, "trainer.checkpoint_every": 1,
-}  # fmt: skip
-"""Options that are whole numbers, with the least of each."""
-
-NUMBERS = ("trainer.lr", "trainer.aux_lr", "trainer.final_lr", "dataset.cache_gib")
-FLAGS = ("trainer.flip", "trainer.rounded", "trainer.compile", "logger.wandb")
-PRECISIONS = ("auto", "32-true", "bf16-mixed")
-OPTIONAL = ("trainer.resize", "dataset.workers")
-"""Options that are whole numbers from 0, or null."""
-
-OPTIMIZERS = "trainer/optimizer"
 WAVELET = "progdtd.models.wavelet.Wavelet"
 MISSING = object()
 LARGEST_SEED = 2**63 - 1
 """That torch takes."""
+
+Kind = tuple[str, Callable[[Any], bool]]
+"""What an option must be, in words, and whether a value is."""
+
+
+def at_least(least: int) -> Kind:
+    return f"a whole number, at least {least}", lambda value: whole(value, least)
+
+
+def one_of(*choices: str) -> Kind:
+    return f"one of {', '.join(choices)}", lambda value: value in choices
+
+
+def or_null(kind: Kind, meaning: str = "null") -> Kind:
+    words, fits = kind
+    return f"{words}, or {meaning}", lambda value: value is None or fits(value)
+
+
+def devices(value: Any) -> bool:
+    least = 0 if OmegaConf.is_list(value) else 1
+    return bool(listed(value)) and all(whole(device, least) for device in listed(value))
+
+
+NAME: Kind = "a name or a path", lambda value: isinstance(value, str) and value != ""
+FLAG: Kind = "true or false", lambda value: isinstance(value, bool)
+SIZE: Kind = "a number, and not negative", lambda value: number(value) and value >= 0
+ABOVE_0: Kind = "a number above 0", lambda value: number(value) and value > 0
+LAMBDA: Kind = f"{ABOVE_0[0]}; the paper's: 0.01, 0.1, 1.0", ABOVE_0[1]
+
+OPTIONS: dict[str, Kind] = {
+    "seed": (
+        f"a whole number, at least 0 and at most {LARGEST_SEED}",
+        lambda value: whole(value, 0) and value <= LARGEST_SEED,
+    ),
+    "init_from": or_null(NAME),
+    "dataset.validation": at_least(0),
+    "dataset.scene": at_least(1),
+    "dataset.cache_gib": SIZE,
+    "dataset.workers": or_null(at_least(0)),
+    "trainer.steps": at_least(1),
+    "trainer.batch_size": at_least(1),
+    "trainer.crop": (
+        f"a whole number, and a multiple of {STRIDE}",
+        lambda value: whole(value, 1) and value % STRIDE == 0,
+    ),
+    "trainer.resize": or_null(at_least(0)),
+    "trainer.flip": FLAG,
+    "trainer.rounded": FLAG,
+    "trainer.lr": SIZE,
+    "trainer.aux_lr": SIZE,
+    "trainer.warmup": at_least(0),
+    "trainer.final_lr": (
+        "a fraction of trainer.lr, from 0 to 1",
+        lambda value: number(value) and 0 <= value <= 1,
+    ),
+    "trainer.clip": or_null(ABOVE_0, "null: none"),
+    "trainer.precision": one_of("auto", "32-true", "bf16-mixed"),
+    "trainer.channels_last": ("true, false or auto", lambda value: value in (True, False, "auto")),
+    "trainer.compile": FLAG,
+    "trainer.devices": ("a whole number, at least 1, or the numbers of GPUs, as [0,1]", devices),
+    "trainer.log_every": at_least(1),
+    "trainer.validate_every": at_least(1),
+    "trainer.checkpoint_every": at_least(1),
+    "logger.wandb": FLAG,
+    "logger.project": or_null(NAME),
+    "logger.entity": or_null(NAME),
+    "logger.mode": one_of("auto", "online", "offline"),
+}
+"""What an option must be that `conf/` explains; those of a logger are only there if it has them."""
+
+OTHERS = {
+    "lambda", "group", "run_name", "model", "drop", "dataset", "trainer", "logger", "launcher",
+    "dataset.name", "dataset.paths", "dataset.steps", "trainer.optimizer", "trainer.accelerator",
+    "trainer.strategy",
+}  # fmt: skip
+"""Options that are checked elsewhere."""
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse options and values that no run can have, before more of it than its record is written.
+
+    Raises:
+        UserError: names the option and what it may be.
+    """
+    check_names(cfg)
+    for key, (words, fits) in OPTIONS.items():
+        group, _, name = key.rpartition(".")
+        if (group != "logger" or name in cfg.logger) and not fits(value := chosen(cfg, key)):
+            raise UserError(f"{key}={value} must be {words}.")
+    check_lambda(cfg, build_drop(cfg.drop))
+    check_trainer(cfg.trainer)
+    if cfg.logger.wandb and "mode" not in cfg.logger:
+        raise UserError("logger.wandb=true needs the options of logger=wandb: use that.")
+    if "name" not in cfg.dataset:
+        raise UserError("The dataset has no name: give its YAML one, as those in conf/dataset/.")
+
+
+def check_names(cfg: DictConfig) -> None:
+    """Refuse options that nothing reads, as `+lamda=0.5` and presets may add them: no training, nor
+    `${dataset.option}` anywhere.
+
+    Raises:
+        UserError: names the option, and the one that may be meant.
+    """
+    used = re.findall(r"(?:dataset|\{)\.+(\w+)", OmegaConf.to_yaml(cfg))
+    known = {*OPTIONS, *OTHERS, *(f"dataset.{name}" for name in used)}
+    groups = ("trainer", "dataset", "logger")
+    for key in [*map(str, cfg), *(f"{group}.{name}" for group in groups for name in cfg[group])]:
+        if key not in known:
+            raise UserError(no_option(key, known))
+
+
+def chosen(cfg: DictConfig, key: str) -> Any:
+    """The value of an option, with dots between its keys.
+
+    Raises:
+        UserError: it is missing, or refers to one that is.
+    """
+    try:
+        value = OmegaConf.select(cfg, key, default=MISSING)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key}: {first_line(error)}.") from error
+    if value is not MISSING:
+        return value
+    if key == "trainer.lr":
+        raise UserError(
+            "trainer.lr is missing: the YAML of an optimizer begins with `# @package trainer` and "
+            f"sets lr and optimizer._target_, as conf/{OPTIMIZERS}/adam.yaml does."
+        )
+    raise UserError(
+        f"{key} is missing: let your YAML begin with `defaults:` and one of those in "
+        f"conf/{key.partition('.')[0]}/, for what it does not say itself."
+    )
 
 
 def check_run_name(cfg: DictConfig) -> None:
@@ -46,91 +164,64 @@ def check_run_name(cfg: DictConfig) -> None:
             raise UserError(f"{key}={OmegaConf.select(cfg, key)} is not the name of a folder.")
 
 
-def check_options(cfg: DictConfig, command: str) -> None:
-    """Refuse options that nothing reads, as `+lamda=0.5` and presets may add them. What a model, a
-    drop, a launcher and a dataset of which there is no YAML here take is for these to say.
-
-    Args:
-        cfg: the configuration.
-        command: whose, such as `train`.
+def check_lambda(cfg: DictConfig, drop: TailDrop) -> None:
+    """Refuse a lambda or a drop that the model cannot be trained with.
 
     Raises:
-        UserError: names the option, and the one that may be meant.
+        UserError: says what the model takes.
     """
-    groups = {"": names_in(f"{command}.yaml")}
-    if command == "train":
-        recipe, optimizer = names_in("trainer/default.yaml"), names_in(f"{OPTIMIZERS}/adam.yaml")
-        groups |= {"trainer": recipe | optimizer, "logger": names_in("logger/wandb.yaml")}
-        every = [f"dataset/{path.name}" for path in sorted(Path(CONF, "dataset").glob("*.yaml"))]
-        alike = [names_in(file) for file in every if called(file) == cfg.dataset.get("name")]
-        if alike:
-            groups["dataset"] = names_in("dataset/photos.yaml").union(*alike)
-    for group, known in groups.items():
-        for name in map(str, cfg[group] if group else cfg):
-            if name not in known:
-                raise UserError(no_option(command, name, known, f"{group}." if group else ""))
+    lmbda, wavelet = cfg["lambda"], cfg.model.get("_target_") == WAVELET
+    if not wavelet and not LAMBDA[1](lmbda):
+        raise UserError(f"lambda={lmbda} must be {LAMBDA[0]}.")
+    if wavelet and lmbda is not None:
+        raise UserError(
+            f"lambda={lmbda} has no meaning with model=wavelet: one stream serves every rate. "
+            "Leave it out."
+        )
+    if wavelet and not drop.progressive:
+        raise UserError(
+            f"drop={drop.name} drops nothing, and model=wavelet learns from tails that are "
+            "dropped: use drop=dtd."
+        )
 
 
-def no_option(
-    command: str, name: str, known: Iterable[str], before: str = "", after: str = ""
-) -> str:
-    """What to say of an option that a command does not have: the one that may be meant.
+def check_trainer(options: DictConfig) -> None:
+    """Refuse options of the trainer that do not fit each other.
 
-    Args:
-        before, after: what stands around the name, as `trainer.` does.
+    Raises:
+        UserError: names the option and what it may be.
     """
-    meant = closest(name, known)
-    ask = f" Did you mean {before}{meant}{after}?" if meant else ""
-    return f"{before}{name} is no option of progdtd.{command}.{ask}"
-
-
-def closest(name: object, known: Iterable[str]) -> str | None:
-    """The name that may be meant."""
-    return next(iter(difflib.get_close_matches(str(name), list(known), 1)), None)
-
-
-@functools.cache
-def names_in(file: str) -> frozenset[str]:
-    """The options that one of the project's configs sets, by itself or by one that it begins with,
-    and the groups that it chooses from."""
-    config, others = loaded(file)
-    groups = [group for choice in config.get("defaults", []) if OmegaConf.is_dict(choice)
-              for group in choice]  # fmt: skip
-    own = frozenset(map(str, [*config, *groups])) - {"defaults", "hydra"}
-    return own.union(*map(names_in, others))
-
-
-def called(file: str) -> str | None:
-    """The name that one of the project's configs sets, by itself or by one that it begins with."""
-    config, others = loaded(file)
-    return config.get("name") or next(filter(None, map(called, others)), None)
-
-
-@functools.cache
-def loaded(file: str) -> tuple[DictConfig, list[str]]:
-    """One of the project's configs, and those that it begins with."""
-    config = OmegaConf.load(Path(CONF, file))
-    assert isinstance(config, DictConfig)
-    folder = Path("/", file).parent
-    others = [str(folder / f"{choice.partition('@')[0]}.yaml").lstrip("/")
-              for choice in config.get("defaults", []) if isinstance(choice, str)]  # fmt: skip
-    return config, [other for other in others if Path(CONF, other).is_file()]
+    if not (OmegaConf.is_dict(options.optimizer) and "_target_" in options.optimizer):
+        meant = closest(options.optimizer, [path.stem for path in Path(CONF, OPTIMIZERS).iterdir()])
+        raise UserError(
+            f"trainer.optimizer={options.optimizer} does not say what to build: use "
+            f"{OPTIMIZERS}={meant or 'soap'}."
+        )
+    if "lr" in options.optimizer:
+        raise UserError("trainer.optimizer.lr has no effect: the learning rate is trainer.lr.")
+    if options.resize is not None and options.resize < options.crop:
+        raise UserError(f"trainer.resize={options.resize} is below trainer.crop={options.crop}.")
 
 
 def warnings(cfg: DictConfig) -> list[str]:
     """What of a training that `check` has passed may not be meant, though it can be run."""
     said = []
     if cfg.dataset.name == "photos":
-        said.append("dataset=photos is eight photographs, to try things out: for a model of use, "
-                    "give dataset=folder dataset.root=DIR, or dataset=vimeo90k.")  # fmt: skip
+        said.append(
+            "dataset=photos is eight photographs, to try things out: for a model of use, give "
+            "dataset=folder dataset.root=DIR, or dataset=vimeo90k."
+        )
     if (warmup := cfg.trainer.warmup) >= (steps := cfg.trainer.steps):
-        said.append(f"trainer.warmup={warmup}: the learning rate rises to the end of the run, of "
-                    f"{steps} steps, and never reaches trainer.lr.")  # fmt: skip
+        said.append(
+            f"trainer.warmup={warmup}: the learning rate rises to the end of the run, of {steps} "
+            "steps, and never reaches trainer.lr."
+        )
     drop = build_drop(cfg.drop)
     idle, why = idle_options(drop)
-    for name, value, usual in (("range", [*drop.range], [0, 1]), ("power", drop.power, 1),
-                               ("full", drop.full, 0)):  # fmt: skip
-        if name in idle and value != usual:
+    usual = TailDrop(latent=True, hyper=True)
+    for name in idle:
+        if (value := getattr(drop, name)) != getattr(usual, name):
+            value = [*value] if name == "range" else value
             said.append(f"drop.{name}={value} has no effect: {why}.")
     return said
 
@@ -145,134 +236,3 @@ def idle_options(drop: TailDrop) -> tuple[tuple[str, ...], str]:
     if drop.full == 1:
         return ("power",), f"drop.full=1 makes p always {high:g}"
     return (), ""
-
-
-def check(cfg: DictConfig) -> None:
-    """Refuse options and values that no run can have, before more of it than its record is written.
-
-    Raises:
-        UserError: names the option and what it may be.
-    """
-    check_options(cfg, "train")
-    check_values(cfg)
-    check_trainer(cfg.trainer)
-    check_logger(cfg.logger)
-    if cfg.seed > LARGEST_SEED:
-        raise UserError(f"seed={cfg.seed} must be at most {LARGEST_SEED}.")
-    if not (cfg.init_from is None or (isinstance(cfg.init_from, str) and cfg.init_from)):
-        raise UserError(f"init_from={cfg.init_from} must be a path, or null.")
-    if "name" not in cfg.dataset:
-        raise UserError("The dataset has no name: give its YAML one, as those in conf/dataset/.")
-    build_drop(cfg.drop)
-
-
-def check_values(cfg: DictConfig) -> None:
-    """Refuse what is not of its option's kind, wherever that is.
-
-    Raises:
-        UserError: names the option and what it may be.
-    """
-    lmbda = cfg["lambda"]
-    if cfg.model.get("_target_") == WAVELET:
-        if lmbda is not None:
-            raise UserError(
-                f"lambda={lmbda} has no meaning with model=wavelet: one stream serves every rate. "
-                "Leave it out."
-            )
-        if not (cfg.drop.latent or cfg.drop.hyper):
-            raise UserError(f"drop={cfg.drop.name} drops nothing, and model=wavelet learns from "
-                            "tails that are dropped: use drop=dtd.")  # fmt: skip
-    elif not number(lmbda) or not lmbda > 0:
-        raise UserError(f"lambda={lmbda} must be a number above 0; the paper's: 0.01, 0.1, 1.0.")
-    for key, least in WHOLE.items():
-        value = chosen(cfg, key)
-        if not whole(value, least):
-            raise UserError(f"{key}={value} must be a whole number, at least {least}.")
-    for key in NUMBERS:
-        value = chosen(cfg, key)
-        if not number(value) or value < 0:
-            raise UserError(f"{key}={value} must be a number and must not be negative.")
-    for key in FLAGS:
-        value = chosen(cfg, key)
-        if not isinstance(value, bool):
-            raise UserError(f"{key}={value} must be true or false.")
-    for key in OPTIONAL:
-        value = chosen(cfg, key)
-        if not (value is None or whole(value, 0)):
-            raise UserError(f"{key}={value} must be a whole number, not negative, or null.")
-
-
-def check_trainer(options: DictConfig) -> None:
-    """Refuse what the training cannot do, of options whose values are of the right kind.
-
-    Raises:
-        UserError: names the option and what it may be.
-    """
-    if options.channels_last not in (True, False, "auto"):
-        raise UserError(
-            f"trainer.channels_last={options.channels_last} must be true, false or auto."
-        )
-    if options.crop % STRIDE:
-        raise UserError(f"trainer.crop={options.crop} must be a multiple of {STRIDE}.")
-    if options.precision not in PRECISIONS:
-        raise UserError(
-            f"trainer.precision={options.precision} must be one of {', '.join(PRECISIONS)}."
-        )
-    if options.clip is not None and not (number(options.clip) and options.clip > 0):
-        raise UserError(f"trainer.clip={options.clip} must be a number above 0, or null: none.")
-    if options.final_lr > 1:
-        raise UserError(
-            f"trainer.final_lr={options.final_lr} is a fraction of trainer.lr: it must "
-            "be at most 1."
-        )
-    devices, least = listed(options.devices), 0 if OmegaConf.is_list(options.devices) else 1
-    if not devices or not all(whole(device, least) for device in devices):
-        raise UserError(f"trainer.devices={options.devices} must be a whole number, at least 1, "
-                        "or the numbers of GPUs, as [0,1].")  # fmt: skip
-    if not (OmegaConf.is_dict(options.optimizer) and "_target_" in options.optimizer):
-        meant = closest(options.optimizer, (path.stem for path in Path(CONF, OPTIMIZERS).glob("*")))
-        raise UserError(f"trainer.optimizer={options.optimizer} does not say what to build: use "
-                        f"{OPTIMIZERS}={meant or 'soap'}.")  # fmt: skip
-    if "lr" in options.optimizer:
-        raise UserError("trainer.optimizer.lr has no effect: the learning rate is trainer.lr.")
-    if options.resize is not None and options.resize < options.crop:
-        raise UserError(f"trainer.resize={options.resize} is below trainer.crop={options.crop}.")
-
-
-def check_logger(logger: DictConfig) -> None:
-    """Refuse what W&B cannot be asked for.
-
-    Raises:
-        UserError: names the option and what it may be.
-    """
-    if logger.wandb and "mode" not in logger:
-        raise UserError("logger.wandb=true needs the options of logger=wandb: use that.")
-    for key in ("project", "entity"):
-        if not isinstance(logger.get(key), str | None):
-            raise UserError(f"logger.{key}={logger[key]} must be a name, or null.")
-    if logger.get("mode", "auto") not in ("auto", "online", "offline"):
-        raise UserError(f"logger.mode={logger.mode} must be auto, online or offline.")
-
-
-def chosen(cfg: DictConfig, key: str) -> Any:
-    """The value of an option, with dots between its keys.
-
-    Raises:
-        UserError: it is missing, or refers to one that is.
-    """
-    try:
-        value = OmegaConf.select(cfg, key, default=MISSING)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{key}: {first_line(error)}.") from error
-    if value is MISSING:
-        group = key.partition(".")[0]
-        if key == "trainer.lr":
-            raise UserError(
-                f"trainer.lr is missing: the YAML of an optimizer begins with `# @package trainer` "
-                f"and sets lr and optimizer._target_, as conf/{OPTIMIZERS}/adam.yaml does."
-            )
-        raise UserError(
-            f"{key} is missing: let your YAML begin with `defaults:` and one of those in "
-            f"conf/{group}/, for what it does not say itself."
-        )
-    return value

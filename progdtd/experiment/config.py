@@ -1,11 +1,16 @@
 """Where the Hydra configs are, the functions that they call, and how Hydra shows our errors."""
 
-import functools
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
-from hydra.errors import CompactHydraException
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from progdtd.errors import UserError
 from progdtd.files import PACKAGE
@@ -14,21 +19,51 @@ from progdtd.options import listed
 CONF = str(next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir()))
 """The Hydra configs: inside an installed package, beside the package in a source tree."""
 
-P = ParamSpec("P")
-T = TypeVar("T")
+OPTIMIZERS = "trainer/optimizer"
+GROUPS = ("experiment", "quality", OPTIMIZERS)
+"""Groups that are no options of a configuration of their own."""
+
+OURS = ("", "trainer", "dataset", "logger", "drop")
+"""Where no options but those in the YAMLs are read: an optimizer and a model may take more."""
 
 
-def as_a_sentence(function: Callable[P, T]) -> Callable[P, T]:
-    """Have Hydra print a UserError of what it calls as it prints its own: the message alone."""
+@contextlib.contextmanager
+def sentences() -> Iterator[None]:
+    """End the process with one sentence at bad input, be it an error of ours or of Hydra, which is
+    made to raise what it would print."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except (UserError, HydraException) as error:
+        sys.exit(_told(error))
 
-    @functools.wraps(function)
-    def called(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return function(*args, **kwargs)
-        except UserError as error:
-            raise CompactHydraException(str(error)) from error
 
-    return called
+def _told(error: Exception) -> str:
+    """What to say of an error; where Hydra would have an option added that nothing reads, what is
+    meant."""
+    why: Any = error.__cause__
+    unknown = isinstance(why, ConfigAttributeError | ConfigKeyError)
+    group = str(why.full_key).rpartition(".")[0] if unknown else None
+    if group in OURS:
+        there = [f"{group}.{name}".lstrip(".") for name in why.parent_node]
+        return no_option(why.full_key, there if group else [*there, *GROUPS])
+    return f"{error}\n{why}" if isinstance(why, OmegaConfBaseException) else str(error)
+
+
+def no_option(key: str, known: Iterable[str]) -> str:
+    """What to say of an option that there is not: which choice has it, or which one is meant."""
+    group, dot, name = key.rpartition(".")
+    files = sorted(Path(CONF, group).glob("*.yaml")) if group else []
+    if choices := [file.stem for file in files if name in OmegaConf.load(file)]:
+        return f"{key} is an option of {group}={', '.join(choices)}, which is not chosen."
+    beside = [other for other in known if other.rpartition(".")[0] == group]
+    meant = closest(name, [other.removeprefix(group + dot) for other in beside])
+    return f"There is no option {key}." + (f" Did you mean {group}{dot}{meant}?" if meant else "")
+
+
+def closest(name: object, known: Iterable[str]) -> str | None:
+    """The name that may be meant."""
+    return next(iter(difflib.get_close_matches(str(name), [*known], 1)), None)
 
 
 def dashed(values: Any) -> str:

@@ -246,8 +246,8 @@ def record_start(directory: Path, step: int, **facts: Any) -> None:
     earlier = before.get("earlier", []) + ([{"until_step": step} | changed] if changed else [])
     record(directory, **facts, earlier=earlier)
     if code := {key for key in changed if key.startswith("git_")}:
-        log.warning("The code has changed since this run began (%s): %s records both versions.",
-                    ", ".join(sorted(code)), directory / RECORD)  # fmt: skip
+        message = "The code has changed since this run began (%s): %s records both versions."
+        log.warning(message, ", ".join(sorted(code)), directory / RECORD)
 
 
 class Table:

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import json
 import logging
-import math
 import os
 import re
 import shutil
@@ -24,132 +23,76 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.errors import UserError, first_line
-from progdtd.experiment.check import OPTIMIZERS, check, loaded, names_in, no_option, warnings
-from progdtd.experiment.config import CONF, minutes
+from progdtd.experiment.check import check, warnings
+from progdtd.experiment.config import CONF, minutes, sentences
 from progdtd.experiment.run import PLAN
 from progdtd.experiment.signals import LAUNCHER
 from progdtd.files import write_aside
 
 log = logging.getLogger(__name__)
 
-CHECKED = ("trainer.", "dataset.", "logger.")
-"""How options begin of groups whose options are all in their YAMLs."""
-
 PLUGINS = {"slurm": "submitit", "ray": "ray"}
 """The Hydra plugins behind launchers, where they are packages of their own."""
 
+VALUE = re.compile("|null|true|false|[-+.0-9][-+.0-9e]*")
+"""What Hydra takes for a value rather than for the name of a choice."""
+
 
 def check_words(arguments: Sequence[str]) -> None:
-    """End with a sentence at what Hydra would show a traceback for, say in its own words, or take
-    for something else: a launcher that is not installed, a group with no choice, a number or a
-    list, of which the last would win, a look at the configurations of a sweep, an option that there
-    is not, such as `lamda` or `trainr.lr`."""
-    flags = {word.partition("=")[0] for word in arguments}
-    if {"-m", "--multirun"} & flags and {"-c", "--cfg"} & flags:
-        raise SystemExit("--cfg shows one configuration: leave out -m, and give one value of each "
-                         "option (with an experiment that sweeps, hydra.mode=RUN).")  # fmt: skip
-    known = names_in("train.yaml") | {"hydra"}
-    for word in arguments:
-        group, given, choice = word.partition("=")
-        first = re.split("[./@]", group)[0]
-        if given and first not in known and first[:1] not in "-+~":
-            known |= {OPTIMIZERS}
-            raise SystemExit(no_option("train", first, known, after=group[len(first) :]))
-        if given and group.startswith(CHECKED):
-            check_option(group, arguments)
-        if given and Path(CONF, group).is_dir():
-            check_choice(group, choice)
-        plugin = PLUGINS.get(choice) if group == "launcher" else None
-        if plugin and not find_spec(f"hydra_plugins.hydra_{plugin}_launcher"):
-            raise SystemExit(
-                f"launcher={choice} needs a plugin that is not installed: "
-                f"pip install -e '.[{choice}]'"
-            )
-
-
-def check_option(option: str, arguments: Sequence[str]) -> None:
-    """End with a sentence where the choice taken of a group, as far as it is one of the project's
-    and is named, does not have an option."""
-    group, _, rest = option.partition(".")
-    name = re.split("[.@]", rest)[0]
-    more = names_in(f"{OPTIMIZERS}/adam.yaml") if group == "trainer" else frozenset()
-    takers = {path.stem: more | names_in(f"{group}/{path.name}")
-              for path in sorted(Path(CONF, group).glob("*.yaml"))}  # fmt: skip
-    words = dict(word.partition("=")[::2] for word in arguments)
-    preset = "experiment" in words and group != "trainer"  # which may choose for itself
-    taken = words.get(group, "" if preset else default_of(group))
-    if name in takers.get(taken, {name}):
-        return
-    if those := [choice for choice, names in takers.items() if name in names]:
-        raise SystemExit(
-            f"{group}.{name} is of {group}={', '.join(those)}, not of {group}={taken}."
-        )
-    raise SystemExit(no_option("train", name, takers[taken], f"{group}."))
-
-
-def default_of(group: str) -> str:
-    """The choice of a group that a training has by default."""
-    choices = loaded("train.yaml")[0]["defaults"]
-    return next(entry[group] for entry in choices if OmegaConf.is_dict(entry) and group in entry)
-
-
-def check_choice(group: str, choice: str) -> None:
-    """End with a sentence where the word for a group is none of its choices, nor several, comma
-    between them, for a sweep."""
-    numeric = any(map(is_number, choice.split(",")))
-    if choice in ("", "null") or numeric:
-        choices = ", ".join(sorted(path.stem for path in Path(CONF, group).glob("*.yaml")))
-        own = " Lambdas of your own: lambda=..." if group == "quality" and numeric else ""
-        raise SystemExit(f"{group}={choice}: choose one of {choices}, or leave it out.{own}")
-    if choice.startswith("[") and group != "experiment":
-        raise SystemExit(
-            f"{group}={choice}: give one choice, or to sweep, -m {group}={choice.strip('[]')}"
-        )
-
-
-def is_number(text: str) -> bool:
-    """Whether YAML would take a word for a number."""
-    with contextlib.suppress(ValueError):
-        return math.isfinite(float(text))
-    return False
-
-
-def check_launch(launcher: DictConfig) -> None:
-    """Refuse what a launcher could only fail at.
+    """Refuse what Hydra would show a traceback for, or take for something else.
 
     Raises:
-        UserError: no Slurm here, a time limit that cannot be read.
+        UserError: a look at the configurations of a sweep, a launcher that is not installed, a
+            group with no choice, a number, or a list, of which the last would win.
     """
-    if launcher.name == "slurm":
-        minutes(launcher.time)
+    flags = {word.partition("=")[0] for word in arguments}
+    if {"-m", "--multirun"} & flags and {"-c", "--cfg"} & flags:
+        raise UserError(
+            "--cfg shows one configuration: leave out -m, and give one value of each option (with "
+            "an experiment that sweeps, hydra.mode=RUN)."
+        )
+    for word in arguments:
+        group, given, choice = word.partition("=")
+        if not given or not Path(CONF, group).is_dir():
+            continue
+        if any(map(VALUE.fullmatch, choice.split(","))):
+            choices = ", ".join(sorted(path.stem for path in Path(CONF, group).glob("*.yaml")))
+            own = " Lambdas of your own: lambda=..." if group == "quality" else ""
+            raise UserError(f"{word}: choose one of {choices}, or leave it out.{own}")
+        if choice.startswith("[") and group != "experiment":
+            one = f"-m {group}={choice.strip('[]')}"
+            raise UserError(f"{word}: give one choice, or to sweep, {one}")
+        plugin = PLUGINS.get(choice) if group == "launcher" else None
+        if plugin and not find_spec(f"hydra_plugins.hydra_{plugin}_launcher"):
+            remedy = f"pip install -e '.[{choice}]'"
+            raise UserError(f"{word} needs a plugin that is not installed: {remedy}")
+
+
+def check_sweep(config: DictConfig, names: Sequence[str]) -> None:
+    """Refuse a sweep that could only fail, or would not do what it is told to.
+
+    Args:
+        names: of its runs' directories.
+
+    Raises:
+        UserError: a time limit that cannot be read, no Slurm here, a quality that the sweep's own
+            lambdas would override without a word, two runs in one directory.
+    """
+    if config.launcher.name == "slurm":
+        minutes(config.launcher.time)
         if not shutil.which("sbatch"):
             raise UserError(
                 "launcher=slurm: there is no sbatch here. Start the sweep on a machine that "
                 "submits to your cluster, or use launcher=local."
             )
-
-
-def check_axes(config: DictConfig) -> None:
-    """Refuse a quality in a sweep that goes over lambdas by itself.
-
-    Raises:
-        UserError: the sweep's own lambdas would win without a word.
-    """
     words = [word.partition("=")[0] for word in config.hydra.overrides.task]
-    axes = config.hydra.sweeper.params or {}
-    if "quality" in words and "lambda" not in words and "lambda" in axes:
-        raise UserError("quality= has no effect on a sweep that has lambdas of its own: choose "
-                        "among them with lambda=...")  # fmt: skip
-
-
-def check_distinct(names: Sequence[str]) -> None:
-    """Refuse a sweep that varies what its runs' directories are not named after.
-
-    Raises:
-        UserError: two runs would be in one directory.
-    """
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
+    own = "lambda" in (config.hydra.sweeper.params or {}) and "lambda" not in words
+    if own and "quality" in words:
+        raise UserError(
+            "quality= has no effect on a sweep that has lambdas of its own: choose among them with "
+            "lambda=..."
+        )
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(
             f"Several runs of this sweep would be in {twice[0]}: name them after what varies, "
             "as run_name='lr-${trainer.lr}' does."
@@ -189,7 +132,7 @@ def name_of(option: str, config: DictConfig) -> str:
     """The name that one of Hydra's options gives a directory.
 
     Raises:
-        SystemExit: it gives none, or one that no directory can have.
+        UserError: it gives none, or one that no directory can have.
     """
     words: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
     given = [word.partition("=") for word in words]
@@ -202,11 +145,13 @@ def name_of(option: str, config: DictConfig) -> str:
         if "HydraConfig" in why:
             hint = "It cannot use ${hydra:...}, but options, as ${trainer.optimizer._target_}."
         hint = f" {hint}" if own[0] == "run_name" else ""
-        raise SystemExit(f"{''.join(own)} makes no name of a directory: {why}.{hint}") from error
+        raise UserError(f"{''.join(own)} makes no name of a directory: {why}.{hint}") from error
     for part in Path(name).parts:
         if (length := len(os.fsencode(part))) > LONGEST:
-            raise SystemExit(f"{own[0]}={part[:40]}... is too long: a name has at most {LONGEST} "
-                             f"bytes, and this has {length}.")  # fmt: skip
+            raise UserError(
+                f"{own[0]}={part[:40]}... is too long: a name has at most {LONGEST} bytes, and "
+                f"this has {length}."
+            )
     return name
 
 
@@ -218,17 +163,22 @@ class Plan(Callback):
     """The directories of those runs, where it is known which they will be."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        name_of("hydra.run.dir", config)
+        with sentences():  # Hydra would make warnings of errors
+            name_of("hydra.run.dir", config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        with sentences():
+            self.plan(config)
+
+    def plan(self, config: DictConfig) -> None:
+        """Write the plan of a sweep, unless it cannot be run.
+
+        Raises:
+            UserError: says why it cannot.
+        """
         jobs = planned(config)
         names = [name_of("hydra.sweep.subdir", job) for job in jobs]
-        try:
-            check_launch(config.launcher)
-            check_axes(config)
-            check_distinct(names)
-        except UserError as error:
-            raise SystemExit(str(error)) from error  # Hydra would make a warning of it
+        check_sweep(config, names)
         if config.launcher.name != "basic":  # whose runs say so themselves, where it is read
             for message in dict.fromkeys(itertools.chain.from_iterable(map(said_of, jobs))):
                 log.warning(message)

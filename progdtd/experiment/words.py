@@ -4,15 +4,17 @@ import functools
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from progdtd.experiment.config import CONF, as_a_sentence
+from progdtd.errors import UserError
+from progdtd.experiment.config import CONF, no_option, sentences
 from progdtd.machine import steady_streams
 
 TEXT = {
@@ -52,7 +54,7 @@ def understood(words: Sequence[str]) -> list[str]:
     """Words of a command line as Hydra is to get them: names that look like numbers have quotes.
 
     Raises:
-        SystemExit: Hydra could not read its value, such as one that begins with a tilde, or could
+        UserError: Hydra could not read its value, such as one that begins with a tilde, or could
             not go over its values.
     """
     others = any(word.startswith("hydra/sweeper=") for word in words)  # which take intervals
@@ -66,12 +68,12 @@ def _understood(word: str, intervals: bool) -> str:
     try:
         read = parsed(word)
     except HydraException:
-        raise SystemExit(
+        raise UserError(
             f"{word}: Hydra cannot read this value. If it is text, give it quotes of its own "
             f"within the shell's: {printed(option, value)}"
         ) from None
     if read.is_sweep_override() and not (read.is_discrete_sweep() or intervals):
-        raise SystemExit(f"{word}: a sweep needs the values to go over, as {option}=1,2,3.")
+        raise UserError(f"{word}: a sweep needs the values to go over, as {option}=1,2,3.")
     if option.lstrip("+") not in TEXT:
         return word
     pieces = value.split(",") if read.is_choice_sweep() else [value]
@@ -91,15 +93,21 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
     """Make a function of a configuration the command that a file in `conf/` is named after."""
 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
-        task: Any = hydra.main(config_path=CONF, config_name=name, version_base="1.3")(
-            as_a_sentence(function)
-        )
-
         @functools.wraps(function)
+        def checked(cfg: DictConfig) -> None:
+            known = [*map(str, OmegaConf.load(Path(CONF, f"{name}.yaml")))]
+            for key in map(str, cfg):
+                if key not in known:
+                    raise UserError(no_option(key, known))
+            function(cfg)
+
+        task: Any = hydra.main(config_path=CONF, config_name=name, version_base="1.3")(checked)
+
         def main() -> None:
             steady_streams()
-            sys.argv[1:] = understood(sys.argv[1:])
-            task()
+            with sentences():
+                sys.argv[1:] = understood(sys.argv[1:])
+                task()
 
         return main
 

@@ -495,6 +495,8 @@ def test_qualities_are_swept_as_lambdas_are(command) -> None:
         (["launcher=slurm", "launcher.time=10"], "there is no sbatch here"),
         (["launcher=local", "trainer.accelerator=cuda"], "Use trainer.accelerator=cpu"),
         (["experiment=reference", "quality=high"], "quality= has no effect"),
+        (["trainer.step=5,6"], "Did you mean trainer.steps?"),
+        (["launcher=local", "trainer.step=5"], "Did you mean trainer.steps?"),
     ],
 )
 def test_bad_launchers_end_in_one_sentence(command, monkeypatch, arguments, said) -> None:
