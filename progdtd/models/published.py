@@ -5,6 +5,10 @@ The published code (https://github.com/ds-kiel/ProgDTD) saves a whole `Lightning
 `torch.save`. Such a file is a pickle: loaded as it was meant to be, it calls whatever it names.
 Here every class and function that it names becomes an inert stand-in, so unpickling yields a tree
 of names, and only the parameters are then read, from the raw records of the archive.
+
+`torch.load(weights_only=True)` takes stand-ins too (`safe_globals`), but calls what is on its own
+list, such as `bytearray(2**40)`, and refuses dicts and lists of other classes, such as Lightning's
+hyperparameters.
 """
 
 import functools
@@ -106,7 +110,7 @@ def read_published(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     try:
         with zipfile.ZipFile(path) as archive:
             root = _root(archive)
-            module = _unpickle(_record(archive, root + "data.pkl"), _Unpickler)
+            module = _unpickle(_record(archive, root + "data.pkl"))
             if not isinstance(module, _Inert) or not isinstance(module.state, dict):
                 raise pickle.UnpicklingError("it holds no module")
             training, storage = _training(module), _storage(archive, root)
@@ -127,7 +131,7 @@ def read_tensors(path: str | Path) -> Any:
     """
     with zipfile.ZipFile(path) as archive:
         root = _root(archive)
-        content = _unpickle(_record(archive, root + "data.pkl"), _LenientUnpickler)
+        content = _unpickle(_record(archive, root + "data.pkl"), lenient=True)
         return _only_tensors(content, _storage(archive, root))
 
 
@@ -193,15 +197,17 @@ class _Inert(dict):
     """Stands in for a class or function: keeps what it is given and does nothing with it.
 
     It is a dict, so that what is pickled as a mapping is one; `arguments` are those of a call,
-    `state` is what an object would be restored from.
+    `state` is what an object would be restored from. Unless it is lenient, it refuses calls that
+    restoring a model does not need.
     """
 
     name = ""
+    lenient = False
     arguments: tuple = ()
     state: Any = None
 
     def __init__(self, *arguments: Any) -> None:  # by a call; new objects come without
-        if self.name not in DATA:
+        if not self.lenient and self.name not in DATA:
             raise pickle.UnpicklingError(f"it calls {self.name}")
         self.arguments = arguments
 
@@ -209,36 +215,27 @@ class _Inert(dict):
         self.state = state
 
 
-class _InertWhateverItIs(_Inert):
-    """Stands in for calls of anything too: what they would have made is not wanted."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
-
-
 class _Unpickler(pickle.Unpickler):
     """Hands out stand-ins only: there is nothing on its stack that could act."""
 
-    stand_in: type[_Inert] = _Inert
+    def __init__(self, file: io.BytesIO, lenient: bool) -> None:
+        super().__init__(file)
+        self.lenient = lenient
 
     def find_class(self, module: str, name: str) -> type[_Inert]:
         module = "builtins" if module == "__builtin__" else module
-        return type("_Inert", (self.stand_in,), {"name": f"{module}.{name}"})
+        return type("_Inert", (_Inert,), {"name": f"{module}.{name}", "lenient": self.lenient})
 
     def persistent_load(self, pid: Any) -> Any:
         return pid
 
 
-class _LenientUnpickler(_Unpickler):
-    stand_in = _InertWhateverItIs
-
-
-def _unpickle(pickled: bytes, unpickler: type[_Unpickler]) -> Any:
+def _unpickle(pickled: bytes, lenient: bool = False) -> Any:
     for opcode, argument, _ in pickletools.genops(pickled):
         # Later opcodes and sparse memos allocate what they claim; torch.save writes neither.
         if opcode.proto > 2 or (opcode.name.endswith("PUT") and (argument or 0) > len(pickled)):
             raise pickle.UnpicklingError(f"it has {opcode.name}, which torch.save does not write")
-    return unpickler(io.BytesIO(pickled)).load()
+    return _Unpickler(io.BytesIO(pickled), lenient).load()
 
 
 Storage = Callable[[str, str], Tensor]

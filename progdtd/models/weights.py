@@ -231,21 +231,23 @@ def warm_start(
         there, here = meta["model"].get(option), config.get(option)
         switch = isinstance(there, bool) or isinstance(here, bool)
         if switch and bool(there) != bool(here):
-            raise UserError(f"{path} was trained with model.{option}={str(bool(there)).lower()}: "
-                            "the weights mean something else without it.")  # fmt: skip
+            raise UserError(
+                f"{path} was trained with model.{option}={str(bool(there)).lower()}: the weights "
+                "mean something else without it."
+            )
         told = option in meta["model"] and option not in ("N", "M", "name")
         if alike and told and not switch and there != here:
             log.warning("%s was trained with model.%s=%s, not %s.", path, option, there, here)
     state, taken = parameters(weights), ""
     if not alike and differing(model, state):
         kept = {name: value for name, value in state.items() if name.startswith(PICTURE)}
-        others = {name: value for name, value in parameters(model.state_dict()).items()
-                  if not name.startswith(PICTURE)}  # fmt: skip
-        state, taken = others | kept, " (g_a and g_s)"
+        own = parameters(model.state_dict())
+        state = {name: value for name, value in own.items() if not name.startswith(PICTURE)} | kept
+        taken = " (g_a and g_s)"
     load_state(model, state, path)
     if taken:
-        log.warning("%s is of another class of model: g_a and g_s begin with its weights, the "
-                    "priors anew.", path)  # fmt: skip
+        message = "%s is of another class of model: only g_a and g_s begin with its weights."
+        log.warning(message, path)
     path = Path(path).expanduser()
     path = path.parent if path.name in (WEIGHTS, LAST) else path
     name = path.name if path.is_dir() else f"{path.parent.name}/{path.name}"
@@ -348,8 +350,8 @@ def state_in(content: Any, depth: int = 2) -> dict[str, Tensor] | None:
         before, there, after = f".{name}".rpartition(f".{FIRST}")
         if there and not after:
             before = f"{before}."[1:]
-            return {name[len(before) :]: value for name, value in named.items()
-                    if name.startswith(before) and isinstance(value, Tensor)}  # fmt: skip
+            tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+            return {n[len(before) :]: v for n, v in tensors.items() if n.startswith(before)}
     inner = (state_in(value, depth - 1) for value in content.values()) if depth else ()
     return next((state for state in inner if state), None)
 
