@@ -90,8 +90,8 @@ OPTIONS: dict[str, Kind] = {
 
 OTHERS = {
     "lambda", "group", "run_name", "model", "drop", "dataset", "trainer", "logger", "launcher",
-    "dataset.name", "dataset.paths", "dataset.steps", "trainer.optimizer", "trainer.accelerator",
-    "trainer.strategy",
+    "hydra", "dataset.name", "dataset.paths", "dataset.steps", "trainer.optimizer",
+    "trainer.accelerator", "trainer.strategy",
 }  # fmt: skip
 """Options that are checked elsewhere."""
 
@@ -107,12 +107,7 @@ def check(cfg: DictConfig) -> None:
         group, _, name = key.rpartition(".")
         if (group != "logger" or name in cfg.logger) and not fits(value := chosen(cfg, key)):
             raise UserError(f"{key}={value} must be {words}.")
-    check_lambda(cfg, build_drop(cfg.drop))
-    check_trainer(cfg.trainer)
-    if cfg.logger.wandb and "mode" not in cfg.logger:
-        raise UserError("logger.wandb=true needs the options of logger=wandb: use that.")
-    if "name" not in cfg.dataset:
-        raise UserError("The dataset has no name: give its YAML one, as those in conf/dataset/.")
+    check_together(cfg)
 
 
 def check_names(cfg: DictConfig) -> None:
@@ -140,17 +135,16 @@ def chosen(cfg: DictConfig, key: str) -> Any:
         value = OmegaConf.select(cfg, key, default=MISSING)
     except OmegaConfBaseException as error:
         raise UserError(f"{key}: {first_line(error)}.") from error
-    if value is not MISSING:
-        return value
-    if key == "trainer.lr":
-        raise UserError(
-            "trainer.lr is missing: the YAML of an optimizer begins with `# @package trainer` and "
-            f"sets lr and optimizer._target_, as conf/{OPTIMIZERS}/adam.yaml does."
+    if value is MISSING:
+        remedy = (
+            "the YAML of an optimizer begins with `# @package trainer` and sets lr and "
+            f"optimizer._target_, as conf/{OPTIMIZERS}/adam.yaml does."
+            if key == "trainer.lr"
+            else "let your YAML begin with `defaults:` and one of those in "
+            f"conf/{key.partition('.')[0]}/, for what it does not say itself."
         )
-    raise UserError(
-        f"{key} is missing: let your YAML begin with `defaults:` and one of those in "
-        f"conf/{key.partition('.')[0]}/, for what it does not say itself."
-    )
+        raise UserError(f"{key} is missing: {remedy}")
+    return value
 
 
 def check_run_name(cfg: DictConfig) -> None:
@@ -160,47 +154,46 @@ def check_run_name(cfg: DictConfig) -> None:
         UserError: such as an empty run_name, which would make the group's folder a run.
     """
     for key in ("group", "run_name"):
-        if str(OmegaConf.select(cfg, key) or "").strip(" ./") == "":
-            raise UserError(f"{key}={OmegaConf.select(cfg, key)} is not the name of a folder.")
+        if not str(cfg[key] or "").strip(" ./"):
+            raise UserError(f"{key}={cfg[key]} is not the name of a folder.")
 
 
-def check_lambda(cfg: DictConfig, drop: TailDrop) -> None:
-    """Refuse a lambda or a drop that the model cannot be trained with.
+def check_together(cfg: DictConfig) -> None:
+    """Refuse options that do not fit each other.
 
     Raises:
-        UserError: says what the model takes.
+        UserError: names the option and what to do.
     """
-    lmbda, wavelet = cfg["lambda"], cfg.model.get("_target_") == WAVELET
-    if not wavelet and not LAMBDA[1](lmbda):
-        raise UserError(f"lambda={lmbda} must be {LAMBDA[0]}.")
-    if wavelet and lmbda is not None:
+    lmbda, drop = cfg["lambda"], build_drop(cfg.drop)
+    if cfg.model.get("_target_") != WAVELET:
+        words, fits = LAMBDA
+        if not fits(lmbda):
+            raise UserError(f"lambda={lmbda} must be {words}.")
+    elif lmbda is not None:
         raise UserError(
             f"lambda={lmbda} has no meaning with model=wavelet: one stream serves every rate. "
             "Leave it out."
         )
-    if wavelet and not drop.progressive:
+    elif not drop.progressive:
         raise UserError(
             f"drop={drop.name} drops nothing, and model=wavelet learns from tails that are "
             "dropped: use drop=dtd."
         )
-
-
-def check_trainer(options: DictConfig) -> None:
-    """Refuse options of the trainer that do not fit each other.
-
-    Raises:
-        UserError: names the option and what it may be.
-    """
-    if not (OmegaConf.is_dict(options.optimizer) and "_target_" in options.optimizer):
-        meant = closest(options.optimizer, [path.stem for path in Path(CONF, OPTIMIZERS).iterdir()])
+    optimizer, resize, crop = cfg.trainer.optimizer, cfg.trainer.resize, cfg.trainer.crop
+    if not (OmegaConf.is_dict(optimizer) and "_target_" in optimizer):
+        meant = closest(optimizer, [path.stem for path in Path(CONF, OPTIMIZERS).iterdir()])
         raise UserError(
-            f"trainer.optimizer={options.optimizer} does not say what to build: use "
+            f"trainer.optimizer={optimizer} does not say what to build: use "
             f"{OPTIMIZERS}={meant or 'soap'}."
         )
-    if "lr" in options.optimizer:
+    if "lr" in optimizer:
         raise UserError("trainer.optimizer.lr has no effect: the learning rate is trainer.lr.")
-    if options.resize is not None and options.resize < options.crop:
-        raise UserError(f"trainer.resize={options.resize} is below trainer.crop={options.crop}.")
+    if resize is not None and resize < crop:
+        raise UserError(f"trainer.resize={resize} is below trainer.crop={crop}.")
+    if cfg.logger.wandb and "mode" not in cfg.logger:
+        raise UserError("logger.wandb=true needs the options of logger=wandb: use that.")
+    if "name" not in cfg.dataset:
+        raise UserError("The dataset has no name: give its YAML one, as those in conf/dataset/.")
 
 
 def warnings(cfg: DictConfig) -> list[str]:

@@ -47,7 +47,8 @@ def _told(error: Exception) -> str:
     if group in OURS:
         there = [f"{group}.{name}".lstrip(".") for name in why.parent_node]
         return no_option(why.full_key, there if group else [*there, *GROUPS])
-    return f"{error}\n{why}" if isinstance(why, OmegaConfBaseException) else str(error)
+    wrong = isinstance(why, OmegaConfBaseException) and not unknown
+    return f"{error}\n{why}" if wrong else str(error)
 
 
 def no_option(key: str, known: Iterable[str]) -> str:

@@ -190,12 +190,11 @@ class Plan(Callback):
 
 def said_of(job: DictConfig) -> list[str]:
     """The warnings of one run of a sweep; of one that cannot be run, none: it will say why."""
-    cfg = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
     try:
-        check(cfg)
+        check(job)
     except UserError:
         return []
-    return warnings(cfg)
+    return warnings(job)
 
 
 def planned(config: DictConfig) -> list[DictConfig]:
