@@ -43,7 +43,7 @@ def devices(value: Any) -> bool:
 
 NAME: Kind = "a name or a path", lambda value: isinstance(value, str) and value != ""
 FLAG: Kind = "true or false", lambda value: isinstance(value, bool)
-SIZE: Kind = "a number, and not negative", lambda value: number(value) and value >= 0
+SIZE: Kind = "a number and must not be negative", lambda value: number(value) and value >= 0
 ABOVE_0: Kind = "a number above 0", lambda value: number(value) and value > 0
 LAMBDA: Kind = f"{ABOVE_0[0]}; the paper's: 0.01, 0.1, 1.0", ABOVE_0[1]
 

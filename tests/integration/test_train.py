@@ -457,7 +457,7 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["dataset=vimeo90k"], "prepare_vimeo90k.py"),
         (["trainer.crop=100"], "multiple of 64"),
         (["trainer.steps=0"], "at least 1"),
-        (["trainer.lr=-1"], "a number, and not negative"),
+        (["trainer.lr=-1"], "must not be negative"),
         (["trainer/optimizer=nonesuch"], "soap"),
         (["+trainer.optimizer.nonesuch=1", "trainer/optimizer=adam"], "nonesuch"),
         (["+trainer.optimizer.precondition_freqency=5"], "no option precondition_freqency"),
