@@ -37,6 +37,9 @@ KEEP = 0.98
 LEFT_OUT = 0.1
 """Weight of what the first pass leaves out, so that its own logits stay true there."""
 
+MADE = ("drop", "seed", "steps", "images_seen", "dataset", "ancestors")
+"""What the model's file says of its training."""
+
 FLOOR = 0.3
 """Squared error, in grey levels, below which a picture's error does not matter any more."""
 
@@ -118,7 +121,7 @@ class DigitsAndPicture(nn.Module):
         self, directory: Path, drop: TailDrop, meta: dict[str, Any], paths: list[Path]
     ) -> None:
         """Write the finished model: what codes pictures, and the weights to go on from."""
-        made = {key: meta[key] for key in ("drop", "seed", "steps", "images_seen", "dataset")}
+        made = {key: meta[key] for key in MADE if key in meta}
         save(self.model.cpu(), directory / MODEL, made)
         weights.save_state(directory / weights.WEIGHTS, self.model, meta)
 
