@@ -34,6 +34,7 @@ examples:
   head -c 4000 photo.pdtd | python -m progdtd.codec decode - out.png
   python -m progdtd.codec info photo.pdtd
   python -m progdtd.codec strip photo.png levels.png
+  python -m progdtd.codec page photo.pdtd page/ --originals photo.png --serve
 
 Any prefix of a file that holds at least one level decodes. Without --model, a stream's model is
 found by the fingerprint in it: among those used on this machine, then under outputs/ and the
@@ -152,6 +153,33 @@ def parser() -> argparse.ArgumentParser:
     _coding(strip)
     _model(strip)
     strip.set_defaults(run=run_strip)
+
+    page = commands.add_parser(
+        "page",
+        help="streams as a page, decoded by the browser itself",
+        description="Write streams of the wavelet model, or prefixes, as a folder that any web "
+        "server can host: a page where one drags through the bytes.",
+    )
+    page.add_argument("input", nargs="+", metavar="stream", help="files")
+    page.add_argument("output", metavar="DIR", help="a new folder, or that of an earlier page")
+    page.add_argument(
+        "--originals",
+        nargs="+",
+        metavar="IMAGE",
+        default=[],
+        help="what the streams were made of, in their order: the page tells the PSNR, and shows "
+        "JPEG 2000 and WebP of as many bytes beside",
+    )
+    page.add_argument(
+        "--serve",
+        nargs="?",
+        type=int,
+        const=0,
+        metavar="PORT",
+        help="show it on 127.0.0.1, at a free port if none is given, until interrupted",
+    )
+    _model(page)
+    page.set_defaults(run=run_page)
     return top
 
 
@@ -338,6 +366,41 @@ def run_strip(options: argparse.Namespace) -> int:
     figure.savefig(drawn, format=kind, bbox_inches="tight")
     put(options.output, drawn.getvalue())
     say(f"{options.output}: {options.input} over the levels")
+    return 0
+
+
+def run_page(options: argparse.Namespace) -> int:
+    """Write a page, and show it if that is wanted."""
+    with loading():
+        from progdtd.codec.wavelet import WaveletCoder
+        from progdtd.page import writer
+        from progdtd.page.server import server
+
+    streams = [get(name) for name in options.input]
+    originals = options.originals or [None] * len(streams)
+    if len(originals) != len(streams):
+        raise UserError(f"There are {len(streams)} streams and {len(originals)} originals.")
+    codec = opened(options, None if options.model else streams[0])
+    if not isinstance(codec.coder, WaveletCoder):
+        raise UserError("A page shows streams of the wavelet model, and of no other.")
+    shown = []
+    for name, stream, original in zip(options.input, streams, originals, strict=True):
+        try:
+            codec.check(header := container.read_header(stream)[0])
+            if not (ends := container.ends(stream)):
+                raise UserError(f"{name} holds no whole level.")
+        except UserError as error:
+            return complain(error, [name])
+        picture = read_picture(get(original), original) if original else None
+        if picture is not None and picture.shape[:2] != (header.height, header.width):
+            raise UserError(f"{original} is no original of {name}: it has another size.")
+        shown.append(writer.Shown(Path(name).stem, stream, ends, picture))
+    writer.write(folder := Path(options.output), shown, codec.coder.content)
+    say(f"{folder}: a page of {len(shown)} pictures; any web server can host this folder")
+    if options.serve is not None:
+        with server(folder, options.serve) as serving:
+            say(f"It is shown at http://127.0.0.1:{serving.server_port}/ until you press Ctrl-C.")
+            serving.serve_forever()
     return 0
 
 

@@ -50,10 +50,10 @@ class WaveletCoder:
         except ValueError as error:
             raise UserError(f"The model cannot be used: {error}.") from error
         self.fingerprint = self.network.fingerprint
-        self._content = content
+        self.content = content
 
     def __reduce__(self) -> tuple[type["WaveletCoder"], tuple[bytes]]:
-        return WaveletCoder, (self._content,)
+        return WaveletCoder, (self.content,)
 
     @classmethod
     def load(cls, path: Path) -> "WaveletCoder":

@@ -17,9 +17,10 @@ LEAVES = {
 
 MAY_USE: dict[str, set[str]] = {
     "wavelet": set(),
+    "page": set(),
     "models": {"wavelet"},
     "experiment": set(),
-    "codec": {"models", "wavelet"},
+    "codec": {"models", "wavelet", "page"},
     "evaluation": {"codec", "models", "wavelet", "experiment"},
     "training": {"evaluation", "codec", "models", "wavelet", "experiment"},
 }
