@@ -7,8 +7,9 @@ RUN = $(VENV)/bin/python
 INSTALLED = $(VENV)/installed
 QUICK = outputs/quickstart
 QUICK_RUN = $(QUICK)/model
+PREPARED = outputs/page-tests
 
-.PHONY: help install quickstart sweep status evaluate baselines figures notebook test test-all lint benchmark clean
+.PHONY: help install quickstart sweep status evaluate baselines figures notebook test test-all test-page lint benchmark clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -58,6 +59,11 @@ test: lint  ## lint, types and the fast tests
 
 test-all: lint  ## the slow tests too
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto -m ""
+
+test-page: $(INSTALLED)  ## the page and its decoder, in Node.js and a headless Chromium
+	npm install --prefix tests/page --no-package-lock --no-audit --no-fund --silent
+	OMP_NUM_THREADS=1 $(RUN) tests/page/prepare.py $(PREPARED) $(ARGS)
+	PREPARED=$(abspath $(PREPARED)) PYTHON=$(abspath $(RUN)) node --test tests/page/
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check
