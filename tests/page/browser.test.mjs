@@ -15,14 +15,19 @@ const TIMEOUT = 60_000;
 function browserFile() {
   for (const name of NAMES)
     try {
-      return execFileSync("which", [name], { stdio: ["ignore", "pipe", "ignore"] }).toString().trim();
+      return execFileSync("which", [name], { stdio: ["ignore", "pipe", "ignore"] })
+        .toString()
+        .trim();
     } catch {} // the next one may be there
   return null;
 }
 
 const executablePath = browserFile();
 const driver = await import("playwright-core").catch(() => null);
-const skip = !prepared || !driver ? "run it by `make test-page`" : !executablePath && `no browser is here: install ${NAMES[0]}`;
+const skip =
+  !prepared || !driver
+    ? "run it by `make test-page`"
+    : !executablePath && `no browser is here: install ${NAMES[0]}`;
 
 const facts = (name) => JSON.parse(readFileSync(path.join(prepared, `${name}.json`), "utf8"));
 const bytesOf = (name) => readFileSync(path.join(prepared, name));
@@ -35,7 +40,15 @@ before(async () => {
   folder = mkdtempSync(path.join(tmpdir(), "page-"));
   const at = (name) => path.join(prepared, name);
   server = spawn(process.env.PYTHON ?? "python3", [
-    ...["-m", "progdtd.codec", "page", at("photo.pdtd"), at("odd.pdtd"), path.join(folder, "site"), "--serve"],
+    ...[
+      "-m",
+      "progdtd.codec",
+      "page",
+      at("photo.pdtd"),
+      at("odd.pdtd"),
+      path.join(folder, "site"),
+      "--serve",
+    ],
     ...["--originals", at("photo.png"), at("odd.png"), "--model", at("page/model.onnx")],
   ]);
   address = await new Promise((found, failed) => {
@@ -51,7 +64,8 @@ before(async () => {
   page = await browser.newPage({ viewport: { width: 1000, height: 800 } });
   page.setDefaultTimeout(TIMEOUT);
   page.on("request", (request) => {
-    if (!/^(data|blob):/.test(request.url()) && !request.url().startsWith(address)) foreign.push(request.url());
+    if (!/^(data|blob):/.test(request.url()) && !request.url().startsWith(address))
+      foreign.push(request.url());
   });
   page.on("pageerror", (error) => foreign.push(error.message));
   await page.goto(address);
@@ -65,7 +79,10 @@ after(async () => {
 
 /** Wait until this level's own picture is shown. */
 async function shown(level) {
-  await page.waitForFunction((level) => document.querySelector("#ours").dataset.level === String(level), level);
+  await page.waitForFunction(
+    (level) => document.querySelector("#ours").dataset.level === String(level),
+    level,
+  );
 }
 
 const sliderAt = () => page.$eval("#slider", (slider) => Number(slider.value));
@@ -88,7 +105,8 @@ async function compare(name, level) {
   const rgba = await pixels();
   assert.equal(rgba.length, 4 * width * height);
   let far = 0;
-  for (let i = 0; i < 3 * width * height; i++) far = Math.max(far, Math.abs(rgb[i] - rgba[Math.floor(i / 3) * 4 + (i % 3)]));
+  for (let i = 0; i < 3 * width * height; i++)
+    far = Math.max(far, Math.abs(rgb[i] - rgba[Math.floor(i / 3) * 4 + (i % 3)]));
   assert.ok(far <= 1, `level ${level}: ${far}`);
   await page.waitForFunction(() => document.querySelector("#facts").textContent.includes("dB"));
   const text = await page.textContent("#facts");
@@ -102,7 +120,9 @@ async function opened(bytes) {
   writeFileSync(file, bytes);
   await page.$eval("#status", (status) => (status.textContent = ""));
   await page.setInputFiles("#file", file);
-  await page.waitForFunction(() => !/^(Loading|Decoding|$)/.test(document.querySelector("#status").textContent));
+  await page.waitForFunction(
+    () => !/^(Loading|Decoding|$)/.test(document.querySelector("#status").textContent),
+  );
   return page.textContent("#status");
 }
 
@@ -144,7 +164,9 @@ test("beside it is another codec of as many bytes, and a divider between", { ski
   const ours = facts("photo").levels[6].end;
   for (const codec of ["WebP", "JPEG 2000"]) {
     await page.selectOption("#beside", codec);
-    const [, name, bytes] = (await page.textContent("#other-caption")).match(/^(.*), ([\d,]+) bytes, [\d.]+ dB$/);
+    const [, name, bytes] = (await page.textContent("#other-caption")).match(
+      /^(.*), ([\d,]+) bytes, [\d.]+ dB$/,
+    );
     assert.equal(name, codec);
     assert.ok(Math.abs(Math.log(Number(bytes.replace(",", "")) / ours)) < 0.4, `${codec}: ${bytes}`);
     await page.waitForFunction(() => document.querySelector("#theirs").naturalWidth > 0);
@@ -161,12 +183,16 @@ test("beside it is another codec of as many bytes, and a divider between", { ski
 });
 
 test("zoom and pan move both sides", { skip }, async () => {
-  const transforms = () => page.$$eval("#ours, #theirs", (sides) => sides.map((side) => getComputedStyle(side).transform));
+  const transforms = () =>
+    page.$$eval("#ours, #theirs", (sides) => sides.map((side) => getComputedStyle(side).transform));
   const [before] = await transforms();
   const box = await page.locator("#stage").boundingBox();
   await page.mouse.move(box.x + 0.6 * box.width, box.y + 0.6 * box.height);
   await page.mouse.wheel(0, -600);
-  await page.waitForFunction((before) => getComputedStyle(document.querySelector("#ours")).transform !== before, before);
+  await page.waitForFunction(
+    (before) => getComputedStyle(document.querySelector("#ours")).transform !== before,
+    before,
+  );
   const [zoomed, too] = await transforms();
   assert.equal(zoomed, too);
   await page.mouse.down();
@@ -213,7 +239,10 @@ test("what is wrong with a visitor's file is said", { skip }, async () => {
   await page.keyboard.press("End");
   await shown(2);
   const cases = JSON.parse(bytesOf("wrong/cases.json"));
-  for (const [what, said] of [["another model", /made by the model/], ["other words", /^Level 3 does not decode/]])
+  for (const [what, said] of [
+    ["another model", /made by the model/],
+    ["other words", /^Level 3 does not decode/],
+  ])
     assert.match(await opened(Buffer.from(cases.find((one) => one.what === what).stream, "base64")), said);
 });
 
@@ -226,5 +255,8 @@ test("it fits a phone, and is dark where that is wanted", { skip }, async () => 
   await phone.goto(address);
   assert.equal(await phone.evaluate(() => document.documentElement.scrollWidth), 360);
   const ground = await phone.evaluate(() => getComputedStyle(document.body).backgroundColor);
-  assert.ok(ground.match(/\d+/g).every((value) => Number(value) < 64), ground);
+  assert.ok(
+    ground.match(/\d+/g).every((value) => Number(value) < 64),
+    ground,
+  );
 });

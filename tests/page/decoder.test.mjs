@@ -9,7 +9,11 @@ import { pathToFileURL } from "node:url";
 const fixtures = process.env.PREPARED ?? "";
 const skip = fixtures ? false : "run it by `make test-page`";
 const at = (...names) => path.join(fixtures, "page", ...names);
-const names = skip ? [] : readdirSync(fixtures).filter((name) => name.endsWith(".json")).map((name) => name.slice(0, -5));
+const names = skip
+  ? []
+  : readdirSync(fixtures)
+      .filter((name) => name.endsWith(".json"))
+      .map((name) => name.slice(0, -5));
 
 let opened;
 
@@ -28,7 +32,9 @@ function model() {
 /** A decoder, and its stream as Python wrote it, with what Python knows of it. */
 async function begun(name) {
   const { Decoder, StreamError } = await import(pathToFileURL(at("decoder.js")));
-  const [stream, rgb] = ["pdtd", "rgb"].map((suffix) => new Uint8Array(readFileSync(path.join(fixtures, `${name}.${suffix}`))));
+  const [stream, rgb] = ["pdtd", "rgb"].map(
+    (suffix) => new Uint8Array(readFileSync(path.join(fixtures, `${name}.${suffix}`))),
+  );
   const facts = JSON.parse(readFileSync(path.join(fixtures, `${name}.json`), "utf8"));
   return { decoder: new Decoder(await model()), StreamError, stream, rgb, ...facts };
 }
@@ -43,7 +49,8 @@ function digest({ bands }) {
 /** How far pixels (r, g, b, a) are from pixels (r, g, b). */
 function farthest(rgba, rgb) {
   let most = 0;
-  for (let i = 0; i < rgb.length; i++) most = Math.max(most, Math.abs(rgb[i] - rgba[Math.floor(i / 3) * 4 + (i % 3)]));
+  for (let i = 0; i < rgb.length; i++)
+    most = Math.max(most, Math.abs(rgb[i] - rgba[Math.floor(i / 3) * 4 + (i % 3)]));
   return most;
 }
 
@@ -86,7 +93,10 @@ test("what is wrong with a stream is told apart as in Python", { skip }, async (
   for (const { what, stream, error, said, level, decoded } of cases) {
     const { decoder, StreamError } = await begun("odd");
     const bytes = new Uint8Array(Buffer.from(stream, "base64"));
-    const found = await decoder.decode(bytes).then(() => null, (found) => found);
+    const found = await decoder.decode(bytes).then(
+      () => null,
+      (found) => found,
+    );
     assert.ok(found instanceof StreamError, `${what}: ${found}`);
     assert.deepEqual([found.kind, found.level, decoder.level], [KINDS[error], level, decoded], what);
     assert.equal(claim(found.message), claim(said), what);

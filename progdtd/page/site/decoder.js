@@ -129,9 +129,15 @@ function readHeader(bytes) {
   if (bytes.length < 6) return null;
   const [version, number] = bytes.subarray(4, 6);
   if (version > 2)
-    throw new StreamError("newer", `The stream has format version ${version}; this page knows up to 2. Update progdtd.`);
+    throw new StreamError(
+      "newer",
+      `The stream has format version ${version}; this page knows up to 2. Update progdtd.`,
+    );
   if (version === 1)
-    throw new StreamError("older", "The stream has format version 1, which is no longer read. Encode the image again.");
+    throw new StreamError(
+      "older",
+      "The stream has format version 1, which is no longer read. Encode the image again.",
+    );
   const [width, afterWidth] = varint(bytes, 6);
   const [height, name] = varint(bytes, afterWidth);
   const [levels, afterLevels] = varint(bytes, name + 8);
@@ -150,8 +156,13 @@ function readHeader(bytes) {
   )
     throw wrong;
   if (!KINDS[number - 1])
-    throw new StreamError("newer", `The stream's levels are of kind ${number}; this page knows up to 3. Update progdtd.`);
-  const fingerprint = [...bytes.subarray(name, name + 8)].map((b) => b.toString(16).padStart(2, "0")).join("");
+    throw new StreamError(
+      "newer",
+      `The stream's levels are of kind ${number}; this page knows up to 3. Update progdtd.`,
+    );
+  const fingerprint = [...bytes.subarray(name, name + 8)]
+    .map((b) => b.toString(16).padStart(2, "0"))
+    .join("");
   const kind = KINDS[number - 1];
   const header = { width, height, fingerprint, kind, levels, whole: end + total };
   return [{ ...header, parameters: bytes.slice(parameters, end - 4) }, end];
@@ -204,7 +215,9 @@ const EXPECTED = byLogit((one) =>
 
 /** @param {(one: number) => number} of the probability of a one */
 function byLogit(of) {
-  return Uint32Array.from({ length: 2 * LARGEST_LOGIT + 1 }, (_, i) => of(1 / (1 + Math.exp((LARGEST_LOGIT - i) / 32))));
+  return Uint32Array.from({ length: 2 * LARGEST_LOGIT + 1 }, (_, i) =>
+    of(1 / (1 + Math.exp((LARGEST_LOGIT - i) / 32))),
+  );
 }
 
 /** The ANS decoder: a state of 64 bits, as two halves, and the words that have arrived. */
@@ -240,7 +253,8 @@ class Code {
     const width = digit ? 0x1000000 - edge : edge;
     // (state >> 24) * width + part - left, in pieces that doubles hold exactly
     const upper = (this.high >>> 16) * width;
-    const lower = ((this.high & 0xffff) * 256 + (this.low >>> 24)) * width + part - left + (upper % 256) * 0x1000000;
+    const lower =
+      ((this.high & 0xffff) * 256 + (this.low >>> 24)) * width + part - left + (upper % 256) * 0x1000000;
     this.high = Math.floor(upper / 256) + Math.floor(lower / 0x100000000);
     this.low = lower >>> 0;
     if (this.high === 0) {
@@ -268,7 +282,10 @@ class Code {
 // --- The model -----------------------------------------------------------------------------------
 
 /** What the networks see of a place's size, in 1/128. */
-const SEEN = Float32Array.from({ length: LARGEST_PLACE + 1 }, (_, size) => 2 * Math.round(64 * Math.asinh(size / 4)));
+const SEEN = Float32Array.from(
+  { length: LARGEST_PLACE + 1 },
+  (_, size) => 2 * Math.round(64 * Math.asinh(size / 4)),
+);
 
 /**
  * Two channels for each of a scale's: with its sign, and its size alone.
@@ -322,7 +339,8 @@ export class Model {
    */
   async run(part, { seen, features, pixels, row = 0 }) {
     /** @param {Array4 | null | undefined} array */
-    const tensor = (array) => new this.ort.Tensor("float32", (array ?? NOTHING).data, (array ?? NOTHING).shape);
+    const tensor = (array) =>
+      new this.ort.Tensor("float32", (array ?? NOTHING).data, (array ?? NOTHING).shape);
     const found = await this.session.run({
       part: new this.ort.Tensor("int64", BigInt64Array.of(BigInt(PARTS.indexOf(part))), []),
       row: new this.ort.Tensor("int64", BigInt64Array.of(BigInt(row)), [1]),
@@ -362,7 +380,7 @@ export class Model {
  * @param {Uint8Array} content
  */
 function cardIn(content) {
-  for (let at = 0; at < content.length; ) {
+  for (let at = 0; at < content.length;) {
     const [key, start] = varint(content, at);
     const [value, end] = varint(content, start);
     at = key & 7 ? end + value : end;
@@ -504,7 +522,9 @@ export class Decoder {
     const halves = [...header.parameters].flatMap((byte) => [byte & 15, byte >> 4]);
     if (halves.length !== 22 || halves[21] || Math.max(...halves) > PLANES)
       throw StreamError.damaged("the planes in the header cannot be");
-    const first = Array.from({ length: SCALES + 1 }, (_, scale) => halves.slice(3 * scale, 3 * scale + 3).map((half) => half - 1));
+    const first = Array.from({ length: SCALES + 1 }, (_, scale) =>
+      halves.slice(3 * scale, 3 * scale + 3).map((half) => half - 1),
+    );
     this.#bands = bandsOf(header.height, header.width);
     this.#walk = this.#walked(header, first);
   }
@@ -551,7 +571,8 @@ export class Decoder {
           yield* this.#round(header, first, scale, out.data, least, !!second);
         }
       }
-      for (const [scale, logits] of kept.entries()) yield* this.#round(header, first, scale, logits, -Infinity, true);
+      for (const [scale, logits] of kept.entries())
+        yield* this.#round(header, first, scale, logits, -Infinity, true);
       if (this.#plane === 0) return;
       nextPlane(this.#bands);
     }
@@ -569,7 +590,7 @@ export class Decoder {
   *#round({ height, width }, first, scale, logits, least, others) {
     const { places, channels, rows, columns } = this.#bands[scale];
     const [tall, wide] = [height, width].map((side) => Math.ceil(side / 2 ** (SCALES - Math.max(scale, 1))));
-    let unit = [];
+    let unit = /** @type {number[]} */ ([]);
     let bits = 0;
     for (let channel = 0; channel < channels; channel++) {
       if (first[scale][Math.floor(channel / (channels / COLOURS))] < this.#plane) continue;
@@ -608,7 +629,8 @@ export class Decoder {
     for (;;) {
       for (let i = 0; i < where.length; i++) digits[i] = 4 * where[i] + this.#code.digit(logits[where[i]]);
       for (let i = 0; i < where.length; i++)
-        if (digits[i] & 1 && !places[where[i]]) digits[i] += 2 * this.#code.digit(logits[places.length + where[i]]);
+        if (digits[i] & 1 && !places[where[i]])
+          digits[i] += 2 * this.#code.digit(logits[places.length + where[i]]);
       if (!this.#code.lacks) break;
       this.#code.backTo(mark);
       yield;
@@ -664,7 +686,7 @@ export class Decoder {
 async function show(model, bands, plane, height, width) {
   const row = Math.min(plane, PLANES - 2);
   const step = STEP * 2 ** plane;
-  const values = [];
+  const values = /** @type {Float32Array[]} */ ([]);
   let features = null;
   for (let scale = 0; scale <= SCALES; scale++) {
     const [h, out] = await model.trunk("picture", scale, bands, features, row);
@@ -691,7 +713,11 @@ async function show(model, bands, plane, height, width) {
       data[to + rows * columns] = luma + 2 * green;
       data[to + 2 * rows * columns] = luma - red - green;
     }
-  const [shown] = await model.run("pixels", { pixels: { data, shape: [1, 3, rows, columns] }, features, row });
+  const [shown] = await model.run("pixels", {
+    pixels: { data, shape: [1, 3, rows, columns] },
+    features,
+    row,
+  });
   const rgba = new Uint8ClampedArray(4 * height * width); // which rounds
   for (let r = 0, to = 0; r < height; r++)
     for (let col = 0; col < width; col++) {
@@ -723,7 +749,9 @@ function inverse(bands, values, colour, height, width) {
       for (let column = 0; column < wide; column++) {
         const [r, c] = [row >> 1, column >> 1];
         const kind = (row & 1) + 2 * (column & 1); // 0 low, 1 high between rows, 2 along rows, 3 both
-        joined[row * wide + column] = kind ? values[scale][(3 * colour + kind - 1) * count + r * band.columns + c] : x[r * across + c];
+        joined[row * wide + column] = kind
+          ? values[scale][(3 * colour + kind - 1) * count + r * band.columns + c]
+          : x[r * across + c];
       }
     lift(joined, 0, tall, wide, wide);
     for (let row = 0; row < tall; row++) lift(joined, row * wide, wide, 1, 1);
@@ -749,7 +777,8 @@ const LIFTING = [
  * @param {number} lines
  */
 function lift(x, at, count, step, lines) {
-  const scale = (/** @type {number} */ k) => (count === 1 ? 2 ** -0.5 : k & 1 ? 1 / 0.8698644516247808 : 1 / 1.149604398860098);
+  const scale = (/** @type {number} */ k) =>
+    count === 1 ? 2 ** -0.5 : k & 1 ? 1 / 0.8698644516247808 : 1 / 1.149604398860098;
   for (let k = 0; k < count; k++) {
     const times = scale(k);
     for (let i = at + k * step, end = i + lines; i < end; i++) x[i] *= times;
@@ -759,6 +788,7 @@ function lift(x, at, count, step, lines) {
     for (let k = parity; k < count; k += 2) {
       const before = ((k ? k - 1 : 1) - k) * step;
       const after = ((k < count - 1 ? k + 1 : count - 2) - k) * step;
-      for (let i = at + k * step, end = i + lines; i < end; i++) x[i] += times * (x[i + before] + x[i + after]);
+      for (let i = at + k * step, end = i + lines; i < end; i++)
+        x[i] += times * (x[i + before] + x[i + after]);
     }
 }

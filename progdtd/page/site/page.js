@@ -46,7 +46,11 @@ function begin(picture) {
   view.picture = picture;
   canvas.width = canvas.height = 0;
   const codecs = Object.entries(picture?.others ?? {}).filter(([, files]) => files.length);
-  const choices = ["nothing", ...codecs.map(([codec]) => codec), ...(picture?.original ? ["the original"] : [])];
+  const choices = [
+    "nothing",
+    ...codecs.map(([codec]) => codec),
+    ...(picture?.original ? ["the original"] : []),
+  ];
   const before = $("beside").value;
   $("beside").replaceChildren(...choices.map((choice) => new Option(choice)));
   $("beside").value = choices.includes(before) ? before : (choices[1] ?? choices[0]);
@@ -62,7 +66,7 @@ async function load(picture) {
     const answer = await fetch(picture.stream);
     if (!answer.ok || !answer.body) throw new Error(`${answer.status}`);
     const arriving = answer.body.getReader();
-    for (let part; !(part = await arriving.read()).done && now === view; ) arrive(part.value);
+    for (let part; !(part = await arriving.read()).done && now === view;) arrive(part.value);
   } catch (error) {
     now.problem = `${picture.name} cannot be loaded (${error}). Load the page again.`;
   }
@@ -165,7 +169,10 @@ function draw() {
   $("facts").innerHTML = reader.header
     ? `<b>${number.format(bytes)}</b> of ${whole} bytes, ${rate} bits per pixel${decibels}, level ${level} of ${reader.header.levels}`
     : "";
-  $("slider").setAttribute("aria-valuetext", `${number.format(bytes)} bytes, ${rate} bits per pixel${decibels}`);
+  $("slider").setAttribute(
+    "aria-valuetext",
+    `${number.format(bytes)} bytes, ${rate} bits per pixel${decibels}`,
+  );
   $("slider").disabled = !view.most;
   $("play").disabled = !view.most;
   $("caption").textContent = level ? `ProgDTD, ${number.format(bytes)} bytes${decibels}` : "";
@@ -213,10 +220,16 @@ function place() {
   const [wide, tall] = [stage.clientWidth, stage.clientHeight];
   const fit = Math.min(wide / (canvas.width || 1), tall / (canvas.height || 1), 8);
   const scale = fit * zoom;
-  const reach = (/** @type {number} */ side, /** @type {number} */ there) => Math.max(0, (side * scale - there) / 2);
+  const reach = (/** @type {number} */ side, /** @type {number} */ there) =>
+    Math.max(0, (side * scale - there) / 2);
   x = Math.max(-reach(canvas.width, wide), Math.min(reach(canvas.width, wide), x));
   y = Math.max(-reach(canvas.height, tall), Math.min(reach(canvas.height, tall), y));
-  for (const [name, value] of [["--x", `${x}px`], ["--y", `${y}px`], ["--scale", scale], ["--divider", `${divider}%`]])
+  for (const [name, value] of [
+    ["--x", `${x}px`],
+    ["--y", `${y}px`],
+    ["--scale", scale],
+    ["--divider", `${divider}%`],
+  ])
     stage.style.setProperty(name, value);
   stage.classList.toggle("large", scale * devicePixelRatio >= 2);
   stage.classList.toggle("zoomed", zoom > 1);
@@ -228,7 +241,9 @@ function place() {
 function zoomBy(times, at) {
   const box = $("stage").getBoundingClientRect();
   const after = Math.max(1, Math.min(CLOSEST, zoom * times));
-  const [fromX, fromY] = at ? [at.clientX - box.x - box.width / 2, at.clientY - box.y - box.height / 2] : [0, 0];
+  const [fromX, fromY] = at
+    ? [at.clientX - box.x - box.width / 2, at.clientY - box.y - box.height / 2]
+    : [0, 0];
   x = fromX + ((x - fromX) * after) / zoom;
   y = fromY + ((y - fromY) * after) / zoom;
   zoom = after;
@@ -257,7 +272,8 @@ $("stage").addEventListener("pointermove", (/** @type {PointerEvent} */ event) =
   const other = [...pointers.values()].find(({ pointerId }) => pointerId !== event.pointerId);
   const box = $("stage").getBoundingClientRect();
   if (other) {
-    const apart = (/** @type {PointerEvent} */ one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
+    const apart = (/** @type {PointerEvent} */ one) =>
+      Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
     zoomBy(apart(event) / Math.max(1, apart(before)), other);
   } else if (dividing) {
     divide((100 * (event.clientX - box.x)) / box.width);

@@ -74,7 +74,8 @@ async function step() {
   } catch (error) {
     if (of !== stream) return true;
     failed = true;
-    const message = error instanceof StreamError ? error.message : `The picture cannot be decoded here: ${error}`;
+    const message =
+      error instanceof StreamError ? error.message : `The picture cannot be decoded here: ${error}`;
     self.postMessage({ stream: of, error: message, level: decoder?.level ?? 0 });
     return decoder !== null && decoder.level > 0;
   }
