@@ -10,7 +10,7 @@ from PIL import Image
 
 from progdtd.images import psnr
 
-STEPS = 24
+STEPS = 40
 """Files of each codec, at sizes evenly spaced in their logarithm."""
 
 
@@ -46,7 +46,7 @@ def jpeg2000(picture: np.ndarray, ends: Sequence[int]) -> Iterator[Other]:
 def webp(picture: np.ndarray, ends: Sequence[int]) -> Iterator[Other]:
     """WebP files of the quality at which each comes nearest to its size."""
     image = Image.fromarray(picture)
-    files = [_saved(image, "WEBP", quality=quality, method=4) for quality in range(0, 101, 4)]
+    files = [_saved(image, "WEBP", quality=quality, method=4) for quality in range(0, 101, 2)]
     chosen = {min(files, key=lambda file: abs(math.log(len(file) / size))) for size in sizes(ends)}
     for file in sorted(chosen, key=len):
         if len(file) <= 1.2 * ends[-1]:
