@@ -87,6 +87,17 @@ const KINDS = {
   IncompleteError: "incomplete",
 };
 
+test("in bands of rows, as large pictures are, it is the same", { skip }, async (t) => {
+  const { decoder, stream, rgb, levels, width, height } = await begun("photo");
+  const positions = decoder.model.positions;
+  t.after(() => (decoder.model.positions = positions));
+  decoder.model.positions = 600;
+  const picture = await decoder.decode(stream);
+  assert.equal(digest(decoder.known()), levels.at(-1).places);
+  const far = farthest(picture.rgba, rgb.subarray(rgb.length - 3 * width * height));
+  assert.ok(far <= 1, `pixels are ${far} apart`);
+});
+
 test("what is wrong with a stream is told apart as in Python", { skip }, async () => {
   const cases = JSON.parse(readFileSync(path.join(fixtures, "wrong", "cases.json"), "utf8"));
   const claim = (message) => message.split(/[.;]/)[0]; // what to do about it differs in a page

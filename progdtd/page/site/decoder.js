@@ -288,20 +288,24 @@ const SEEN = Float32Array.from(
 );
 
 /**
- * Two channels for each of a scale's: with its sign, and its size alone.
+ * Some rows of a scale, two channels for each of its own: with its sign, and its size alone.
  * @param {Band} band
+ * @param {number} first
+ * @param {number} last after these rows
+ * @returns {Array4}
  */
-function seen({ places, channels, rows, columns }) {
-  const count = places.length;
-  const data = new Float32Array(2 * count);
-  for (let i = 0; i < count; i++) {
-    const place = places[i];
-    const size = Math.abs(place);
-    const value = SEEN[size < LARGEST_PLACE ? size : LARGEST_PLACE];
-    data[i] = size === 1 ? 0 : place < 0 ? -value : value;
-    data[count + i] = size === 1 ? -64 : value;
-  }
-  return { data, shape: [1, 2 * channels, rows, columns] };
+function seen({ places, channels, rows, columns }, first, last) {
+  const size = (last - first) * columns;
+  const data = new Float32Array(2 * channels * size);
+  for (let channel = 0; channel < channels; channel++)
+    for (let i = 0; i < size; i++) {
+      const place = places[(channel * rows + first) * columns + i];
+      const value = SEEN[Math.min(Math.abs(place), LARGEST_PLACE)];
+      const one = place === 1 || place === -1;
+      data[channel * size + i] = one ? 0 : place < 0 ? -value : value;
+      data[(channels + channel) * size + i] = one ? -64 : value;
+    }
+  return { data, shape: [1, 2 * channels, last - first, columns] };
 }
 
 /** @typedef {{ data: Float32Array, shape: readonly number[] }} Array4 (1, C, H, W) */
@@ -309,8 +313,30 @@ function seen({ places, channels, rows, columns }) {
 /** @type {Array4} */
 const NOTHING = { data: new Float32Array(1), shape: [1, 1, 1, 1] };
 
+/**
+ * Some rows of an array.
+ * @param {Array4} array
+ * @param {number} first
+ * @param {number} last after these rows
+ * @returns {Array4}
+ */
+function rowsOf({ data, shape: [, channels, rows, columns] }, first, last) {
+  const part = new Float32Array(channels * (last - first) * columns);
+  for (let channel = 0; channel < channels; channel++) {
+    const from = channel * rows * columns;
+    part.set(
+      data.subarray(from + first * columns, from + last * columns),
+      channel * (last - first) * columns,
+    );
+  }
+  return { data: part, shape: [1, channels, last - first, columns] };
+}
+
 /** A model's file, ready to run by onnxruntime-web. */
 export class Model {
+  /** Larger grids are computed in bands of rows, to bound the memory. */
+  positions = 2 ** 17;
+
   /**
    * @param {any} session
    * @param {any} ort onnxruntime-web, or what has its `Tensor`
@@ -364,14 +390,70 @@ export class Model {
    * @param {number} row
    */
   async trunk(network, scale, bands, coarser, row) {
-    let message = null;
-    if (coarser) {
-      const part = `${network} ${scale > 1 ? "detail" : "low"} message`;
-      [message] = await this.run(part, { seen: seen(bands[scale - 1]), features: coarser });
-    }
-    const offset = Math.max(scale - 1, 0) * (network === "digits" ? 24 : 12);
+    const [band, before, times] = [bands[scale], bands[scale - 1], scale > 1 ? 2 : 1];
     const part = `${network} ${scale ? "detail" : "low"}`;
-    return this.run(part, { seen: seen(bands[scale]), features: message, row: row + offset });
+    const offset = Math.max(scale - 1, 0) * (network === "digits" ? 24 : 12);
+    return this.#inBands(band.rows, band.columns, 4, 1, async (first, last) => {
+      let message = null;
+      if (coarser) {
+        const above = /** @type {const} */ ([first / times, last / times]);
+        const given = { seen: seen(before, ...above), features: rowsOf(coarser, ...above) };
+        [message] = await this.run(`${network} ${times === 2 ? "detail" : "low"} message`, given);
+      }
+      return this.run(part, { seen: seen(band, first, last), features: message, row: row + offset });
+    });
+  }
+
+  /**
+   * Pixels, corrected by the finest features.
+   * @param {Array4} pixels
+   * @param {Array4} features
+   * @param {number} row
+   */
+  async corrected(pixels, features, row) {
+    const [, , rows, columns] = features.shape;
+    const [found] = await this.#inBands(rows, columns, 10, 2, async (first, last) => {
+      const given = {
+        pixels: rowsOf(pixels, 2 * first, 2 * last),
+        features: rowsOf(features, first, last),
+        row,
+      };
+      return (await this.run("pixels", given)).slice(0, 1);
+    });
+    return found;
+  }
+
+  /**
+   * What `run` gives for all rows, of which it takes some at a time, with a halo around them.
+   * @param {number} rows
+   * @param {number} columns
+   * @param {number} halo even, at least as far as `run` looks
+   * @param {number} times as many rows come out
+   * @param {(first: number, last: number) => Promise<Array4[]>} run
+   */
+  async #inBands(rows, columns, halo, times, run) {
+    const each = Math.max(2, 2 * Math.floor(this.positions / columns / 2));
+    if (rows <= each + 2 * halo) return run(0, rows);
+    const whole = /** @type {Array4[]} */ ([]);
+    for (let start = 0; start < rows; start += each) {
+      const stop = Math.min(start + each, rows);
+      const [first, last] = [Math.max(0, start - halo), Math.min(rows, stop + halo)];
+      for (const [i, part] of (await run(first, last)).entries()) {
+        const [, channels, , wide] = part.shape;
+        const kept = rowsOf(part, times * (start - first), times * (stop - first)).data;
+        whole[i] ??= {
+          data: new Float32Array(channels * times * rows * wide),
+          shape: [1, channels, times * rows, wide],
+        };
+        const size = times * (stop - start) * wide;
+        for (let channel = 0; channel < channels; channel++)
+          whole[i].data.set(
+            kept.subarray(channel * size, (channel + 1) * size),
+            (channel * rows + start) * times * wide,
+          );
+      }
+    }
+    return whole;
   }
 }
 
@@ -713,11 +795,11 @@ async function show(model, bands, plane, height, width) {
       data[to + rows * columns] = luma + 2 * green;
       data[to + 2 * rows * columns] = luma - red - green;
     }
-  const [shown] = await model.run("pixels", {
-    pixels: { data, shape: [1, 3, rows, columns] },
-    features,
+  const shown = await model.corrected(
+    { data, shape: [1, 3, rows, columns] },
+    /** @type {Array4} */ (features),
     row,
-  });
+  );
   const rgba = new Uint8ClampedArray(4 * height * width); // which rounds
   for (let r = 0, to = 0; r < height; r++)
     for (let col = 0; col < width; col++) {
