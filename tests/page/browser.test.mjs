@@ -1,33 +1,22 @@
 // The written page in a headless Chromium, against what Python decodes. PREPARED is the folder that
 // prepare.py wrote, PYTHON runs the command.
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import test, { after, before } from "node:test";
+import { chromium } from "./chromium.mjs";
 
 const prepared = process.env.PREPARED ?? "";
-const NAMES = ["chromium", "chromium-browser", "google-chrome"];
 const TIMEOUT = 60_000;
 
-/** A browser's file, if one is installed. */
-function browserFile() {
-  for (const name of NAMES)
-    try {
-      return execFileSync("which", [name], { stdio: ["ignore", "pipe", "ignore"] })
-        .toString()
-        .trim();
-    } catch {} // the next one may be there
-  return null;
-}
-
-const executablePath = browserFile();
+const executablePath = chromium();
 const driver = await import("playwright-core").catch(() => null);
 const skip =
   !prepared || !driver
     ? "run it by `make test-page`"
-    : !executablePath && `no browser is here: install ${NAMES[0]}`;
+    : !executablePath && `no browser is here: install chromium`;
 
 const facts = (name) => JSON.parse(readFileSync(path.join(prepared, `${name}.json`), "utf8"));
 const bytesOf = (name) => readFileSync(path.join(prepared, name));

@@ -1,11 +1,11 @@
 // Times the decoder of a page that is served, in a headless Chromium; prints seconds as JSON. See
 // scripts/benchmark_page.py:
 //     node tests/page/speed.mjs ADDRESS STREAM BYTES THREADS
-import { chromium } from "playwright-core";
+import * as driver from "playwright-core";
+import { chromium } from "./chromium.mjs";
 
 const [address, stream, bytes, threads] = process.argv.slice(2);
-const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+const browser = await driver.chromium.launch({ executablePath: chromium(), args: ["--no-sandbox"] });
 const page = await browser.newPage();
 await page.goto(new URL("style.css", address).href); // of the page's origin, without its own decoder
 const times = await page.evaluate(
