@@ -117,7 +117,7 @@ def refused(codec: Codec, stream: bytes) -> dict[str, Any]:
     except CodecError as error:
         facts = {"error": type(error).__name__, "said": str(error)}
         return facts | {"level": getattr(error, "level", 0), "decoded": decoder.level}
-    raise AssertionError("it decodes")
+    return {"error": "", "decoded": decoder.level}  # as noise may, with some models
 
 
 def main(folder: Path, model: str | None = None) -> None:
