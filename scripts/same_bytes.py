@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def name_of(model: str) -> str:
-    return model_store.name_of(model_store.by_name(model)).partition("_seed")[0]
+    return model_store.name_of(model_store.by_name(model)).partition("_")[0]
 
 
 Cell = tuple[str, np.ndarray]

@@ -33,7 +33,7 @@ def anchors(page: Path) -> set[str]:
 def test_the_readme_is_read_in_minutes() -> None:
     assert len(README.read_bytes()) <= 10 * 1024
     pictures = [ROOT / link for link in links(README) if link.endswith((".png", ".jpg"))]
-    assert len(pictures) == 2
+    assert len(pictures) == 4
     for picture in pictures:
         assert picture.stat().st_size <= 120_000, picture
         assert picture.suffix == ".jpg" or Image.open(picture).mode == "P", picture
