@@ -73,13 +73,14 @@ def sections(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     double, deltas = (table[table["drop"] == "dtd"] for table in (models, deltas))
     fitted, fitted_deltas = (table[table.effort > 0] for table in (double, deltas))
     double, deltas = (table[table.effort == 0] for table in (double, deltas))
+    ours = pd.concat([double, models[models.kind == "wavelet"]])
     channels = double[double.kind == "channels"]
     if channels.empty:
         raise UserError(f"{options.folder}/results.csv has no levels of channels of drop=dtd.")
     report = {
-        "summary": (summary(double, beside_ours(beside)),),
+        "summary": (summary(ours, beside_ours(beside)),),
         "results": (quality(channels), published(deltas)),
-        "others": (kinds(double), at_rates(double, beside_ours(beside)), comparison(deltas)),
+        "others": (kinds(double), at_rates(ours, beside_ours(beside)), comparison(deltas)),
         "groups": (groups(channels), falls(double)),
         "overhead": (overhead(channels),),
     }
