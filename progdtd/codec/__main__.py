@@ -396,7 +396,7 @@ def run_page(options: argparse.Namespace) -> int:
             raise UserError(f"{original} is no original of {name}: it has another size.")
         shown.append(writer.Shown(Path(name).stem, stream, ends, picture))
     writer.write(folder := Path(options.output), shown, codec.coder.content)
-    say(f"{folder}: a page of {len(shown)} pictures; any web server can host this folder")
+    say(f"{folder}: a page that any web server can host")
     if options.serve is not None:
         with server(folder, options.serve) as serving:
             say(f"It is shown at http://127.0.0.1:{serving.server_port}/ until you press Ctrl-C.")
