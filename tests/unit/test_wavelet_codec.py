@@ -18,6 +18,7 @@ from progdtd import Codec
 from progdtd.codec import container, entropy, model_store, wavelet
 from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError, UndecodableError
 from progdtd.errors import UserError
+from progdtd.files import PACKAGE
 from progdtd.images import psnr
 from progdtd.models import wavelet as networks
 from progdtd.models.wavelet import Wavelet
@@ -193,6 +194,16 @@ def test_what_is_no_model_is_refused(tmp_path) -> None:
     for path in (tmp_path / "a.onnx", tmp_path / "none.onnx"):
         with pytest.raises(UserError, match="cannot be"):
             wavelet.WaveletCoder.load(path)
+
+
+def test_the_default_model_is_in_the_package(photograph) -> None:
+    """Where a wheel finds it, too; and few bytes are a fair picture."""
+    assert model_store.DEFAULT == model_store.PACKAGED
+    assert model_store.PACKAGED.is_relative_to(PACKAGE)
+    trained = Codec.load()
+    stream = trained.encode(photograph)
+    assert len(stream) < 0.9 * photograph.size / 3
+    assert psnr(photograph, np.asarray(trained.decode(stream[:2000]))) > 20
 
 
 def test_codecs_go_to_other_processes(codec, photograph) -> None:
