@@ -139,12 +139,13 @@ class Network:
         return self._run(part, seen(place), h.astype(np.float32), 0)[0]
 
     def corrected(self, pixels: np.ndarray, h: np.ndarray, row: int) -> np.ndarray:
-        """Pixels (3, 2H, 2W), float32, corrected by the finest features (width, H, W)."""
+        """Pixels (3, 2H, 2W), float32, corrected by the finest features (width, H, W), as uint8."""
         nothing = np.zeros((1, 1, 1), np.float32)
 
         def run(rows: slice) -> tuple[np.ndarray]:
             part = pixels[:, 2 * rows.start : 2 * rows.stop]
-            return self._run("pixels", nothing, h[:, rows].astype(np.float32), row, part)[:1]
+            shown, _ = self._run("pixels", nothing, h[:, rows].astype(np.float32), row, part)
+            return (shown.round(out=shown).clip(0, 255, out=shown).astype(np.uint8),)
 
         return _in_bands(run, h.shape[1:], PIXEL_HALO // 2, 2)[0]
 

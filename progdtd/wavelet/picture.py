@@ -35,8 +35,7 @@ def show(
     values.clear()
     pixels = np.pad(pixels, ((0, 0), (0, -height % GRID), (0, -width % GRID)), "edge")
     shown = network.corrected(pixels, features[0], row)[:, :height, :width]
-    shown.round(out=shown).clip(0, 255, out=shown)
-    return np.ascontiguousarray(np.moveaxis(shown.astype(np.uint8), 0, 2))
+    return np.ascontiguousarray(np.moveaxis(shown, 0, 2))
 
 
 def interval(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
