@@ -23,10 +23,10 @@ def show(
     values: list[np.ndarray] = []
     for scale, place in enumerate(places):
         features, inside = network.trunk("picture", scale, place, features, row)
-        centre, half = interval(place)
-        inside *= half
-        inside += centre
-        del centre, half
+        for channel, known in zip(inside, place, strict=True):  # one at a time, to bound the memory
+            centre, half = interval(known)
+            channel *= half
+            channel += centre
         inside *= np.float32(STEP * 2.0**plane)
         inside *= exists(height, width, scale)
         values.append(inside)
