@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from progdtd.classical_files import jpeg2000 as jpeg2000_file
+from progdtd.classical_files import save
 from progdtd.images import psnr
 
 STEPS = 40
@@ -36,8 +38,7 @@ def jpeg2000(picture: np.ndarray, ends: Sequence[int]) -> Iterator[Other]:
     show JPEG 2000."""
     image = Image.fromarray(picture)
     for size in sizes(ends):
-        file = _saved(image, "JPEG2000", quality_mode="rates", no_jp2=True, irreversible=True,
-                      mct=1, quality_layers=[picture.size / size])  # fmt: skip
+        file, _ = jpeg2000_file(image, [8 * size / picture[..., 0].size])
         shown = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
         if len(file) < 1.1 * size + 100:  # its header alone may be larger than a short prefix
             yield Other(len(file), lossless(shown), psnr(picture, shown))
@@ -46,7 +47,7 @@ def jpeg2000(picture: np.ndarray, ends: Sequence[int]) -> Iterator[Other]:
 def webp(picture: np.ndarray, ends: Sequence[int]) -> Iterator[Other]:
     """WebP files of the quality at which each comes nearest to its size."""
     image = Image.fromarray(picture)
-    files = [_saved(image, "WEBP", quality=quality, method=4) for quality in range(0, 101, 2)]
+    files = [save(image, "WEBP", quality=quality, method=4) for quality in range(0, 101, 2)]
     chosen = {min(files, key=lambda file: abs(math.log(len(file) / size))) for size in sizes(ends)}
     for file in sorted(chosen, key=len):
         if len(file) <= 1.2 * ends[-1]:
@@ -55,13 +56,7 @@ def webp(picture: np.ndarray, ends: Sequence[int]) -> Iterator[Other]:
 
 def lossless(picture: np.ndarray) -> bytes:
     """A WebP file of the very same pixels."""
-    return _saved(Image.fromarray(picture), "WEBP", lossless=True, quality=20, method=2, exact=True)
-
-
-def _saved(image: Image.Image, form: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
+    return save(Image.fromarray(picture), "WEBP", lossless=True, quality=20, method=2, exact=True)
 
 
 CODECS = {"JPEG 2000": jpeg2000, "WebP": webp}

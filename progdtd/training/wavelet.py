@@ -121,7 +121,7 @@ class DigitsAndPicture(nn.Module):
         self, directory: Path, drop: TailDrop, meta: dict[str, Any], paths: list[Path]
     ) -> None:
         """Write the finished model: what codes pictures, and the weights to go on from."""
-        made = {key: meta[key] for key in MADE if key in meta}
+        made = {key: meta[key] for key in MADE}
         save(self.model.cpu(), directory / MODEL, made)
         weights.save_state(directory / weights.WEIGHTS, self.model, meta)
 

@@ -71,8 +71,9 @@ def test_bits_are_compared_with_those_of_other_codecs(command, script, model, im
     assert code == 0, output
     rows = {line.split(" | ")[0][2:]: line for line in output.splitlines() if line[:2] == "| "}
     same = next(line for name, line in rows.items() if name.startswith("wavelet ("))
-    found = [*map(float, re.findall(r"([-+][\d.]+) %", same))]
-    assert found == pytest.approx([0] * len(found), abs=0.5)  # BD-rate interpolates
+    *at_rates, bd_rate = map(float, re.findall(r"([-+][\d.]+) %", same))
+    assert set(at_rates) == {0}
+    assert abs(bd_rate) < 0.3  # it interpolates between other points
     for name in ("twice", "twice, image by image"):
         found = [*map(float, re.findall(r"([-+][\d.]+) %", rows[name]))]
         assert found == pytest.approx([-50] * len(found), abs=0.5)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from progdtd import classical_files
 from progdtd.errors import UserError
 from progdtd.evaluation import classical
 from progdtd.evaluation.results import COLUMNS
@@ -65,7 +66,7 @@ def test_jpeg2000_has_no_markers_that_its_decoder_does_not_need(photograph) -> N
     plain = classical.save(image, "JPEG2000", **quality, no_jp2=True)
     stream, ends = classical.jpeg2000(image, classical.LAYERS)
     assert len(stream) == ends[-1] + 2 < len(plain) - 30
-    for marker in (classical.PLT, classical.COM):
+    for marker in (classical_files.PLT, classical_files.COM):
         assert marker not in stream[: ends[0]]
     whole, *others = (
         np.asarray(Image.open(io.BytesIO(content)))

@@ -10,8 +10,8 @@ import progdtd
 HOUSE = Path(progdtd.__file__).parent
 
 LEAVES = {
-    "data", "download", "errors", "files", "images", "machine", "metrics", "options", "readers",
-    "strides", "tail_drop",
+    "classical_files", "data", "download", "errors", "files", "images", "machine", "metrics",
+    "options", "readers", "strides", "tail_drop",
 }  # fmt: skip
 """The idea, and what everything uses."""
 
