@@ -51,6 +51,7 @@ def save(model: Wavelet, path: Path, card: Mapping[str, Any]) -> None:
     facts = {
         **card,
         "width": model.digits.low.known.out_channels,
+        "halo": 2 * len(model.picture.blocks) + 3,
         "fingerprint": fingerprint(digits),
     }
     proto = joined(built)

@@ -43,8 +43,8 @@ POSITIONS = 1 << 17
 HALO = 3
 """How far around a position a trunk looks."""
 
-PIXEL_HALO = 20
-"""How many pixels around one its correction depends on."""
+PIXEL_HALO = 9
+"""How far around two by two pixels their correction looks, if the card does not say."""
 
 
 def tables() -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +87,8 @@ class Network:
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # wastes cores
         try:
-            self.width, self.fingerprint = int(card["width"]), bytes.fromhex(card["fingerprint"])
+            self.fingerprint = bytes.fromhex(card["fingerprint"])
+            self._halo = int(card.get("halo", PIXEL_HALO))
             self._session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has many, which have nothing else in common
             raise ValueError(f"it is no wavelet model ({error})") from error
@@ -147,7 +148,7 @@ class Network:
             shown, _ = self._run("pixels", nothing, h[:, rows].astype(np.float32), row, part)
             return (shown.round(out=shown).clip(0, 255, out=shown).astype(np.uint8),)
 
-        return _in_bands(run, h.shape[1:], PIXEL_HALO // 2, 2)[0]
+        return _in_bands(run, h.shape[1:], self._halo, 2)[0]
 
     def _run(
         self,

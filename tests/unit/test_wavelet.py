@@ -1,5 +1,6 @@
 """The wavelet, the digits and the networks, in PyTorch and by the model's file."""
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -172,8 +173,18 @@ def test_the_file_shows_the_picture(wavelet, wavelet_file, photograph) -> None:
         assert np.abs(shown - in_torch.permute(1, 2, 0).numpy()).max() < 0.75
 
 
-def test_bands_of_rows_give_the_same_numbers(wavelet_file, photograph, monkeypatch) -> None:
-    file = Network(wavelet_file.read_bytes())
+@pytest.mark.parametrize("blocks", [1, 8])
+def test_bands_of_rows_give_the_same_numbers(
+    wavelet, tmp_path, photograph, monkeypatch, blocks
+) -> None:
+    model = copy.deepcopy(wavelet)
+    for _ in range(1, blocks):
+        block = networks.Block(8)
+        torch.nn.init.normal_(block.first.weight, std=0.25)
+        torch.nn.init.normal_(block.second.weight, std=0.25)
+        model.picture.blocks.append(block)
+    save(model, tmp_path / "a.onnx", {})
+    file = Network((tmp_path / "a.onnx").read_bytes())
     pixels = photograph[:, :200]
     steps = [np.trunc(c / 16).astype(np.int16) for c in transform.forward(pixels)]
     places = [np.where(step, (2 * abs(step) + 1) * np.sign(step), 1) for step in steps]

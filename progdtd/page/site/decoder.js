@@ -340,12 +340,14 @@ export class Model {
   /**
    * @param {any} session
    * @param {any} ort onnxruntime-web, or what has its `Tensor`
-   * @param {string} fingerprint
+   * @param {{fingerprint: string, halo?: number}} card
    */
-  constructor(session, ort, fingerprint) {
+  constructor(session, ort, { fingerprint, halo = 9 }) {
     this.session = session;
     this.ort = ort;
     this.fingerprint = fingerprint;
+    /** How far around two by two pixels their correction looks, and even. */
+    this.halo = halo + (halo % 2);
   }
 
   /**
@@ -355,7 +357,7 @@ export class Model {
    */
   static async open(content, ort, options = {}) {
     const session = await ort.InferenceSession.create(content, options);
-    return new Model(session, ort, cardIn(content).fingerprint);
+    return new Model(session, ort, cardIn(content));
   }
 
   /**
@@ -412,7 +414,7 @@ export class Model {
    */
   async corrected(pixels, features, row) {
     const [, , rows, columns] = features.shape;
-    const [found] = await this.#inBands(rows, columns, 10, 2, async (first, last) => {
+    const [found] = await this.#inBands(rows, columns, this.halo, 2, async (first, last) => {
       const given = {
         pixels: rowsOf(pixels, 2 * first, 2 * last),
         features: rowsOf(features, first, last),
