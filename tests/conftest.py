@@ -200,9 +200,9 @@ def wavelet() -> Wavelet:
     torch.manual_seed(0)
     model = Wavelet(width=8, pixel_width=8, blocks=1).eval()
     with torch.no_grad():
-        for scales in (model.digits, model.picture.scales):
+        for scales, spread in ((model.digits, 0.4), (model.picture.scales, 0.05)):
             for trunk in (scales.low, scales.detail):
-                trunk.head.weight.normal_(std=0.1)
+                trunk.head.weight.normal_(std=spread)
                 trunk.at_first.weight.normal_(std=0.1)
                 trunk.at_head.weight.normal_(std=0.1)
         model.picture.correction.weight.normal_(std=0.02)

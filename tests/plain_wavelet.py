@@ -60,6 +60,7 @@ def places_in(stream: bytes, model: bytes) -> tuple[int, list[Grid]]:
                     if h is not None:
                         before = f"digits {'detail' if scale > 1 else 'low'} message"
                         message = runs[before](places[scale - 1], h)[0]
+                        message = message.reshape(1, *places[scale].shape[1:], -1)
                     row = 24 * max(scale - 1, 0) + 2 * min(plane, 11) + second
                     h, out = runs[part](places[scale], message, row)
                     each = len(places[scale]) // 3
@@ -67,10 +68,10 @@ def places_in(stream: bytes, model: bytes) -> tuple[int, list[Grid]]:
                     waiting = there[scale] & live & (places[scale] % 2 == 0)
                     event = out[: len(places[scale])]
                     if second:
-                        chosen = waiting & ((places[scale] != 0) | (event > -128))
+                        chosen = waiting & ((places[scale] != 0) | (event > 96))
                         late.append((scale, waiting & ~chosen, out))
                     else:
-                        chosen = waiting & (places[scale] == 0) & (event > -64)
+                        chosen = waiting & (places[scale] == 0) & (event > 112)
                     code_round(scale, chosen, out)
             for last in late:
                 code_round(*last)
@@ -85,18 +86,25 @@ def places_in(stream: bytes, model: bytes) -> tuple[int, list[Grid]]:
     return max(plane, 0), places
 
 
+def one(logit: int) -> float:
+    """The probability of digit 1."""
+    return 1 / (1 + math.exp((128 - logit) / 8))
+
+
 def expected(logit: int) -> int:
     """Bits of a digit and its sign, in 1/256."""
-    p = 1 / (1 + math.exp(-logit / 32))
+    p = one(logit)
     return round(256 * (p - p * math.log2(p) - (1 - p) * math.log2(1 - p)))
 
 
 def seen(place: Grid) -> Grid:
-    """What the network sees of places (C, H, W), in 1/128: (2C, H, W)."""
-    size = [2 * round(64 * math.asinh(j / 4)) for j in range(1024)]
+    """What the network sees of places (C, H, W): (2C, H, W)."""
+    size = [round(20 * math.asinh(j / 4)) for j in range(1024)]
     found = np.array(size)[np.minimum(abs(place), 1023)]
-    one = abs(place) == 1
-    return np.concatenate([np.where(one, 0, found) * np.sign(place), np.where(one, -64, found)])
+    asked = abs(place) == 1
+    return 128 + np.concatenate(
+        [np.where(asked, 0, found) * np.sign(place), np.where(asked, -10, found)]
+    )
 
 
 def read(stream: bytes) -> tuple[int, int, list[list[int]], list[int]]:
@@ -141,9 +149,9 @@ class Code:
         self.state, self.words = words[0] << 32 | words[1], words[2:]
 
     def digit(self, logit: int) -> int:
-        """0 or 1, of which 1 has the probability of a logit in 1/32."""
-        one = round((1 << 20) / (1 + math.exp(-logit / 32)))
-        edge = int(np.float32(1 - one / (1 << 20)) * np.float32((1 << 24) - 2)) + 1
+        """0 or 1, of which 1 has the probability of a logit."""
+        share = min(max(1, round((1 << 20) * one(logit))), (1 << 20) - 1)
+        edge = int(np.float32(1 - share / (1 << 20)) * np.float32((1 << 24) - 2)) + 1
         low = self.state % (1 << 24)
         digit = int(low >= edge)
         left, right = (edge, 1 << 24) if digit else (0, edge)
@@ -189,11 +197,11 @@ def parts_of(model: onnx.ModelProto) -> dict[str, Nodes]:
 def running(graph: onnx.GraphProto) -> Nodes:
     constants = {c.name: numpy_helper.to_array(c) for c in graph.initializer}
 
-    def run(place: Grid, features: Grid | None, row: int = 0) -> tuple[Grid, Grid]:
+    def run(place: Grid, integers: Grid | None, row: int = 0) -> tuple[Grid, Grid]:
         known: dict[str, Grid | None] = {
             **constants,
             "seen": seen(place)[None],
-            "features": None if features is None else features[None],
+            "integers": integers,
             "row": np.array([row]),
         }
         for node in graph.node:
@@ -201,43 +209,53 @@ def running(graph: onnx.GraphProto) -> Nodes:
             known[node.output[0]] = OPERATORS[node.op_type](
                 *(known[name] for name in node.input), **options
             )
-        h, out = (known[output.name] for output in graph.output)
-        return h[0], out[0]
+        *_, h, out = (known[output.name] for output in graph.output)
+        return h, out[0]
 
     return run
 
 
-def convolution(x: Grid, weight: Grid, bias: Grid, pads: list[int], group: int) -> Grid:
-    """Sums of products, in double precision, tap after tap."""
-    assert group == 1
-    padded = np.pad(x[0].astype(float), ((0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
-    height, width = x.shape[2:]
-    total = np.zeros((len(weight), height, width)) + bias[:, None, None].astype(float)
+def rounded(x: Grid, zero: Grid) -> Grid:
+    """Halves go to the even number."""
+    return (np.round(x).astype(int) + int(zero)).clip(0, 255)
+
+
+def convolution(
+    x: Grid, x_step: Grid, x_zero: Grid, weight: Grid, steps: Grid, zeros: Grid, step: Grid,
+    zero: Grid, bias: Grid, pads: list[int], channels_last: int,
+) -> Grid:  # fmt: skip
+    """Sums of products of integers, tap after tap."""
+    assert channels_last and not zeros.any() and len(set(pads)) == 1
+    height, width = x.shape[1:3]
+    sides = (pads[0], pads[0])
+    padded = np.pad(x[0].astype(int) - int(x_zero), (sides, sides, (0, 0)))
+    total = np.zeros((height, width, len(weight)), int) + bias
     for row in range(weight.shape[2]):
         for column in range(weight.shape[3]):
-            seen = padded[:, row : row + height, column : column + width]
-            total += np.tensordot(weight[:, :, row, column].astype(float), seen, 1)
-    return total[None]
+            near = padded[row : row + height, column : column + width]
+            total += near @ weight[:, :, row, column].T.astype(int)
+    return rounded(total * (float(x_step) * steps.astype(float) / float(step)), zero)[None]
 
 
-def twice_as_large(x: Grid, weight: Grid, bias: Grid, strides: list[int]) -> Grid:
-    """The transposed convolution whose kernels of 2 x 2 do not overlap."""
-    assert (weight.shape[2:], strides) == ((2, 2), [2, 2])
-    out = np.empty((1, weight.shape[1], 2 * x.shape[2], 2 * x.shape[3]))
-    for row in range(2):
-        for column in range(2):
-            each = np.tensordot(weight[:, :, row, column].T.astype(float), x[0], 1)
-            out[0, :, row::2, column::2] = each + bias[:, None, None]
-    return out
+def addition(
+    a: Grid, a_step: Grid, a_zero: Grid, b: Grid, b_step: Grid, b_zero: Grid, step: Grid, zero: Grid
+) -> Grid:
+    total = (a - float(a_zero)) * float(a_step) + (b - float(b_zero)) * float(b_step)
+    return rounded(total / float(step), zero)
+
+
+def reshaped(x: Grid, shape: Grid) -> Grid:
+    """A 0 keeps a side."""
+    return x.reshape([x.shape[i] if side == 0 else side for i, side in enumerate(shape)])
 
 
 OPERATORS: dict[str, Callable[..., Grid]] = {
-    "Add": lambda a, b: a + b,
     "Clip": lambda x, low, high: x.clip(low, high),
     "Concat": lambda *parts, axis: np.concatenate(parts, axis),
-    "Conv": convolution,
-    "ConvTranspose": twice_as_large,
     "Gather": lambda table, index: table[index],
-    "Round": np.round,
-    "Unsqueeze": lambda x, axes: np.expand_dims(x, tuple(axes)),
+    "QLinearAdd": addition,
+    "QLinearConv": convolution,
+    "Reshape": reshaped,
+    "Squeeze": lambda x, axes: np.squeeze(x, tuple(axes)),
+    "Transpose": lambda x, perm: x.transpose(perm),
 }

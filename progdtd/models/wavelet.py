@@ -20,22 +20,60 @@ vector each, because wavelets look alike at all scales.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progdtd.wavelet import network, walk
+from progdtd.wavelet.network import ZERO
 from progdtd.wavelet.transform import COLOUR, COLOURS, GREY, HIGH, LOW, PREDICT, SCALES, UPDATE
 from progdtd.wavelet.walk import PLANES, STEP
 
 LIMIT = 8.0
 """Activations are within [0, LIMIT]."""
 
-ACTIVATION, WEIGHT, LOGIT = 2.0**-7, 2.0**-8, 2.0**-5
-"""Of the digit network once its numbers are rounded, those that they are multiples of."""
+SEEN, FEATURE, SIGNED, LOGIT = 2.0**-5, 2.0**-5, 2.0**-3, 2.0**-3
+"""What the 8-bit integers of the digit network count: places, features, sums, logits."""
 
-LIKELY, USEFUL = walk.LIKELY * LOGIT, walk.USEFUL * LOGIT
+WEIGHT = 63
+"""Its weights are integers within +-WEIGHT, times a power of two for each output channel: two
+products of such a weight and 8 bits stay within 16 bits, which some processors need."""
+
+LIKELY, USEFUL = (walk.LIKELY - ZERO) * LOGIT, (walk.USEFUL - ZERO) * LOGIT
+
+
+class Rounded(torch.autograd.Function):
+    """Multiples of a step from `least` times it on, in 8 bits; gradients pass where x fits."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: float, least: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.limits = least * step, (least + 255) * step
+        return x.mul(1 / step).round_().clamp_(least, least + 255).mul_(step)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(gradient, x, *ctx.limits), None, None
+
+
+class IntegerConv(nn.Conv2d):
+    """A convolution by integer weights; gradients pass as if they were not rounded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight + (self.integers() * self.steps() - self.weight).detach()
+        return self._conv_forward(x, weight, self.bias)
+
+    def steps(self) -> Tensor:
+        """What the weights of each output channel count, (out, 1, 1, 1): powers of two."""
+        largest = self.weight.detach().abs().amax((1, 2, 3), keepdim=True)
+        return torch.exp2(torch.ceil(torch.log2(largest.clamp(min=2.0**-12) / WEIGHT)))
+
+    def integers(self) -> Tensor:
+        """The weights, as whole numbers."""
+        return (self.weight.detach() / self.steps()).round()
 
 
 class Trunk(nn.Module):
@@ -46,14 +84,19 @@ class Trunk(nn.Module):
         width: features at a position.
         conditions: rows of the learned vectors.
         outputs: numbers a coefficient that `heads` gives.
+        integer: whether it computes with integers.
     """
 
-    def __init__(self, channels: int, width: int, conditions: int, outputs: int) -> None:
+    def __init__(
+        self, channels: int, width: int, conditions: int, outputs: int, integer: bool
+    ) -> None:
         super().__init__()
-        self.known = nn.Conv2d(2 * channels, width, 3, padding=1)
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        self.head = nn.Conv2d(width, outputs * channels, 1)
+        conv = IntegerConv if integer else nn.Conv2d
+        self.integer = integer
+        self.known = conv(2 * channels, width, 3, padding=1)
+        self.first = conv(width, width, 3, padding=1)
+        self.second = conv(width, width, 3, padding=1)
+        self.head = conv(width, outputs * channels, 1)
         self.at_start = nn.Embedding(conditions, width)
         self.at_first = nn.Embedding(conditions, width)
         self.at_head = nn.Embedding(conditions, outputs * channels)
@@ -73,14 +116,24 @@ class Trunk(nn.Module):
             message: (B, width, H, W) from the coarser scale.
             row: (B,), which learned vectors.
         """
-        x = self.known(seen) + self.at_start(row)[:, :, None, None]
-        x = x if message is None else x + message
-        x = x + self.first(act(x)) + self.at_first(row)[:, :, None, None]
-        h = act(x + self.second(act(x)))
-        return h, self.head(h) + self.at_head(row)[:, :, None, None]
+
+        def at(table: nn.Embedding) -> Tensor:
+            return table(row)[:, :, None, None]
+
+        x = self.rounded(self.known(seen) + at(self.at_start), SIGNED)
+        x = x if message is None else self.rounded(x + message, SIGNED)
+        x = self.rounded(
+            x + self.rounded(self.first(act(x)) + at(self.at_first), SIGNED), SIGNED
+        )
+        x = act(x + self.rounded(self.second(act(x)), SIGNED))
+        h = self.rounded(x, FEATURE, least=0)
+        return h, self.rounded(self.head(h) + at(self.at_head), LOGIT)
+
+    def rounded(self, x: Tensor, step: float, least: int = -128) -> Tensor:
+        return Rounded.apply(x, step, least) if self.integer else x
 
 
-def bias_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+def bias_of(layer: nn.Conv2d) -> Tensor:
     """The biases of a layer, which all layers here have."""
     assert layer.bias is not None
     return layer.bias
@@ -97,20 +150,22 @@ class Scales(nn.Module):
         width: features at a position.
         outputs: numbers a coefficient that `trunk` gives.
         rows: learned vectors of a scale.
+        integer: whether they compute with integers.
     """
 
     signed: Tensor
     size: Tensor
 
-    def __init__(self, width: int, outputs: int, rows: int) -> None:
+    def __init__(self, width: int, outputs: int, rows: int, integer: bool) -> None:
         super().__init__()
-        self.rows = rows
-        self.low = Trunk(COLOURS, width, rows, outputs)
-        self.detail = Trunk(3 * COLOURS, width, rows * SCALES, outputs)
-        self.low_message = nn.Conv2d(width + 2 * COLOURS, width, 1)
-        self.message = nn.ConvTranspose2d(width + 6 * COLOURS, width, 2, stride=2)
+        self.rows, conv = rows, IntegerConv if integer else nn.Conv2d
+        self.low = Trunk(COLOURS, width, rows, outputs, integer)
+        self.detail = Trunk(3 * COLOURS, width, rows * SCALES, outputs, integer)
+        self.low_message = conv(width + 2 * COLOURS, width, 1)
+        self.message = conv(width + 6 * COLOURS, 4 * width, 1)
         for name, table in zip(("signed", "size"), network.tables(), strict=True):
-            self.register_buffer(name, torch.from_numpy(table) * ACTIVATION, persistent=False)
+            seen = SEEN * (torch.from_numpy(table).float() - ZERO)
+            self.register_buffer(name, seen, persistent=False)
 
     def see(self, place: Tensor) -> Tensor:
         """What the networks see (B, 2C, H, W) of places (B, C, H, W)."""
@@ -126,8 +181,9 @@ class Scales(nn.Module):
 
     def pass_on(self, scale: int, h: Tensor, seen: Tensor) -> Tensor:
         """The message to the next finer scale, on its grid."""
-        x = torch.cat((h, seen), 1)
-        return self.low_message(x) if scale == 0 else self.message(x)
+        x = torch.cat((h, seen + ZERO * SEEN), 1)  # both from 0 on, as one tensor of 8 bits
+        x = self.low.rounded(self.message(x) if scale else self.low_message(x), SIGNED)
+        return F.pixel_shuffle(x, 2) if scale else x
 
 
 class Digits(Scales):
@@ -138,7 +194,7 @@ class Digits(Scales):
     """
 
     def __init__(self, width: int = 32) -> None:
-        super().__init__(width, 2, 2 * (PLANES - 1))
+        super().__init__(width, 2, 2 * (PLANES - 1), integer=True)
         with torch.no_grad():
             for trunk in (self.low, self.detail):
                 events, _ = bias_of(trunk.head).chunk(2)
@@ -252,7 +308,7 @@ class Picture(nn.Module):
 
     def __init__(self, width: int = 32, pixel_width: int = 32, blocks: int = 3) -> None:
         super().__init__()
-        self.scales = Scales(width, 1, PLANES - 1)
+        self.scales = Scales(width, 1, PLANES - 1, integer=False)
         self.pixels = nn.Conv2d(4 * COLOURS, pixel_width, 3, padding=1)
         self.features = nn.Conv2d(width, pixel_width, 1)
         self.at_pixels = nn.Embedding(PLANES - 1, pixel_width)

@@ -1,16 +1,15 @@
-"""The wavelet model as one `.onnx` file, which every engine that adds in float32 runs alike.
+"""The wavelet model as one `.onnx` file, whose digits every engine computes alike.
 
 The graph is a chain of `If`s: its input `part` says which of `PARTS` runs. The digit network
-computes with whole numbers (Ballé, Johnston, Minnen, "Integer networks for data compression with
-latent-variable models", ICLR 2019) that float32 holds: activations are multiples of 2^-7 within
-[0, 8], of which the graph keeps the whole numbers 0 ... 1024, and weights are multiples of 2^-8, so
-that all products, and by the sizes of the weights all sums of them, are multiples of 2^-8 that
-float32 has exactly, in whatever order they are added. Logits are whole numbers of 1/32. The picture
+computes with integers (Ballé, Johnston, Minnen, "Integer networks for data compression with
+latent-variable models", ICLR 2019): activations have 8 bits, weights 7, sums 32, and every scale is
+a power of two, so that nothing is rounded but sums, to the nearest number of 8 bits. The picture
 network is as it was trained.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +21,36 @@ from torch import Tensor, nn
 
 from progdtd.files import write_aside
 from progdtd.models.wavelet import (
-    ACTIVATION,
+    FEATURE,
     LIMIT,
     LOGIT,
-    WEIGHT,
+    SEEN,
+    SIGNED,
     Block,
+    IntegerConv,
     Scales,
     Trunk,
     Wavelet,
     bias_of,
 )
-from progdtd.wavelet.network import CARD, LARGEST_LOGIT, PARTS, fingerprint
+from progdtd.wavelet.network import CARD, INPUTS, OUTPUTS, PARTS, ZERO, fingerprint
 from progdtd.wavelet.walk import PLANES, STEP
 
-EXACT = 1 << 24
-"""Whole numbers up to this, and sums that stay within it, are exact in float32."""
+NHWC = "com.microsoft"
+"""The operators of onnxruntime for integers whose channels come last."""
+
+
+@dataclass
+class Integers:
+    """8-bit integers in a graph: their name, what one is worth, and which stands for zero."""
+
+    name: str
+    step: float
+    zero: int = ZERO
 
 
 def save(model: Wavelet, path: Path, card: Mapping[str, Any]) -> None:
-    """Write the file, whole or not at all, with a card that says how the model was made.
-
-    Raises:
-        ValueError: a sum in the digit network could pass what is exact.
-    """
+    """Write the file, whole or not at all, with a card that says how the model was made."""
     built = build(model)
     constants = [c for name in PARTS if name.startswith("digits") for c in built[name].constants]
     digits = {c.name: numpy_helper.to_array(c) for c in constants}
@@ -84,109 +90,151 @@ class Part:
         self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
         return name
 
-    def conv(
-        self, x: str, layer: nn.Conv2d | nn.ConvTranspose2d, exact: bool, unit: float = ACTIVATION
-    ) -> str:
-        """A convolution; an exact one takes activations, and gives its output in a unit."""
-        weight, bias = layer.weight.detach(), bias_of(layer)
-        turned = isinstance(layer, nn.ConvTranspose2d)
-        if exact:
-            weight, bias = self.exact(weight, bias, turned)
-            weight, bias = weight * (ACTIVATION / unit), bias / unit
-        inputs = x, self.constant(weight), self.constant(bias)
-        if turned:
-            return self.add("ConvTranspose", *inputs, strides=layer.stride)
-        sides = [side // 2 for side in layer.kernel_size * 2]
-        return self.add("Conv", *inputs, pads=sides, group=layer.groups)
-
-    def exact(self, weight: Tensor, bias: Tensor, turned: bool) -> tuple[Tensor, Tensor]:
-        """Weights and biases rounded so that all sums are exact: to WEIGHT or, where weights are
-        large, to twice or four times that."""
-        for step in (WEIGHT, 2 * WEIGHT, 4 * WEIGHT):
-            coarse, shift = rounded(weight, step), rounded(bias, step * ACTIVATION)
-            sums = coarse.abs().sum(0 if turned else (1, 2, 3))
-            largest = sums.max() * LIMIT + shift.abs().max()
-            if largest / (step * ACTIVATION) <= EXACT:
-                return coarse, shift
-        raise ValueError(f"the weights of {self.name} are too large to be exact: {largest}")
-
-    def clipped(self, x: str, exact: bool) -> str:
-        """Activations, within [0, LIMIT]."""
-        limit = LIMIT / ACTIVATION if exact else LIMIT
-        return self.add("Clip", x, self.constant(0.0), self.constant(limit))
+    def conv(self, x: str, layer: nn.Conv2d) -> str:
+        """A convolution of floats."""
+        inputs = x, self.constant(layer.weight), self.constant(bias_of(layer))
+        return self.add("Conv", *inputs, pads=[layer.padding[0]] * 4)
 
     def looked_up(self, table: Tensor) -> str:
         """The row of a table that the input `row` names, as (1, C, 1, 1)."""
         found = self.add("Gather", self.constant(table), "row")
         return self.add("Unsqueeze", found, self.constant([2, 3], np.int64))
 
-    def seen(self, exact: bool) -> str:
-        """The input `seen`, as activations."""
-        return "seen" if exact else self.add("Mul", "seen", self.constant(ACTIVATION))
+    def places(self) -> Integers:
+        """The input `seen`, its channels last."""
+        return Integers(self.add("Transpose", "seen", perm=[0, 2, 3, 1]), SEEN)
+
+    def whole(
+        self,
+        x: Integers,
+        layer: nn.Conv2d,
+        step: float,
+        table: nn.Embedding | None = None,
+        times: int = 1,
+    ) -> Integers:
+        """A convolution of integers, whose biases may depend on the input `row`; of `times` outputs
+        for each channel that comes first of all channels, then the second of all."""
+        assert isinstance(layer, IntegerConv)
+        order = torch.arange(layer.out_channels).unflatten(0, (-1, times)).T.flatten()
+        steps, bias = layer.steps().flatten(), bias_of(layer)
+        biases = bias if table is None else bias + table.weight
+        added = self.constant((biases / (x.step * steps)).round()[..., order], np.int32)
+        if table is not None:
+            added = self.add("Gather", added, "row")
+            added = self.add("Squeeze", added, self.constant([0], np.int64))
+        inputs = (
+            *self.scaled(x),
+            self.constant(layer.integers()[order], np.int8),
+            self.constant(steps[order]),
+            self.constant(torch.zeros_like(steps), np.int8),
+            *self.scaled(Integers("", step))[1:],
+            added,
+        )
+        sides = [layer.padding[0]] * 4
+        y = self.add("QLinearConv", *inputs, pads=sides, channels_last=1, domain=NHWC)
+        return Integers(y, step)
+
+    def scaled(self, x: Integers) -> tuple[str, str, str]:
+        """How operators take integers."""
+        return x.name, self.constant(x.step), self.constant(x.zero, np.uint8)
+
+    def sum(self, a: Integers, b: Integers, step: float = SIGNED, zero: int = ZERO) -> Integers:
+        """The sum, cut to what 8 bits of a step hold."""
+        inputs = *self.scaled(a), *self.scaled(b), *self.scaled(Integers("", step, zero))[1:]
+        return Integers(self.add("QLinearAdd", *inputs, domain=NHWC), step, zero)
+
+    def active(self, x: Integers) -> Integers:
+        """Activations, within [0, LIMIT]."""
+        limits = ZERO, ZERO + LIMIT / x.step
+        bounds = [self.constant(limit, np.uint8) for limit in limits]
+        return Integers(self.add("Clip", x.name, *bounds), x.step)
 
     def graph(self) -> onnx.GraphProto:
         outputs = [
-            helper.make_tensor_value_info(x, TensorProto.FLOAT, [None] * 4) for x in self.outputs
+            helper.make_tensor_value_info(x, kind, [None] * 4)
+            for x, kind in zip(self.all_outputs(), KINDS, strict=True)
         ]
         return helper.make_graph(self.nodes, self.name, [], outputs, self.constants)
 
+    def all_outputs(self) -> list[str]:
+        """Of each of OUTPUTS its name, or that of nothing."""
+        if len(self.outputs) == len(OUTPUTS):
+            return self.outputs
+        integer = self.name.startswith("digits")
+        nothing = [self.constant(np.zeros((1, 1, 1, 1)), np.float32 if integer else np.uint8)] * 2
+        return [*nothing, *self.outputs] if integer else [*self.outputs, *nothing]
 
-def rounded(x: Tensor, step: float) -> Tensor:
-    """Multiples of a step."""
-    return (x.detach() / step).round() * step
+
+KINDS = (TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.UINT8, TensorProto.UINT8)
+"""Of OUTPUTS."""
 
 
 def build(model: Wavelet) -> dict[str, Part]:
     """Every part of a model, by its name in PARTS."""
     built = {name: Part(name) for name in PARTS}
-    for network, scales, exact in (
-        ("digits", model.digits, True),
-        ("picture", model.picture.scales, False),
-    ):
-        for band, trunk, message in (
-            ("low", scales.low, scales.low_message),
-            ("detail", scales.detail, scales.message),
-        ):
-            _trunk(built[f"{network} {band}"], scales, trunk, exact)
-            _message(built[f"{network} {band} message"], message, exact)
+    for band, scale in (("low", 0), ("detail", 1)):
+        _digits(built[f"digits {band}"], model.digits, scale)
+        _digits_message(built[f"digits {band} message"], model.digits, scale)
+        _values(built[f"picture {band}"], model.picture.scales, scale)
+        _values_message(built[f"picture {band} message"], model.picture.scales, scale)
     _pixels(built["pixels"], model)
     return built
 
 
-def _trunk(part: Part, scales: Scales, trunk: Trunk, exact: bool) -> None:
-    """`Trunk.forward`: features, and logits in whole numbers of LOGIT or, of the picture, how far
-    values lie from the centres of their intervals, in [-1, 1]."""
-
-    def grid(x: str) -> str:
-        return part.add("Round", x) if exact else x
-
-    def table(embedding: nn.Embedding, unit: float) -> str:
-        rows = rounded(embedding.weight, ACTIVATION) / unit if exact else embedding.weight
-        return part.looked_up(rows)
-
-    x = part.conv(part.seen(exact), trunk.known, exact)
-    if trunk is scales.detail:
-        x = part.add("Add", x, "features")
-    x = grid(part.add("Add", x, table(trunk.at_start, ACTIVATION)))
-    first = part.conv(part.clipped(x, exact), trunk.first, exact)
-    x = grid(part.add("Add", part.add("Add", first, x), table(trunk.at_first, ACTIVATION)))
-    second = part.conv(part.clipped(x, exact), trunk.second, exact)
-    h = grid(part.clipped(part.add("Add", second, x), exact))
-    out = part.conv(h, trunk.head, exact, LOGIT)
-    out = part.add("Add", out, table(trunk.at_head, LOGIT))
-    if exact:
-        limits = part.constant(-LARGEST_LOGIT), part.constant(LARGEST_LOGIT)
-        out = part.add("Clip", part.add("Round", out), *limits)
-    else:
-        out = part.add("Tanh", out)
-    part.outputs = [h, out]
+def _digits(part: Part, scales: Scales, scale: int) -> None:
+    """`Trunk.forward` of integers: features and logits."""
+    trunk = scales.detail if scale else scales.low
+    x = part.whole(part.places(), trunk.known, SIGNED, trunk.at_start)
+    x = part.sum(x, Integers("integers", SIGNED)) if scale else x
+    x = part.sum(part.whole(part.active(x), trunk.first, SIGNED, trunk.at_first), x)
+    h = part.sum(part.whole(part.active(x), trunk.second, SIGNED), x, FEATURE, 0)
+    logits = part.whole(h, trunk.head, LOGIT, trunk.at_head)
+    part.outputs = [h.name, part.add("Transpose", logits.name, perm=[0, 3, 1, 2])]
 
 
-def _message(part: Part, message: nn.Conv2d | nn.ConvTranspose2d, exact: bool) -> None:
+def _digits_message(part: Part, scales: Scales, scale: int) -> None:
+    """`Scales.pass_on` of integers; of details (1, H, 2, 2 W width), which is (1, 2H, 2W, width)."""
+    layer, sides = (scales.message, 2) if scale else (scales.low_message, 1)
+    both = part.add("Concat", "integers", part.places().name, axis=3)
+    x = part.whole(Integers(both, SEEN, 0), layer, SIGNED, times=sides**2).name
+    if scale:
+        x = part.add("Reshape", x, part.constant([0, 0, 0, 2, -1], np.int64))
+        x = part.add("Transpose", x, perm=[0, 1, 3, 2, 4])
+        x = part.add("Reshape", x, part.constant([0, 0, 2, -1], np.int64))
+    part.outputs = [x, part.constant(np.zeros((1, 1, 1, 1)), np.uint8)]
+
+
+def _values(part: Part, scales: Scales, scale: int) -> None:
+    """`Trunk.forward`: features, and how far values lie from the centres of their intervals, in
+    [-1, 1]."""
+    trunk = scales.detail if scale else scales.low
+
+    def active(x: str) -> str:
+        return part.add("Clip", x, part.constant(0.0), part.constant(LIMIT))
+
+    zero = part.constant(ZERO * SEEN)
+    x = part.conv(part.add("Sub", _numbers(part), zero), trunk.known)
+    x = part.add("Add", x, "features") if scale else x
+    x = part.add("Add", x, part.looked_up(trunk.at_start.weight))
+    first = part.conv(active(x), trunk.first)
+    x = part.add("Add", part.add("Add", first, x), part.looked_up(trunk.at_first.weight))
+    h = active(part.add("Add", part.conv(active(x), trunk.second), x))
+    out = part.add("Add", part.conv(h, trunk.head), part.looked_up(trunk.at_head.weight))
+    part.outputs = [h, part.add("Tanh", out)]
+
+
+def _values_message(part: Part, scales: Scales, scale: int) -> None:
     """`Scales.pass_on`."""
-    x = part.conv(part.add("Concat", "features", part.seen(exact), axis=1), message, exact)
-    x = part.add("Round", x) if exact else x
+    x = part.add("Concat", "features", _numbers(part), axis=1)
+    x = part.conv(x, scales.message if scale else scales.low_message)
+    x = part.add("DepthToSpace", x, blocksize=2, mode="CRD") if scale else x
     part.outputs = [x, part.constant(np.zeros((1, 1, 1, 1)))]
+
+
+def _numbers(part: Part) -> str:
+    """The input `seen`, as numbers from 0 on."""
+    x = part.add("Cast", "seen", to=TensorProto.FLOAT)
+    return part.add("Mul", x, part.constant(SEEN))
 
 
 def _pixels(part: Part, model: Wavelet) -> None:
@@ -204,13 +252,13 @@ def _pixels(part: Part, model: Wavelet) -> None:
     sides = {"pads": [2] * 4, "strides": [2, 2]}
     bias = part.constant(bias_of(picture.pixels))
     x = part.add("Conv", detail, part.constant(kernel), bias, **sides)
-    x = part.add("Add", x, part.conv("features", picture.features, False))
+    x = part.add("Add", x, part.conv("features", picture.features))
     x = part.add("Add", x, part.looked_up(picture.at_pixels.weight))
     for block in picture.blocks:
         assert isinstance(block, Block)
-        inside = part.add("Relu", part.conv(x, block.first, False))
-        x = part.add("Add", x, part.conv(inside, block.second, False))
-    x = part.add("DepthToSpace", part.conv(x, picture.correction, False), blocksize=2, mode="CRD")
+        inside = part.add("Relu", part.conv(x, block.first))
+        x = part.add("Add", x, part.conv(inside, block.second))
+    x = part.add("DepthToSpace", part.conv(x, picture.correction), blocksize=2, mode="CRD")
     more = part.add("Mul", x, part.add("Mul", unit, part.constant(0.25)))
     part.outputs = [part.add("Add", "pixels", more), part.constant(np.zeros((1, 1, 1, 1)))]
 
@@ -221,7 +269,7 @@ def joined(parts: Mapping[str, Part]) -> onnx.ModelProto:
     for number, name in reversed([*enumerate(PARTS[:-1])]):
         chosen = Part(f"is {name}")
         same = chosen.add("Equal", "part", chosen.constant(number, np.int64))
-        outputs = [f"{name}/{end}" for end in ("features", "out")]
+        outputs = [f"{name}/{end}" for end in OUTPUTS]
         chosen.nodes.append(
             helper.make_node(
                 "If", [same], outputs, then_branch=parts[name].graph(), else_branch=graph
@@ -229,11 +277,20 @@ def joined(parts: Mapping[str, Part]) -> onnx.ModelProto:
         )
         chosen.outputs = outputs
         graph = chosen.graph()
-    kinds: dict[str, tuple[int, list[int | None]]] = {
-        "part": (TensorProto.INT64, []),
-        "row": (TensorProto.INT64, [1]),
-    }
-    for name in ("seen", "features", "pixels"):
-        kinds[name] = (TensorProto.FLOAT, [1, None, None, None])
-    graph.input.extend(helper.make_tensor_value_info(name, *kind) for name, kind in kinds.items())
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    graph.input.extend(
+        [
+            helper.make_tensor_value_info("part", TensorProto.INT64, []),
+            helper.make_tensor_value_info("row", TensorProto.INT64, [1]),
+            *(
+                helper.make_tensor_value_info(
+                    name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), [1, None, None, None]
+                )
+                for name, kind in INPUTS.items()
+            ),
+        ]
+    )
+    for ours, name in zip(graph.output, OUTPUTS, strict=True):
+        graph.node.append(helper.make_node("Identity", [ours.name], [name]))
+        ours.name = name
+    domains = [helper.make_opsetid("", 17), helper.make_opsetid(NHWC, 1)]
+    return helper.make_model(graph, opset_imports=domains, ir_version=8)

@@ -22,6 +22,19 @@ PARTS = (
 )
 """What the graph's input `part` counts."""
 
+INPUTS = {
+    "seen": np.uint8,  # (1, 2C, H, W)
+    "integers": np.uint8,  # (1, H, W, width)
+    "features": np.float32,  # (1, width, H, W)
+    "pixels": np.float32,  # (1, 3, H, W)
+}
+"""What a part may take, besides `part` and `row`: of digits integers, of others features."""
+
+OUTPUTS = ("features out", "out", "integers out", "logits")
+"""What parts give: the first two, or the last two of digits."""
+
+_NOTHING = np.zeros((1, 1, 1, 1))
+
 ROWS = {"digits": 24, "picture": 12}
 """Learned vectors of a scale: one a plane and, of digits, a pass."""
 
@@ -34,8 +47,8 @@ _METADATA = 14 << 3 | 2
 LARGEST_PLACE = 1023
 """Places beyond this look alike to the networks."""
 
-LARGEST_LOGIT = 384
-"""Logits are whole numbers of 1/32 within +-LARGEST_LOGIT."""
+ZERO = 128
+"""The 8-bit integer that stands for 0, of what the networks see and of logits."""
 
 POSITIONS = 1 << 17
 """Scales of more positions are computed in bands of rows, to bound the memory."""
@@ -47,13 +60,14 @@ PIXEL_HALO = 9
 """How far around two by two pixels their correction looks, if the card does not say."""
 
 
-def tables() -> tuple[np.ndarray, np.ndarray]:
-    """What the networks see of a place, float32 whole numbers of 2^-7: with its sign, and its size
-    alone. A place is an index: int16, or the uint16 of the same bits."""
+def tables() -> np.ndarray:
+    """What the networks see of a place, (2, 65536) uint8: with its sign, and its size alone. A
+    place is an index: int16, or the uint16 of the same bits."""
     place = np.arange(1 << 16, dtype=np.uint16).view(np.int16).clip(-LARGEST_PLACE, LARGEST_PLACE)
-    signed = 2 * np.round(64 * np.arcsinh(place / 4))
-    size = np.where(np.abs(place) == 1, -64, np.abs(signed))
-    return np.where(np.abs(place) == 1, 0, signed).astype(np.float32), size.astype(np.float32)
+    signed = np.round(20 * np.arcsinh(place / 4))
+    one = np.abs(place) == 1
+    tables = np.where(one, 0, signed), np.where(one, -10, np.abs(signed))
+    return (np.stack(tables) + ZERO).astype(np.uint8)
 
 
 _TABLES = tables()
@@ -61,7 +75,7 @@ _TABLES = tables()
 
 def seen(place: np.ndarray) -> np.ndarray:
     """What the networks see (2C, H, W) of places (C, H, W), int16."""
-    found = np.empty((2, *place.shape), np.float32)
+    found = np.empty((2, *place.shape), np.uint8)
     for table, into in zip(_TABLES, found, strict=True):
         np.take(table, place.view(np.uint16), out=into, mode="wrap")
     return found.reshape(-1, *place.shape[1:])
@@ -90,6 +104,8 @@ class Network:
             self.fingerprint = bytes.fromhex(card["fingerprint"])
             self._halo = int(card.get("halo", PIXEL_HALO))
             self._session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+            if {*INPUTS} - {given.name for given in self._session.get_inputs()}:
+                raise ValueError("its digit network is of an older kind")
         except Exception as error:  # onnxruntime has many, which have nothing else in common
             raise ValueError(f"it is no wavelet model ({error})") from error
         self.card = card
@@ -113,65 +129,61 @@ class Network:
 
         Returns:
             Features, but of the finest digits, which nothing needs; and of digits logits (2C, H, W)
-            int16, of the picture where values lie in their intervals (C, H, W), float32.
+            uint8, of the picture where values lie in their intervals (C, H, W), float32.
         """
         part = f"{network} {'detail' if scale else 'low'}"
         times = 2 if scale > 1 else 1
         offset = max(scale - 1, 0) * ROWS[network]
-        nothing = np.zeros((1, 1, 1), np.float32)
+        last = network == "digits" and scale == SCALES
 
         def run(rows: slice) -> list[np.ndarray]:
-            message = nothing
+            given = {"seen": seen(place[:, rows])}
             if coarser is not None:
                 above = slice(rows.start // times, rows.stop // times)
-                message = self._message(network, scale - 1, coarser, above)
-            h, out = self._run(part, seen(place[:, rows]), message, row + offset)
-            if network == "picture":
-                return [out, h.astype(np.float16)]
-            return [out.astype(np.int16), *([h.astype(np.int16)] if scale < SCALES else [])]
+                given |= self._message(network, scale - 1, coarser, above)
+            h, out = self._run(part, row + offset, **given)
+            return [out] if last else [out, h if network == "digits" else h.astype(np.float16)]
 
         out, *features = _in_bands(run, place.shape[1:], HALO, 1)
         return ((features[0], place) if features else None), out
 
-    def _message(self, network: str, scale: int, coarser: "Features", rows: slice) -> np.ndarray:
+    def _message(
+        self, network: str, scale: int, coarser: "Features", rows: slice
+    ) -> dict[str, np.ndarray]:
         """What some rows of a scale tell the next finer one, on its grid."""
         h, place = (part[:, rows] for part in coarser)
         part = f"{network} {'detail' if scale else 'low'} message"
-        return self._run(part, seen(place), h.astype(np.float32), 0)[0]
+        if network == "picture":
+            given = {"features": h.astype(np.float32)}
+            return {"features": self._run(part, 0, seen=seen(place), **given)[0]}
+        message, _ = self._run(part, 0, seen=seen(place), integers=h)
+        times = 2 if scale else 1
+        height, width = place.shape[1:]
+        return {"integers": message.reshape(1, times * height, times * width, -1)}
 
     def corrected(self, pixels: np.ndarray, h: np.ndarray, row: int) -> np.ndarray:
         """Pixels (3, 2H, 2W), float32, corrected by the finest features (width, H, W), as uint8."""
-        nothing = np.zeros((1, 1, 1), np.float32)
 
         def run(rows: slice) -> tuple[np.ndarray]:
             part = pixels[:, 2 * rows.start : 2 * rows.stop]
-            shown, _ = self._run("pixels", nothing, h[:, rows].astype(np.float32), row, part)
+            shown, _ = self._run("pixels", row, features=h[:, rows].astype(np.float32), pixels=part)
             return (shown.round(out=shown).clip(0, 255, out=shown).astype(np.uint8),)
 
         return _in_bands(run, h.shape[1:], self._halo, 2)[0]
 
-    def _run(
-        self,
-        part: str,
-        seen: np.ndarray,
-        features: np.ndarray,
-        row: int,
-        pixels: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        pixels = np.zeros((1, 1, 1), np.float32) if pixels is None else pixels
-        given = {
-            "part": np.array(PARTS.index(part)),
-            "seen": seen[None],
-            "features": np.ascontiguousarray(features[None]),
-            "pixels": np.ascontiguousarray(pixels[None]),
-            "row": np.array([row]),
-        }
-        h, out = self._session.run(None, given)
-        return h[0], out[0]
+    def _run(self, part: str, row: int, **given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features, (1, H, W, width) of digits and (width, H, W) of others, and the output."""
+        feeds = {"part": np.array(PARTS.index(part)), "row": np.array([row])}
+        for name, kind in INPUTS.items():
+            array = np.ascontiguousarray(given.get(name, _NOTHING), kind)
+            feeds[name] = array if array.ndim == 4 else array[None]
+        integer = part.startswith("digits")
+        h, out = self._session.run(OUTPUTS[2:] if integer else OUTPUTS[:2], feeds)
+        return (h if integer else h[0]), out[0]
 
 
 Features = tuple[np.ndarray, np.ndarray]
-"""Of a scale: (width, H, W), of digits whole numbers, int16, of the picture float16, and what is
+"""Of a scale: of digits (1, H, W, width), uint8, of the picture (width, H, W), float16; and what is
 known there (C, H, W)."""
 
 
@@ -191,7 +203,7 @@ def _in_bands(
         kept = slice(times * (start - first), times * (stop - first))
         parts = run(slice(first, last))
         if not outputs:
-            outputs = [np.empty((len(p), times * height, p.shape[2]), p.dtype) for p in parts]
+            outputs = [np.empty((len(p), times * height, *p.shape[2:]), p.dtype) for p in parts]
         for output, part in zip(outputs, parts, strict=True):
             output[:, times * start : times * stop] = part[:, kept]
     return outputs

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from progdtd.wavelet.network import LARGEST_LOGIT, Features, Network
+from progdtd.wavelet.network import ZERO, Features, Network
 from progdtd.wavelet.transform import COLOURS, SCALES, exists, grid_of
 
 PLANES = 13
@@ -24,10 +24,10 @@ PLANES = 13
 STEP = 4.0
 """The finest threshold, in grey levels of an orthonormal coefficient."""
 
-LIKELY = -64
-"""The first pass of a plane takes coefficients with a logit of significance above this, in 1/32."""
+LIKELY = ZERO - 16
+"""The first pass of a plane takes coefficients whose logit of significance is above this: -2."""
 
-USEFUL = -128
+USEFUL = ZERO - 32
 """The second first takes those above this and the halves of intervals, then the others."""
 
 UNIT = 1 << 18
@@ -45,19 +45,21 @@ CHUNK = 1 << 21
 """Positions that are looked through at a time."""
 
 
+ONES = 1 / (1 + np.exp((ZERO - np.arange(256)) / 8))
+"""The probability of 1 for each logit, 8-bit integers of 1/8 around ZERO."""
+
+
 def odds() -> np.ndarray:
-    """Probabilities of 0 and 1 for each logit from -LARGEST_LOGIT up, in float32: whole numbers of
-    2^-20."""
-    logits = np.arange(-LARGEST_LOGIT, LARGEST_LOGIT + 1) / 32
-    ones = np.round((1 << ODDS_BITS) / (1 + np.exp(-logits)))
-    return (np.stack([(1 << ODDS_BITS) - ones, ones], 1) / (1 << ODDS_BITS)).astype(np.float32)
+    """Probabilities of 0 and 1 for each logit, float32: whole numbers of 2^-20."""
+    whole = 1 << ODDS_BITS
+    ones = np.round(ONES * whole).clip(1, whole - 1)
+    return (np.stack([whole - ones, ones], 1) / whole).astype(np.float32)
 
 
 def expected() -> np.ndarray:
     """Bits of a digit and of the sign that may follow, in 1 / BIT, for each logit."""
-    one = 1 / (1 + np.exp(-np.arange(-LARGEST_LOGIT, LARGEST_LOGIT + 1) / 32))
-    entropy = -one * np.log2(one) - (1 - one) * np.log2(1 - one)
-    return np.round(BIT * (entropy + one)).astype(np.int64)
+    entropy = -ONES * np.log2(ONES) - (1 - ONES) * np.log2(1 - ONES)
+    return np.round(BIT * (entropy + ONES)).astype(np.int64)
 
 
 _EXPECTED = expected()
@@ -159,13 +161,7 @@ class Walk:
         place = self.places[scale].reshape(-1)
         for where in self._positions(chosen, event.reshape(-1)):
             before = place[where]
-            unit = Unit(
-                scale,
-                where,
-                before == 0,
-                event.flat[where] + LARGEST_LOGIT,
-                sign.flat[where] + LARGEST_LOGIT,
-            )
+            unit = Unit(scale, where, before == 0, event.flat[where], sign.flat[where])
             digits, signs = yield unit
             size = np.where(unit.new, 1, np.abs(before) - 1) + 2 * digits
             side = np.sign(before)
@@ -180,7 +176,7 @@ class Walk:
         for start in range(0, len(chosen), CHUNK):
             more = np.flatnonzero(chosen[start : start + CHUNK]) + start
             waiting = np.concatenate([waiting, more])
-            bits = np.cumsum(_EXPECTED[event[waiting] + LARGEST_LOGIT])
+            bits = np.cumsum(_EXPECTED[event[waiting]])
             at, before = 0, 0
             while (end := self._end(bits, at, before)) <= len(waiting):
                 yield waiting[at:end]

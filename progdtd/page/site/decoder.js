@@ -6,8 +6,8 @@
  *     const decoder = new Decoder(model); // of one stream
  *     const { width, height, rgba, level } = await decoder.decode(bytes, { upTo: 4000 });
  *
- * The format is written down in docs/format.md. Digits are exact in every engine that adds in
- * float32; the picture may differ by one grey level from that of another engine.
+ * The format is written down in docs/format.md. Digits are the same in every engine, being of
+ * integers; the picture may differ by one grey level from that of another engine.
  */
 
 const SCALES = 6;
@@ -15,10 +15,10 @@ const COLOURS = 3;
 const PLANES = 13;
 const STEP = 4;
 const GRID = 64;
-const LARGEST_LOGIT = 384;
 const LARGEST_PLACE = 1023;
-const LIKELY = -64;
-const USEFUL = -128;
+const ZERO = 128;
+const LIKELY = ZERO - 16;
+const USEFUL = ZERO - 32;
 const UNIT = 1 << 18;
 const MAX_PIXELS = 2 ** 27;
 const MAX_SIDE = 2 ** 20;
@@ -202,9 +202,9 @@ function crcAt(bytes, at) {
 
 // --- The code ------------------------------------------------------------------------------------
 
-/** By logit + LARGEST_LOGIT: where the interval of digit 0 ends, of 2^24. */
+/** By logit: where the interval of digit 0 ends, of 2^24. */
 const EDGES = byLogit((one) => {
-  const zero = 1 - Math.round(2 ** 20 * one) / 2 ** 20;
+  const zero = 1 - Math.min(Math.max(Math.round(2 ** 20 * one), 1), 2 ** 20 - 1) / 2 ** 20;
   return 1 + Math.floor(Math.fround(zero * (2 ** 24 - 2)));
 });
 
@@ -215,9 +215,7 @@ const EXPECTED = byLogit((one) =>
 
 /** @param {(one: number) => number} of the probability of a one */
 function byLogit(of) {
-  return Uint32Array.from({ length: 2 * LARGEST_LOGIT + 1 }, (_, i) =>
-    of(1 / (1 + Math.exp((LARGEST_LOGIT - i) / 32))),
-  );
+  return Uint32Array.from({ length: 256 }, (_, logit) => of(1 / (1 + Math.exp((ZERO - logit) / 8))));
 }
 
 /** The ANS decoder: a state of 64 bits, as two halves, and the words that have arrived. */
@@ -242,11 +240,11 @@ class Code {
   }
 
   /**
-   * The next digit, of a logit in 1/32.
+   * The next digit, of a logit.
    * @param {number} logit
    */
   digit(logit) {
-    const edge = EDGES[logit + LARGEST_LOGIT];
+    const edge = EDGES[logit];
     const part = this.low & 0xffffff;
     const digit = part < edge ? 0 : 1;
     const left = digit ? edge : 0;
@@ -281,11 +279,8 @@ class Code {
 
 // --- The model -----------------------------------------------------------------------------------
 
-/** What the networks see of a place's size, in 1/128. */
-const SEEN = Float32Array.from(
-  { length: LARGEST_PLACE + 1 },
-  (_, size) => 2 * Math.round(64 * Math.asinh(size / 4)),
-);
+/** What the networks see of a place's size. */
+const SEEN = Uint8Array.from({ length: LARGEST_PLACE + 1 }, (_, size) => Math.round(20 * Math.asinh(size / 4)));
 
 /**
  * Some rows of a scale, two channels for each of its own: with its sign, and its size alone.
@@ -296,22 +291,22 @@ const SEEN = Float32Array.from(
  */
 function seen({ places, channels, rows, columns }, first, last) {
   const size = (last - first) * columns;
-  const data = new Float32Array(2 * channels * size);
+  const data = new Uint8Array(2 * channels * size);
   for (let channel = 0; channel < channels; channel++)
     for (let i = 0; i < size; i++) {
       const place = places[(channel * rows + first) * columns + i];
       const value = SEEN[Math.min(Math.abs(place), LARGEST_PLACE)];
       const one = place === 1 || place === -1;
-      data[channel * size + i] = one ? 0 : place < 0 ? -value : value;
-      data[(channels + channel) * size + i] = one ? -64 : value;
+      data[channel * size + i] = ZERO + (one ? 0 : place < 0 ? -value : value);
+      data[(channels + channel) * size + i] = ZERO + (one ? -10 : value);
     }
   return { data, shape: [1, 2 * channels, last - first, columns] };
 }
 
-/** @typedef {{ data: Float32Array, shape: readonly number[] }} Array4 (1, C, H, W) */
+/** @typedef {{ data: Float32Array | Uint8Array, shape: readonly number[] }} Array4 (1, C, H, W) */
 
-/** @type {Array4} */
-const NOTHING = { data: new Float32Array(1), shape: [1, 1, 1, 1] };
+/** The inputs of the graph, and of what they are made. */
+const INPUTS = /** @type {const} */ ({ seen: Uint8Array, integers: Uint8Array, features: Float32Array, pixels: Float32Array });
 
 /**
  * Some rows of an array.
@@ -321,7 +316,7 @@ const NOTHING = { data: new Float32Array(1), shape: [1, 1, 1, 1] };
  * @returns {Array4}
  */
 function rowsOf({ data, shape: [, channels, rows, columns] }, first, last) {
-  const part = new Float32Array(channels * (last - first) * columns);
+  const part = new (kindOf(data))(channels * (last - first) * columns);
   for (let channel = 0; channel < channels; channel++) {
     const from = channel * rows * columns;
     part.set(
@@ -332,6 +327,9 @@ function rowsOf({ data, shape: [, channels, rows, columns] }, first, last) {
   return { data: part, shape: [1, channels, last - first, columns] };
 }
 
+/** @param {Float32Array | Uint8Array} data */
+const kindOf = (data) => (data instanceof Uint8Array ? Uint8Array : Float32Array);
+
 /** A model's file, ready to run by onnxruntime-web. */
 export class Model {
   /** Larger grids are computed in bands of rows, to bound the memory. */
@@ -340,12 +338,13 @@ export class Model {
   /**
    * @param {any} session
    * @param {any} ort onnxruntime-web, or what has its `Tensor`
-   * @param {{fingerprint: string, halo?: number}} card
+   * @param {{fingerprint: string, width: number, halo?: number}} card
    */
-  constructor(session, ort, { fingerprint, halo = 9 }) {
+  constructor(session, ort, { fingerprint, width, halo = 9 }) {
     this.session = session;
     this.ort = ort;
     this.fingerprint = fingerprint;
+    this.width = width;
     /** How far around two by two pixels their correction looks, and even. */
     this.halo = halo + (halo % 2);
   }
@@ -361,26 +360,29 @@ export class Model {
   }
 
   /**
+   * Features and the output of a part. Those of digits are integers, all channels of a position
+   * beside each other: (1, 1, H, W width).
    * @param {string} part of PARTS
-   * @param {{ seen?: Array4, features?: Array4 | null, pixels?: Array4, row?: number }} given
+   * @param {number} row
+   * @param {{ seen?: Array4, features?: Array4 | null, pixels?: Array4 }} given
    * @returns {Promise<[Array4, Array4]>}
    */
-  async run(part, { seen, features, pixels, row = 0 }) {
-    /** @param {Array4 | null | undefined} array */
-    const tensor = (array) =>
-      new this.ort.Tensor("float32", (array ?? NOTHING).data, (array ?? NOTHING).shape);
-    const found = await this.session.run({
-      part: new this.ort.Tensor("int64", BigInt64Array.of(BigInt(PARTS.indexOf(part))), []),
-      row: new this.ort.Tensor("int64", BigInt64Array.of(BigInt(row)), [1]),
-      seen: tensor(seen),
-      features: tensor(features),
-      pixels: tensor(pixels),
-    });
-    const [h, out] = this.session.outputNames.map((/** @type {string} */ name) => found[name]);
-    return [
-      { data: h.data, shape: h.dims },
-      { data: out.data, shape: out.dims },
-    ];
+  async run(part, row, { seen, features, pixels }) {
+    const integer = part.startsWith("digits");
+    /** @type {Record<string, Array4 | null | undefined>} */
+    const given = { seen, pixels, [integer ? "integers" : "features"]: features };
+    const int64 = (/** @type {number} */ number, /** @type {number[]} */ shape) =>
+      new this.ort.Tensor("int64", BigInt64Array.of(BigInt(number)), shape);
+    const feeds = { part: int64(PARTS.indexOf(part), []), row: int64(row, [1]) };
+    for (const [name, kind] of Object.entries(INPUTS)) {
+      const { data, shape } = given[name] ?? { data: new kind(1), shape: [1, 1, 1, 1] };
+      const last = name === "integers" && given[name] ? [1, shape[2], shape[3] / this.width, this.width] : shape;
+      Object.assign(feeds, { [name]: new this.ort.Tensor(kind === Uint8Array ? "uint8" : "float32", data, last) });
+    }
+    const outputs = this.session.outputNames.slice(integer ? 2 : 0, integer ? 4 : 2);
+    const found = await this.session.run(feeds, outputs);
+    const [h, out] = outputs.map((/** @type {string} */ name) => ({ data: found[name].data, shape: found[name].dims }));
+    return [integer ? { data: h.data, shape: [1, 1, h.shape[1], h.shape[2] * h.shape[3]] } : h, out];
   }
 
   /**
@@ -400,9 +402,10 @@ export class Model {
       if (coarser) {
         const above = /** @type {const} */ ([first / times, last / times]);
         const given = { seen: seen(before, ...above), features: rowsOf(coarser, ...above) };
-        [message] = await this.run(`${network} ${times === 2 ? "detail" : "low"} message`, given);
+        const [told] = await this.run(`${network} ${times === 2 ? "detail" : "low"} message`, 0, given);
+        message = network === "digits" ? spread(told, last - first) : told;
       }
-      return this.run(part, { seen: seen(band, first, last), features: message, row: row + offset });
+      return this.run(part, row + offset, { seen: seen(band, first, last), features: message });
     });
   }
 
@@ -418,9 +421,8 @@ export class Model {
       const given = {
         pixels: rowsOf(pixels, 2 * first, 2 * last),
         features: rowsOf(features, first, last),
-        row,
       };
-      return (await this.run("pixels", given)).slice(0, 1);
+      return (await this.run("pixels", row, given)).slice(0, 1);
     });
     return found;
   }
@@ -444,7 +446,7 @@ export class Model {
         const [, channels, , wide] = part.shape;
         const kept = rowsOf(part, times * (start - first), times * (stop - first)).data;
         whole[i] ??= {
-          data: new Float32Array(channels * times * rows * wide),
+          data: new (kindOf(part.data))(channels * times * rows * wide),
           shape: [1, channels, times * rows, wide],
         };
         const size = times * (stop - start) * wide;
@@ -458,6 +460,14 @@ export class Model {
     return whole;
   }
 }
+
+/**
+ * The same numbers in so many rows.
+ * @param {Array4} array (1, 1, H, W)
+ * @param {number} rows
+ * @returns {Array4}
+ */
+const spread = ({ data }, rows) => ({ data, shape: [1, 1, rows, data.length / rows] });
 
 /**
  * What a model's file says of itself: the metadata of its Protocol Buffers message.
@@ -641,7 +651,7 @@ export class Decoder {
    */
   async *#walked(header, first) {
     for (this.#plane = Math.max(...first.flat()); this.#plane >= 0; this.#plane--) {
-      /** @type {Float32Array[]} */
+      /** @type {Uint8Array[]} */
       const kept = [];
       for (const second of [0, 1]) {
         let h = null;
@@ -667,7 +677,7 @@ export class Decoder {
    * @param {Header} header
    * @param {number[][]} first
    * @param {number} scale
-   * @param {Float32Array} logits
+   * @param {Uint8Array} logits
    * @param {number} least logit above which places 0 are taken
    * @param {boolean} others whether places that are not 0 are taken
    */
@@ -686,7 +696,7 @@ export class Decoder {
           const place = places[i];
           if (place & 1 || !(place ? others : logits[i] > least)) continue;
           unit.push(i);
-          bits += EXPECTED[logits[i] + LARGEST_LOGIT];
+          bits += EXPECTED[logits[i]];
           if (bits < this.#enough() && unit.length < UNIT) continue;
           yield* this.#unit(scale, unit, logits, bits);
           [unit, bits] = [[], 0];
@@ -703,7 +713,7 @@ export class Decoder {
   /**
    * @param {number} scale
    * @param {number[]} where
-   * @param {Float32Array} logits
+   * @param {Uint8Array} logits
    * @param {number} bits that are expected
    */
   *#unit(scale, where, logits, bits) {
