@@ -173,17 +173,19 @@ class Encoder:
             odds: (S, number of digits), floats, multiples of 2^-20.
             rows: (n,), integers.
         """
-        seen = np.zeros(len(odds), bool)
-        seen[rows] = True
-        seen_odds = odds[seen]
-        number = (np.cumsum(seen) - 1).astype(np.min_scalar_type(len(seen_odds)))
+        if len(odds) > 256:
+            seen = np.zeros(len(odds), bool)
+            seen[rows] = True
+            number = (np.cumsum(seen) - 1).astype(np.min_scalar_type(np.count_nonzero(seen)))
+            odds, rows = odds[seen], number[rows]
+        odds = odds.copy()
         for start in range(0, len(digits), CHUNK):
             part = slice(start, start + CHUNK)
-            kept = digits[part].astype(np.uint8), number[rows[part]]
+            kept = digits[part].astype(np.uint8), rows[part]
             if len(digits) < LARGE:
-                self._push(kept[0], _ANY, (seen_odds, kept[1]))
+                self._push(kept[0], _ANY, (odds, kept[1]))
             else:
-                self.steps.append((_packed(kept[0]), _ANY, (seen_odds, _packed(kept[1]))))
+                self.steps.append((_packed(kept[0]), _ANY, (odds, _packed(kept[1]))))
 
     def _push(self, values: np.ndarray, model: object, rows: Rows | None = None) -> None:
         if len(values):

@@ -122,9 +122,7 @@ class Trunk(nn.Module):
 
         x = self.rounded(self.known(seen) + at(self.at_start), SIGNED)
         x = x if message is None else self.rounded(x + message, SIGNED)
-        x = self.rounded(
-            x + self.rounded(self.first(act(x)) + at(self.at_first), SIGNED), SIGNED
-        )
+        x = self.rounded(x + self.rounded(self.first(act(x)) + at(self.at_first), SIGNED), SIGNED)
         x = act(x + self.rounded(self.second(act(x)), SIGNED))
         h = self.rounded(x, FEATURE, least=0)
         return h, self.rounded(self.head(h) + at(self.at_head), LOGIT)

@@ -29,7 +29,6 @@ from progdtd.models.wavelet import (
     Block,
     IntegerConv,
     Scales,
-    Trunk,
     Wavelet,
     bias_of,
 )
@@ -193,7 +192,7 @@ def _digits(part: Part, scales: Scales, scale: int) -> None:
 
 
 def _digits_message(part: Part, scales: Scales, scale: int) -> None:
-    """`Scales.pass_on` of integers; of details (1, H, 2, 2 W width), which is (1, 2H, 2W, width)."""
+    """`Scales.pass_on` of integers; of details (1, H, 2, 2 W F), which is (1, 2H, 2W, F)."""
     layer, sides = (scales.message, 2) if scale else (scales.low_message, 1)
     both = part.add("Concat", "integers", part.places().name, axis=3)
     x = part.whole(Integers(both, SEEN, 0), layer, SIGNED, times=sides**2).name

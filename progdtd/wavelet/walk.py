@@ -158,16 +158,15 @@ class Walk:
         return coarser, event, sign
 
     def _round(self, scale: int, chosen: np.ndarray, event: np.ndarray, sign: np.ndarray) -> Units:
-        place = self.places[scale].reshape(-1)
-        for where in self._positions(chosen, event.reshape(-1)):
+        place, event, sign = (x.reshape(-1) for x in (self.places[scale], event, sign))
+        for where in self._positions(chosen, event):
             before = place[where]
-            unit = Unit(scale, where, before == 0, event.flat[where], sign.flat[where])
-            digits, signs = yield unit
-            size = np.where(unit.new, 1, np.abs(before) - 1) + 2 * digits
-            side = np.sign(before)
-            side[unit.new] = 1
-            side[unit.new & (digits > 0)] = 2 * signs - 1
-            place[where] = size * side
+            new = before == 0
+            digits, signs = yield Unit(scale, where, new, event[where], sign[where])
+            after = before + (2 * digits - 1) * np.sign(before)
+            after[new] = 1
+            after[new & (digits > 0)] = 6 * signs - 3
+            place[where] = after
 
     def _positions(self, chosen: np.ndarray, event: np.ndarray) -> Iterator[np.ndarray]:
         """The flat positions of what is chosen, unit after unit; never all at once, which would
