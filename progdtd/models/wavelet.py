@@ -63,8 +63,8 @@ class IntegerConv(nn.Conv2d):
     """A convolution by integer weights; gradients pass as if they were not rounded."""
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight + (self.integers() * self.steps() - self.weight).detach()
-        return self._conv_forward(x, weight, self.bias)
+        passing = self.weight - self.weight.detach()
+        return self._conv_forward(x, self.integers() * self.steps() + passing, self.bias)
 
     def steps(self) -> Tensor:
         """What the weights of each output channel count, (out, 1, 1, 1): powers of two."""
