@@ -129,7 +129,7 @@ class HyperpriorCoder:
         """
         chosen = effort_of(effort, self._lmbda, self.sensitivities)
         height, width = picture.shape[:2]
-        halo = self.model.REACH
+        halo = self.model.RECEPTIVE_FIELD
         padded = np.pad(
             picture, ((0, -height % HYPER_FACTOR), (0, -width % HYPER_FACTOR), (0, 0)), "edge"
         )
@@ -182,7 +182,7 @@ class HyperpriorCoder:
             x_hat = self.model.g_s(x).float().nan_to_num_(0.0)
             return x_hat.clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
 
-        halo, title = self.model.REACH["g_s"], "synthesise" if progress else ""
+        halo, title = self.model.RECEPTIVE_FIELD["g_s"], "synthesise" if progress else ""
         ratio, side = Fraction(LATENT_FACTOR), TILE // LATENT_FACTOR
         pixels = tiled(g_s, y_hat, ratio, side, halo, title)
         return np.ascontiguousarray(pixels[0, :, :height, :width].permute(1, 2, 0).numpy())

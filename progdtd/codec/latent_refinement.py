@@ -152,7 +152,7 @@ class Tile:
         box: Box,
     ) -> None:
         device = model.device
-        field = model.REACH["g_s"]
+        field = model.RECEPTIVE_FIELD["g_s"]
         halo = math.ceil(2 * field / LATENT_TO_HYPER) * LATENT_TO_HYPER
         outer, seen = (box.grown(by, *y.shape[-2:]) for by in (halo, field))
         self.model, self.drop, self.effort = model, drop, effort
@@ -162,7 +162,7 @@ class Tile:
         x = pixels[seen.times(Fraction(LATENT_FACTOR)).slices].to(device)
         self.x = x if x.is_floating_point() else x / 255
         known = outer.times(Fraction(1, LATENT_TO_HYPER))
-        wider = known.grown(model.REACH["h_s"], *z.shape[-2:])
+        wider = known.grown(model.RECEPTIVE_FIELD["h_s"], *z.shape[-2:])
         self.predicted = known.within(wider).times(Fraction(LATENT_TO_HYPER)).slices
         with torch.no_grad():
             self.z_hat = model.entropy_bottleneck(z[wider.slices].to(device))[0]

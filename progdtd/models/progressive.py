@@ -24,9 +24,10 @@ class Progressive(nn.Module):
     counts bits run in float32.
     """
 
-    REACH = {"g_a": 32, "h_a": 8, "h_s": 2, "g_s": 2}  # noqa: RUF012
+    RECEPTIVE_FIELD = {"g_a": 32, "h_a": 8, "h_s": 2, "g_s": 2}  # noqa: RUF012
     """How far a transform looks around each sample of its input, in samples, at most: the codec's
-    tiles overlap by as much. A model that looks further says `Progressive.REACH | {"g_s": 4}`."""
+    tiles overlap by as much. A model that looks further says so, as
+    `Progressive.RECEPTIVE_FIELD | {"g_s": 4}`."""
 
     M: int
     g_a: nn.Module
