@@ -60,7 +60,7 @@ class Progressive(nn.Module):
     @abstractmethod
     def split(self, prediction: Tensor) -> tuple[Tensor, Tensor | None]:
         """What `h_s` predicts, split along channels into scales and means (None: zero). Nothing may
-        be computed on the way: the codec has an exact form of `h_s` alone."""
+        be computed on the way: the codec has an integer form of `h_s` alone."""
 
     def prior(self, z_hat: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scales and means (None: zero) of the latent's Gaussians, each of the shape of `y`, for a

@@ -388,10 +388,10 @@ def build_tables(model: Progressive) -> None:
     In float64: CompressAI's own float32 would let another instruction set round some entry
     differently.
     """
-    exact = copy.deepcopy(model.entropy_bottleneck).cpu().double()
-    exact.update(force=True)
+    double = copy.deepcopy(model.entropy_bottleneck).cpu().double()
+    double.update(force=True)
     for name in ("_quantized_cdf", "_cdf_length", "_offset"):
-        setattr(model.entropy_bottleneck, name, getattr(exact, name))
+        setattr(model.entropy_bottleneck, name, getattr(double, name))
 
 
 def fingerprint(model: Progressive) -> bytes:
@@ -408,9 +408,9 @@ def fingerprint(model: Progressive) -> bytes:
     parts = ("g_s.", "h_s.", "entropy_bottleneck._", "entropy_bottleneck.quantiles")
     for name, value in sorted(model.state_dict().items()):
         if name.startswith(parts):
-            exact = value.float() if value.is_floating_point() else value.int()
+            value = value.float() if value.is_floating_point() else value.int()
             digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(exact.cpu().contiguous().numpy().tobytes())
+            digest.update(value.cpu().contiguous().numpy().tobytes())
     return digest.digest()
 
 
