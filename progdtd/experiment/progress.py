@@ -63,7 +63,7 @@ def read(directory: Path) -> Status:
     if (directory / WEIGHTS).exists():
         state, step = "finished", steps
     elif state in ("running", "finished"):
-        state = "running" if run.is_held(directory) else "interrupted"
+        state = "running" if run.is_locked(directory) else "interrupted"
     eta = None
     if state == "running" and row:
         images = (steps - step) * trainer.get("batch_size", 1) * int(record.get("processes", 1))

@@ -66,7 +66,7 @@ def train(cfg: DictConfig, directory: Path) -> None:
 
     Args:
         cfg: a configuration that `check` has passed.
-        directory: the run's, held by this process; the finished weights end up in it.
+        directory: the run's, locked by this process; the finished weights end up in it.
 
     Raises:
         UserError: options or data that cannot be, a diverging loss, a disk or a GPU that is full.

@@ -497,13 +497,13 @@ def test_streams_of_what_is_rounded_and_clamped_decode_for_ever(
     )
     y, z = latents_of_plain_arithmetic()
     z[0, 0, 0] = torch.tensor([6000.0, -6000.0])
-    held = kept(codec.coder.drop.top, 12)
+    carried = kept(codec.coder.drop.top, 12)
     for levels, digest in digests.items():
         stream = codec.coder.encode_latents(y, z, 100, 200, levels)
         decoder = codec.decoder()
         decoder.feed(stream)
-        assert (decoder.known.y_hat - y)[:, :held].abs().max() <= 0.5
-        assert not decoder.known.y_hat[:, held:].any()
+        assert (decoder.known.y_hat - y)[:, :carried].abs().max() <= 0.5
+        assert not decoder.known.y_hat[:, carried:].any()
         assert hashlib.sha256(stream).hexdigest() == digest
 
 

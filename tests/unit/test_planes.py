@@ -423,7 +423,7 @@ def test_a_target_of_psnr_is_reached_by_the_fewest_planes(photograph, caplog) ->
 def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photograph) -> None:
     drop = TailDrop(latent=True, hyper=True, range=(0.2, 0.5))
     codec = Codec(HyperpriorCoder(Loaded(model, drop, {"model": {}, "gains": SENSITIVITIES})))
-    held = kept(0.5, 12), kept(0.5, 8)
+    carried = kept(0.5, 12), kept(0.5, 8)
     symbols, _ = model.quantise(*codec.coder.analyse(photograph[:64, :64]), 0.5, 0.5)
     for levels in ("planes", [1.0]):
         stream = codec.encode(photograph[:64, :64], levels)
@@ -431,13 +431,13 @@ def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photogr
         decoder.feed(stream)
         torch.testing.assert_close(decoder.known.y_hat, symbols, atol=2e-3, rtol=0)
         header = container.read_header(stream)[0]
-        assert codec.check(header).latents.known(header.levels) == held
-        assert not decoder.known.y_hat[:, held[0] :].any()
+        assert codec.check(header).latents.known(header.levels) == carried
+        assert not decoder.known.y_hat[:, carried[0] :].any()
     assert codec.decode(stream, p=1).tobytes() == codec.decode(stream, p=0.5).tobytes()
     assert [latent for latent, _ in codec.coder.levels("channels").latents.plan] == [3, 4, 5, 7]
-    packed = tritplanes.pack(9, codec.coder.sensitivities, held, (12, 8))
+    packed = tritplanes.pack(9, codec.coder.sensitivities, carried, (12, 8))
     named = tritplanes.digest(codec.coder.sensitivities)
-    assert tritplanes.unpack(packed, (12, 8)) == (9, named, held)
+    assert tritplanes.unpack(packed, (12, 8)) == (9, named, carried)
     for channels_here in ((6, 8), (12, 4)):
         with pytest.raises(DamagedError):
             tritplanes.unpack(packed, channels_here)
