@@ -245,7 +245,7 @@ def recorded_sensitivities(loaded: Loaded) -> np.ndarray | None:
     Raises:
         UserError: what is recorded does not suit the latent's channels.
     """
-    recorded = loaded.meta.get("gains")  # the name in weights files
+    recorded = loaded.meta.get("sensitivities")
     if recorded is None:
         return None
     try:
@@ -256,6 +256,6 @@ def recorded_sensitivities(loaded: Loaded) -> np.ndarray | None:
     if sensitivities.shape != (loaded.model.M,) or np.abs(sensitivities).max() > most:
         raise UserError(
             "The sensitivities recorded with this model are not those of its channels: measure "
-            "them anew with python scripts/measure_gains.py --again."
+            "them anew with python scripts/measure_sensitivities.py --again."
         )
     return sensitivities

@@ -335,6 +335,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             meta["model"]["_target_"], meta["drop"], meta["lambda"]
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"The description of the model in {path} is damaged.") from error
+        if "gains" in meta:  # as earlier versions wrote
+            meta["sensitivities"] = meta.pop("gains")
         return state, meta
     return _compressai(state, path)
 

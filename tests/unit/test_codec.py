@@ -32,7 +32,7 @@ DROPS = {
     "hyper_only": TailDrop(latent=False, hyper=True),
     "none": TailDrop(latent=False, hyper=False),
 }
-WITH_SENSITIVITIES = {"model": {}, "gains": [*range(0, 240, 20)]}
+WITH_SENSITIVITIES = {"model": {}, "sensitivities": [*range(0, 240, 20)]}
 SLOW_IS_FINE = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -511,7 +511,7 @@ def test_streams_of_what_is_rounded_and_clamped_decode_for_ever(
 @pytest.mark.parametrize("levels", ["channels", "planes"])
 @pytest.mark.parametrize("model_class", [ProgressiveHyperprior, ProgressiveMeanScaleHyperprior])
 def test_a_gpu_encodes_and_a_cpu_decodes(photograph, model_class, levels) -> None:
-    meta = {"model": {}, "gains": [0] * 96}
+    meta = {"model": {}, "sensitivities": [0] * 96}
     cpu = Codec(HyperpriorCoder(Loaded(lively(model_class(64, 96)), DTD, meta)))
     gpu = Codec(HyperpriorCoder(Loaded(copy.deepcopy(cpu.coder.model).cuda(), DTD, meta)))
     stream = gpu.encode(photograph, levels)

@@ -28,7 +28,7 @@ EFFORT = latent_refinement.Effort(3, LAMBDA, np.full(12, 6 * OCTAVE))
 
 
 def codec_of(model, drop: TailDrop = DTD, **meta: object) -> Codec:
-    known = {"model": {}, "lambda": LAMBDA, "gains": EFFORT.sensitivities.tolist()}
+    known = {"model": {}, "lambda": LAMBDA, "sensitivities": EFFORT.sensitivities.tolist()}
     return Codec(HyperpriorCoder(Loaded(model, drop, known | meta)))
 
 
@@ -196,9 +196,9 @@ def test_effort_needs_lambda(model, photograph, meta) -> None:
 
 
 def test_effort_needs_sensitivities(model, photograph) -> None:
-    with pytest.raises(UserError, match=r"measure_gains\.py"):
-        codec_of(model, gains=None).encode(photograph[:64, :64], effort=1)
-    codec_of(model, gains=None).encode(photograph[:64, :64], effort=0)
+    with pytest.raises(UserError, match=r"measure_sensitivities\.py"):
+        codec_of(model, sensitivities=None).encode(photograph[:64, :64], effort=1)
+    codec_of(model, sensitivities=None).encode(photograph[:64, :64], effort=0)
 
 
 def test_two_steps_bring_most(trained, photograph) -> None:

@@ -63,7 +63,7 @@ from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.models import ProgressiveHyperprior
 from progdtd.models.weights import Loaded
 from progdtd.tail_drop import TailDrop
-meta = {{"gains": [0] * 12}}
+meta = {{"sensitivities": [0] * 12}}
 codec = Codec(HyperpriorCoder(Loaded(ProgressiveHyperprior(8, 12), TailDrop(True, True), meta)))
 codec.decode(codec.encode(np.zeros((64, 64, 3), np.uint8)))
 print(*({REST!r} & sys.modules.keys()))
