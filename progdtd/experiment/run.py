@@ -29,7 +29,6 @@ CONFIG = "config.yaml"
 RECORD = "run.json"
 LOCK = ".lock"
 
-
 PLAN = "sweep.json"
 """Within a sweep's directory: the names of its runs."""
 
@@ -265,11 +264,10 @@ class Table:
     def __init__(self, path: Path, columns: list[str], step: int) -> None:
         self.path, self.columns = path, columns
         rows = [row for row in self._complete_rows() if int(row[0]) <= step]
-        lines = [columns, *rows]
 
         def write(aside: Path) -> None:
             with aside.open("w", newline="") as file:
-                csv.writer(file).writerows(lines)
+                csv.writer(file).writerows([columns, *rows])
 
         write_aside(path, write)
 
