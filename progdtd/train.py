@@ -53,7 +53,7 @@ def task(cfg: DictConfig) -> None:
         if follows():
             follow(cfg, directory)
         else:
-            with run.held(directory):
+            with run.locked(directory):
                 lead(cfg, directory)
     except UserError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra shows only the first, at the end
@@ -64,7 +64,7 @@ def task(cfg: DictConfig) -> None:
 
 
 def lead(cfg: DictConfig, directory: Path) -> None:
-    """Train in a directory that this process holds, unless it holds another or a finished run."""
+    """Train in a locked directory, unless it holds another or a finished run."""
     run.compare(directory, cfg)
     if (directory / WEIGHTS).exists():
         log.info("%s is finished: nothing to do. Delete it to train again.", directory)

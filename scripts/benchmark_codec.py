@@ -36,12 +36,12 @@ from progdtd.codec import counts, model_store
 from progdtd.codec.coder import Wanted
 from progdtd.codec.container import CHANNELS, PLANES
 from progdtd.codec.hyperprior import HyperpriorCoder
+from progdtd.downsampling_factor import HYPER_FACTOR
 from progdtd.errors import UserError
 from progdtd.evaluation import markdown, protocols
 from progdtd.images import pictures, read_image, to_tensor
 from progdtd.machine import keep_freed_memory
 from progdtd.metrics import psnr
-from progdtd.strides import STRIDE
 from progdtd.tail_drop import P_LEVELS, fraction, kept
 
 EFFORTS = (0, 2, 5, 10, 20, 40)
@@ -58,9 +58,9 @@ def main() -> None:
     parser.add_argument("--readme", action="store_true", help="put the tables into their pages")
     options = parser.parse_args()
     codec, paths = Codec.load(options.model), data.folder(options.images)
-    if any(side % STRIDE for side in read_image(paths[0]).shape[:2]):
+    if any(side % HYPER_FACTOR for side in read_image(paths[0]).shape[:2]):
         parser.error(f"{paths[0]}: the first image, which CompressAI's own class codes too, needs "
-                     f"sides that are multiples of {STRIDE}.")  # fmt: skip
+                     f"sides that are multiples of {HYPER_FACTOR}.")  # fmt: skip
     parts = [
         times(options.model, paths[0], options.rounds),
         *([large(options.model, paths[0], options.megapixels)] if options.megapixels else []),

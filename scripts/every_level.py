@@ -17,13 +17,13 @@ from tqdm import tqdm
 
 from progdtd import Codec, data
 from progdtd.codec.hyperprior import HyperpriorCoder
+from progdtd.downsampling_factor import HYPER_FACTOR
 from progdtd.errors import UserError
 from progdtd.evaluation import markdown
 from progdtd.files import data_root
 from progdtd.images import pictures, to_tensor
 from progdtd.metrics import psnr
 from progdtd.models import weights
-from progdtd.strides import STRIDE
 
 
 def main() -> None:
@@ -104,7 +104,9 @@ def compressai_model(model: nn.Module) -> nn.Module:
 def compressai_bytes(plain: nn.Module, picture: np.ndarray) -> int:
     """Bytes of the strings of all channels, of a picture padded like the codec pads it."""
     height, width = picture.shape[:2]
-    padded = np.pad(picture, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), "edge")
+    padded = np.pad(
+        picture, ((0, -height % HYPER_FACTOR), (0, -width % HYPER_FACTOR), (0, 0)), "edge"
+    )
     strings = plain.compress(to_tensor(padded).contiguous())["strings"]
     return sum(len(string) for batch in strings for string in batch)
 

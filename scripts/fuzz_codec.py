@@ -70,7 +70,7 @@ def small_codec() -> Codec:
     with torch.no_grad():
         model.g_a[-1].weight *= 60
         model.h_a[-1].weight *= 60
-    meta = {"model": {}, "gains": [0, 30, 60, 90, 120, 150]}
+    meta = {"model": {}, "sensitivities": [0, 30, 60, 90, 120, 150]}
     return Codec(HyperpriorCoder(Loaded(model, TailDrop(latent=True, hyper=True), meta)))
 
 

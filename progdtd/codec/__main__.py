@@ -67,15 +67,13 @@ def main(arguments: list[str] | None = None) -> None:
         code = options.run(options)
         sys.stdout.flush()
         sys.exit(code)
-    except UserError as error:
-        sys.exit(complain(error))
     except KeyboardInterrupt:
         say("Interrupted.")
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # such as a name that is too long to be one
+    except (UserError, OSError) as error:  # the latter of a name that is too long to be one
         sys.exit(complain(error))
 
 

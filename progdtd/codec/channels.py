@@ -40,8 +40,8 @@ from progdtd.codec.entropy import (
 )
 from progdtd.codec.errors import UndecodableError
 from progdtd.codec.integer_network import UNIT, IntegerSynthesis
+from progdtd.downsampling_factor import LATENT_TO_HYPER
 from progdtd.models import Progressive
-from progdtd.strides import HYPER_STRIDE
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class LatentDecoder:
     def __init__(self, prior: Prior, height: int, width: int, show: Show) -> None:
         self.prior, self.show, self.level, self.changed = prior, show, 0, True
         self.y_hat = torch.zeros(1, prior.channels[0], height, width, dtype=torch.float32)
-        self._predictor = Predictor(prior, height // HYPER_STRIDE, width // HYPER_STRIDE)
+        self._predictor = Predictor(prior, height // LATENT_TO_HYPER, width // LATENT_TO_HYPER)
         self._decoder = Decoder()
 
     def feed(self, payload: bytes) -> None:

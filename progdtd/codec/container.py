@@ -44,8 +44,8 @@ from progdtd.codec.errors import (
     NotAStreamError,
     OlderVersionError,
 )
+from progdtd.downsampling_factor import HYPER_FACTOR
 from progdtd.errors import UserError
-from progdtd.strides import STRIDE
 
 MAGIC = b"\x89DTD"
 VERSION = 2
@@ -266,7 +266,7 @@ def read_header(data: Bytes) -> tuple[Header, int]:
     if len(data) < end:
         raise unfinished
     sizes_fit = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and 0 < levels <= MAX_LEVELS
-    padded = -(-width // STRIDE) * -(-height // STRIDE) * STRIDE**2
+    padded = -(-width // HYPER_FACTOR) * -(-height // HYPER_FACTOR) * HYPER_FACTOR**2
     sizes_fit = sizes_fit and total <= 16 * padded + 64 * levels
     if (
         version != VERSION

@@ -57,10 +57,8 @@ _ANY = Categorical(perfect=False)
 CHUNK = 1 << 19
 """Digits whose probabilities are looked up at a time, to bound the memory."""
 
-
 _BEGIN = np.array([0, 1], np.uint32)
 """The coder's first state, 2^32, in words."""
-
 
 LARGE = 1 << 17
 """So many digits at once, as large pictures have, are kept compressed until all are there."""
@@ -148,7 +146,8 @@ class Encoder:
                 outside.append(_fold(index[escaped], table.escape))
                 index = np.where(escaped, table.escape, index)
             self._push(index.astype(np.int32), table.model)
-        self.put_numbers(np.concatenate([np.empty(0, np.int64), *outside]))
+        if outside:
+            self.put_numbers(np.concatenate(outside))
 
     def put_numbers(self, values: np.ndarray) -> None:
         """Append integers within 1 ... 2^23 - 1, of which nothing is known."""
@@ -176,18 +175,16 @@ class Encoder:
         if len(odds) > 256:
             seen = np.zeros(len(odds), bool)
             seen[rows] = True
-            number = (np.cumsum(seen) - 1).astype(np.min_scalar_type(np.count_nonzero(seen)))
-            odds, rows = odds[seen], number[rows]
-        odds = odds.copy()
+            number = np.cumsum(seen) - 1
+            odds, rows = odds[seen], number.astype(np.min_scalar_type(number[-1]))[rows]
+        odds, kind = odds.copy(), np.min_scalar_type(len(odds) - 1)
+        keep = _packed if len(digits) >= LARGE else np.asarray
         for start in range(0, len(digits), CHUNK):
             part = slice(start, start + CHUNK)
-            kept = digits[part].astype(np.uint8), rows[part]
-            if len(digits) < LARGE:
-                self._push(kept[0], _ANY, (odds, kept[1]))
-            else:
-                self.steps.append((_packed(kept[0]), _ANY, (odds, _packed(kept[1]))))
+            kept_rows = keep(rows[part].astype(kind))
+            self._push(keep(digits[part].astype(np.uint8)), _ANY, (odds, kept_rows))
 
-    def _push(self, values: np.ndarray, model: object, rows: Rows | None = None) -> None:
+    def _push(self, values: Kept, model: object, rows: Rows | None = None) -> None:
         if len(values):
             self.steps.append((values, model, rows))
 
@@ -232,12 +229,10 @@ class Decoder:
             self._pop(count, table.model) for count, table in zip(counts, tables, strict=True)
         ]
         escaped = [group == table.escape for group, table in zip(groups, tables, strict=True)]
-        number = sum(int(mask.sum()) for mask in escaped)
-        values = self.take_numbers(number)
-        for group, mask, table in zip(groups, escaped, tables, strict=True):
-            count = int(mask.sum())
-            if count:
-                group[mask], values = _unfold(values[:count], table.escape), values[count:]
+        sizes = [int(mask.sum()) for mask in escaped]
+        values = self.take_numbers(sum(sizes))
+        for group, mask, size, table in zip(groups, escaped, sizes, tables, strict=True):
+            group[mask], values = _unfold(values[:size], table.escape), values[size:]
             group += table.low
         return groups
 

@@ -20,10 +20,10 @@ from progdtd.codec.errors import DamagedError, OtherModelError
 from progdtd.codec.latent_refinement import effort_of, fit
 from progdtd.codec.tiles import tiled
 from progdtd.codec.tritplanes import Planes
+from progdtd.downsampling_factor import HYPER_FACTOR, LATENT_FACTOR, LATENT_TO_HYPER
 from progdtd.errors import UserError
 from progdtd.models import weights
 from progdtd.models.weights import Loaded, fingerprint
-from progdtd.strides import HYPER_STRIDE, LATENT_STRIDE, STRIDE
 from progdtd.tail_drop import P_LEVELS
 
 TILE = 640
@@ -129,8 +129,10 @@ class HyperpriorCoder:
         """
         chosen = effort_of(effort, self._lmbda, self.sensitivities)
         height, width = picture.shape[:2]
-        halo = self.model.REACH
-        padded = np.pad(picture, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), "edge")
+        halo = self.model.RECEPTIVE_FIELD
+        padded = np.pad(
+            picture, ((0, -height % HYPER_FACTOR), (0, -width % HYPER_FACTOR), (0, 0)), "edge"
+        )
 
         def g_a(part: Tensor) -> Tensor:
             x = part.to(self.device).float() / 255
@@ -141,10 +143,10 @@ class HyperpriorCoder:
 
         pixels = torch.from_numpy(padded).permute(2, 0, 1)[None]
         title = "analyse" if progress else ""
-        y = tiled(g_a, pixels, Fraction(1, LATENT_STRIDE), TILE, halo["g_a"], title)
-        z = tiled(h_a, y, Fraction(1, HYPER_STRIDE), TILE // HYPER_STRIDE, halo["h_a"])
+        y = tiled(g_a, pixels, Fraction(1, LATENT_FACTOR), TILE, halo["g_a"], title)
+        z = tiled(h_a, y, Fraction(1, LATENT_TO_HYPER), TILE // LATENT_TO_HYPER, halo["h_a"])
         if chosen:
-            shown, side = pixels[..., :height, :width], TILE // LATENT_STRIDE
+            shown, side = pixels[..., :height, :width], TILE // LATENT_FACTOR
             title = "fit" if progress else ""
             y = fit(self.model, self.drop, chosen, shown, y, z, side, title)
         return y, z
@@ -180,8 +182,8 @@ class HyperpriorCoder:
             x_hat = self.model.g_s(x).float().nan_to_num_(0.0)
             return x_hat.clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
 
-        halo, title = self.model.REACH["g_s"], "synthesise" if progress else ""
-        ratio, side = Fraction(LATENT_STRIDE), TILE // LATENT_STRIDE
+        halo, title = self.model.RECEPTIVE_FIELD["g_s"], "synthesise" if progress else ""
+        ratio, side = Fraction(LATENT_FACTOR), TILE // LATENT_FACTOR
         pixels = tiled(g_s, y_hat, ratio, side, halo, title)
         return np.ascontiguousarray(pixels[0, :, :height, :width].permute(1, 2, 0).numpy())
 
@@ -211,7 +213,7 @@ class LatentLevels:
         def show(y_hat: Tensor, progress: bool) -> np.ndarray:
             return self.coder.synthesise(y_hat, *sides, progress)
 
-        height, width = (-(-side // STRIDE) * HYPER_STRIDE for side in sides)
+        height, width = (-(-side // HYPER_FACTOR) * LATENT_TO_HYPER for side in sides)
         return self.latents.decoder(height, width, show)
 
     def level_at(self, header: Header, ends: Sequence[int], p: float) -> int:
@@ -243,7 +245,7 @@ def recorded_sensitivities(loaded: Loaded) -> np.ndarray | None:
     Raises:
         UserError: what is recorded does not suit the latent's channels.
     """
-    recorded = loaded.meta.get("gains")  # the name in weights files
+    recorded = loaded.meta.get("sensitivities")
     if recorded is None:
         return None
     try:
@@ -254,6 +256,6 @@ def recorded_sensitivities(loaded: Loaded) -> np.ndarray | None:
     if sensitivities.shape != (loaded.model.M,) or np.abs(sensitivities).max() > most:
         raise UserError(
             "The sensitivities recorded with this model are not those of its channels: measure "
-            "them anew with python scripts/measure_gains.py --again."
+            "them anew with python scripts/measure_sensitivities.py --again."
         )
     return sensitivities

@@ -40,7 +40,7 @@ TILE = 32
 """Side of a tile of the activations after the first layer, in samples."""
 
 CUDNN = threading.Lock()
-"""Held by whoever changes whether it is used, which is a setting of the whole process."""
+"""Taken by whoever changes whether it is used, which is a setting of the whole process."""
 
 
 class Layer:

@@ -26,10 +26,10 @@ from tqdm import tqdm
 from progdtd.codec.digits import OCTAVE
 from progdtd.codec.tiles import Box, tiles
 from progdtd.codec.tritplanes import require_sensitivities
+from progdtd.downsampling_factor import LATENT_FACTOR, LATENT_TO_HYPER
 from progdtd.errors import UserError
 from progdtd.models import Progressive
 from progdtd.options import whole
-from progdtd.strides import HYPER_STRIDE, LATENT_STRIDE
 from progdtd.tail_drop import TailDrop, mask
 
 RATE = 0.5
@@ -109,7 +109,7 @@ def fit(
         pixels: images (B, 3, h, w) without padding, uint8 or float32 in [0, 1].
         y, z: latent (B, M, H, W) and hyper-latent (B, N, H/4, W/4) of them, not quantised.
         side: of the tiles that are fitted one after the other, in samples of the latent; a
-            multiple of HYPER_STRIDE.
+            multiple of LATENT_TO_HYPER.
         title: of the progress bar, shown while a terminal looks on.
 
     Returns:
@@ -152,18 +152,18 @@ class Tile:
         box: Box,
     ) -> None:
         device = model.device
-        field = model.REACH["g_s"]
-        halo = math.ceil(2 * field / HYPER_STRIDE) * HYPER_STRIDE
+        field = model.RECEPTIVE_FIELD["g_s"]
+        halo = math.ceil(2 * field / LATENT_TO_HYPER) * LATENT_TO_HYPER
         outer, seen = (box.grown(by, *y.shape[-2:]) for by in (halo, field))
         self.model, self.drop, self.effort = model, drop, effort
         self.around = y[outer.slices].to(device)
         self.inner = box.within(outer).slices
-        self.shown = seen.within(outer).times(Fraction(LATENT_STRIDE)).slices
-        x = pixels[seen.times(Fraction(LATENT_STRIDE)).slices].to(device)
+        self.shown = seen.within(outer).times(Fraction(LATENT_FACTOR)).slices
+        x = pixels[seen.times(Fraction(LATENT_FACTOR)).slices].to(device)
         self.x = x if x.is_floating_point() else x / 255
-        known = outer.times(Fraction(1, HYPER_STRIDE))
-        wider = known.grown(model.REACH["h_s"], *z.shape[-2:])
-        self.predicted = known.within(wider).times(Fraction(HYPER_STRIDE)).slices
+        known = outer.times(Fraction(1, LATENT_TO_HYPER))
+        wider = known.grown(model.RECEPTIVE_FIELD["h_s"], *z.shape[-2:])
+        self.predicted = known.within(wider).times(Fraction(LATENT_TO_HYPER)).slices
         with torch.no_grad():
             self.z_hat = model.entropy_bottleneck(z[wider.slices].to(device))[0]
 

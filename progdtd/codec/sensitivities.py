@@ -59,13 +59,13 @@ def record(
         UserError: the file cannot be read or has sensitivities, or what `of` raises.
     """
     loaded = weights.load_model(path, device)
-    if "gains" in loaded.meta and not again:
+    if "sensitivities" in loaded.meta and not again:
         raise UserError(
             f"{path} has sensitivities, and streams of planes made with them would no longer "
             "decode: --again measures new ones all the same."
         )
     sensitivities = of(loaded, photographs)
-    weights.add_meta(path, {"gains": sensitivities})
+    weights.add_meta(path, {"sensitivities": sensitivities})
 
 
 def of(loaded: Loaded, photographs: Sequence[Path]) -> list[int]:
@@ -84,7 +84,7 @@ def of(loaded: Loaded, photographs: Sequence[Path]) -> list[int]:
 
 
 def measure(loaded: Loaded, pictures: Iterable[np.ndarray]) -> list[int]:
-    """The sensitivity of each channel of a model's latent, as its weights record it as `gains`.
+    """The sensitivity of each channel of a model's latent.
 
     Args:
         loaded: the model.
@@ -97,7 +97,7 @@ def measure(loaded: Loaded, pictures: Iterable[np.ndarray]) -> list[int]:
         UserError: the codec cannot code with this model.
     """
     channels = loaded.model.M
-    alike = Loaded(loaded.model, loaded.drop, loaded.meta | {"gains": [0] * channels})
+    alike = Loaded(loaded.model, loaded.drop, loaded.meta | {"sensitivities": [0] * channels})
     coder = HyperpriorCoder(alike)
     falls = torch.zeros(2, channels, dtype=torch.float64)
     for picture in pictures:

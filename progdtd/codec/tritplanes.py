@@ -118,7 +118,7 @@ def require_sensitivities(sensitivities: np.ndarray | None, who: str) -> np.ndar
     if sensitivities is None:
         raise UserError(
             f"{who} the sensitivities of the model's channels, and none were measured: run "
-            "python scripts/measure_gains.py with the run or the weights file."
+            "python scripts/measure_sensitivities.py with the run or the weights file."
         )
     return sensitivities
 

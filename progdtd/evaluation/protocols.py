@@ -13,12 +13,12 @@ from torch.nn import functional
 from progdtd.codec.container import CHANNELS, PLANES, read_header
 from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.codec.latent_refinement import Effort, fit
+from progdtd.downsampling_factor import HYPER_FACTOR
 from progdtd.evaluation import streams
 from progdtd.evaluation.streams import Row
 from progdtd.images import to_tensor
 from progdtd.metrics import Quality, eight_bit
 from progdtd.models import Progressive
-from progdtd.strides import STRIDE
 from progdtd.tail_drop import TailDrop, fraction, kept
 
 
@@ -90,7 +90,9 @@ def estimate(
     """
     x = to_tensor(picture).to(model.device).contiguous()
     height, width = x.shape[-2:]
-    padded = functional.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+    padded = functional.pad(
+        x, (0, -width % HYPER_FACTOR, 0, -height % HYPER_FACTOR), mode="replicate"
+    )
     y, z = model.analyse(padded.contiguous(memory_format=torch.channels_last))
     quality = Quality(x)
     for p in levels:

@@ -8,10 +8,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from progdtd.downsampling_factor import HYPER_FACTOR
 from progdtd.errors import UserError, first_line
 from progdtd.experiment.config import CONF, OPTIMIZERS, closest, no_option
 from progdtd.options import listed, number, whole
-from progdtd.strides import STRIDE
 from progdtd.tail_drop import TailDrop, build_drop
 
 WAVELET = "progdtd.models.wavelet.Wavelet"
@@ -60,8 +60,8 @@ OPTIONS: dict[str, Kind] = {
     "trainer.steps": at_least(1),
     "trainer.batch_size": at_least(1),
     "trainer.crop": (
-        f"a whole number, and a multiple of {STRIDE}",
-        lambda value: whole(value, 1) and value % STRIDE == 0,
+        f"a whole number, and a multiple of {HYPER_FACTOR}",
+        lambda value: whole(value, 1) and value % HYPER_FACTOR == 0,
     ),
     "trainer.resize": or_null(at_least(0)),
     "trainer.flip": FLAG,

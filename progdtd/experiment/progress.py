@@ -4,24 +4,26 @@ import csv
 import functools
 import json
 import math
-import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from rich.console import Console
 from rich.live import Live as RichLive
 from rich.table import Table
 from rich.text import Text
+from tqdm import tqdm
 
 from progdtd.experiment import run
 from progdtd.files import WEIGHTS
+
+T = TypeVar("T")
 
 COLOURS = {
     "finished": "green", "running": "cyan", "waiting": "dim",
@@ -54,16 +56,16 @@ class Status:
 def read(directory: Path) -> Status:
     """The state of the run in a directory, which need not exist yet."""
     record, (row, lowest) = run.recorded(directory), metrics(directory)
-    loss = validated(directory / "validation.csv")
+    loss = validated(directory)
     loss = lowest if math.isinf(loss) else loss
-    trainer = options(directory / run.CONFIG)
+    trainer = options(directory)
     steps = trainer["steps"] if isinstance(trainer.get("steps"), int) else 0
     step = int(row.get("step", 0))
     state = str(record.get("state", "waiting"))
     if (directory / WEIGHTS).exists():
         state, step = "finished", steps
     elif state in ("running", "finished"):
-        state = "running" if run.is_held(directory) else "interrupted"
+        state = "running" if run.is_locked(directory) else "interrupted"
     eta = None
     if state == "running" and row:
         images = (steps - step) * trainer.get("batch_size", 1) * int(record.get("processes", 1))
@@ -76,24 +78,37 @@ def read(directory: Path) -> Status:
     return Status(name, state, step, steps, loss, eta, lines[0] if lines else "")
 
 
+def latest(name: str, otherwise: T) -> Callable[[Callable[[Path], T]], Callable[[Path], T]]:
+    """Make what reads a file of this name a function of a run's directory, which reads it again
+    only after changes; where it cannot be read, the answer is `otherwise`."""
+
+    def decorate(read: Callable[[Path], T]) -> Callable[[Path], T]:
+        known = functools.lru_cache(4096)(lambda path, *changed: read(path))
+
+        @functools.wraps(read)
+        def reread(directory: Path) -> T:
+            path = directory / name
+            with suppress(OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+                stat = path.stat()
+                return known(path, stat.st_mtime_ns, stat.st_size)
+            return otherwise
+
+        return reread
+
+    return decorate
+
+
+@latest(run.CONFIG, dict[str, Any]())
 def options(path: Path) -> dict[str, Any]:
     """The options under `trainer` in a run's config, empty if there are none."""
-    with suppress(OSError, yaml.YAMLError, TypeError, AttributeError):
-        trainer = _parsed(path, path.stat().st_mtime_ns).get("trainer")
-        return trainer if isinstance(trainer, dict) else {}
-    return {}
+    trainer = dict(yaml.safe_load(path.read_text())).get("trainer")
+    return trainer if isinstance(trainer, dict) else {}
 
 
+@latest("validation.csv", math.inf)
 def validated(path: Path) -> float:
     """The lowest loss of a run's validations, each the mean over its fractions p (infinite: none
     is complete): of the same images and p each time, which the loss in training is not."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        return _lowest(path, path.stat().st_mtime_ns)
-    return math.inf
-
-
-@functools.lru_cache
-def _lowest(path: Path, changed: int) -> float:
     losses: dict[str, list[float]] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -102,53 +117,17 @@ def _lowest(path: Path, changed: int) -> float:
     return min((fmean(of) for of in losses.values() if len(of) == levels), default=math.inf)
 
 
-@functools.lru_cache
-def _parsed(path: Path, changed: int) -> dict[str, Any]:
-    """A YAML file, read once for each time at which it was changed."""
-    return dict(yaml.safe_load(path.read_text()))
-
-
-@dataclass
-class _Read:
-    """How far a metrics.csv has been read: its inode, the bytes of whole lines, its columns, the
-    last row and the lowest loss (infinite: none)."""
-
-    inode: int
-    end: int = 0
-    columns: list[str] = field(default_factory=list)
-    row: dict[str, str] = field(default_factory=dict)
-    loss: float = math.inf
-
-
-_known: dict[Path, _Read] = {}
-
-
-def metrics(directory: Path) -> tuple[dict[str, str], float]:
-    """The last complete row of a run's metrics.csv, and the lowest loss in it (infinite: none);
-    looking again costs only what was written since."""
-    path = directory.absolute() / "metrics.csv"
-    try:
-        with path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            known = _known.get(path)
-            if known is None or known.inode != stat.st_ino or known.end > stat.st_size:
-                known = _known[path] = _Read(stat.st_ino)
-            file.seek(known.end)
-            new = file.read()
-    except OSError:
-        return {}, math.inf
-    whole = new[: new.rfind(b"\n") + 1]
-    known.end += len(whole)
-    for cells in csv.reader(whole.decode(errors="replace").splitlines()):
-        if not known.columns:
-            known.columns = cells
-        elif len(cells) == len(known.columns):
-            row = dict(zip(known.columns, cells, strict=True))
-            with suppress(KeyError, ValueError):  # of a row that somebody has edited
-                int(row["step"]), float(row.get("images_per_s", 0))
-                known.loss = min(known.loss, float(row["loss"]))  # in this order: not a NaN
-                known.row = row
-    return known.row, known.loss
+@latest("metrics.csv", (dict[str, str](), math.inf))
+def metrics(path: Path) -> tuple[dict[str, str], float]:
+    """The last complete row of a run's metrics.csv, and the lowest loss in it (infinite: none)."""
+    last, lowest = dict[str, str](), math.inf
+    whole = path.read_text(errors="replace").rpartition("\n")[0]
+    for row in csv.DictReader(whole.splitlines()):
+        with suppress(KeyError, ValueError, TypeError):  # of a row that somebody has edited
+            int(row["step"]), float(row.get("images_per_s", 0))
+            lowest = min(lowest, float(row["loss"]))  # in this order: not a NaN
+            last = row
+    return last, lowest
 
 
 def runs(places: Iterable[Path]) -> list[Path]:
@@ -182,17 +161,10 @@ def table(directories: Sequence[Path]) -> Table:
             Text(status.state, colour),
             f"{status.step}/{status.steps or '?'}" if status.step or status.steps else "",
             "" if math.isinf(status.loss) else f"{status.loss:.4g}",
-            "" if status.eta is None else duration(status.eta),
+            "" if status.eta is None else tqdm.format_interval(status.eta),
             Text(status.error),
         )
     return table
-
-
-def duration(seconds: float) -> str:
-    """1:02:03, or 2:03 below an hour."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def console() -> Console:

@@ -29,7 +29,6 @@ CONFIG = "config.yaml"
 RECORD = "run.json"
 LOCK = ".lock"
 
-
 PLAN = "sweep.json"
 """Within a sweep's directory: the names of its runs."""
 
@@ -51,11 +50,11 @@ def begun(directory: Path) -> bool:
 
 
 @contextlib.contextmanager
-def held(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Keep a run's directory to this process; a crash of any kind lets it go.
 
     Raises:
-        UserError: another process holds it, which the message names; or it cannot be made.
+        UserError: another process has locked it, which the message names; or it cannot be made.
     """
     lock = FileLock(directory / LOCK)
     try:
@@ -82,7 +81,7 @@ def held(directory: Path) -> Iterator[None]:
         lock.release()
 
 
-def is_held(directory: Path) -> bool:
+def is_locked(directory: Path) -> bool:
     """Whether some process, on any machine that shares the directory, is training there."""
     if not (directory / LOCK).exists():
         return False
@@ -114,7 +113,7 @@ def _is_gone(who: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def recording(directory: Path) -> Iterator[None]:
-    """Record who works in a directory that this process holds, and how that ends."""
+    """Record who works in a directory that this process has locked, and how that ends."""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     job = os.environ.get("SLURM_JOB_ID")
     who = {"pid": os.getpid(), "host": platform.node(), "since": since, "slurm_job": job}
@@ -265,11 +264,10 @@ class Table:
     def __init__(self, path: Path, columns: list[str], step: int) -> None:
         self.path, self.columns = path, columns
         rows = [row for row in self._complete_rows() if int(row[0]) <= step]
-        lines = [columns, *rows]
 
         def write(aside: Path) -> None:
             with aside.open("w", newline="") as file:
-                csv.writer(file).writerows(lines)
+                csv.writer(file).writerows([columns, *rows])
 
         write_aside(path, write)
 

@@ -35,7 +35,7 @@ PACKAGES = (
 """Of CompressAI, all but those that the networks need as a whole."""
 
 LOCK = threading.RLock()
-"""Held by whoever runs modules that waited."""
+"""Taken by whoever runs modules that waited."""
 
 
 class Waiting(ModuleType):

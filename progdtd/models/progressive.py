@@ -24,9 +24,10 @@ class Progressive(nn.Module):
     counts bits run in float32.
     """
 
-    REACH = {"g_a": 32, "h_a": 8, "h_s": 2, "g_s": 2}  # noqa: RUF012
+    RECEPTIVE_FIELD = {"g_a": 32, "h_a": 8, "h_s": 2, "g_s": 2}  # noqa: RUF012
     """How far a transform looks around each sample of its input, in samples, at most: the codec's
-    tiles overlap by as much. A model that looks further says `Progressive.REACH | {"g_s": 4}`."""
+    tiles overlap by as much. A model that looks further says so, as
+    `Progressive.RECEPTIVE_FIELD | {"g_s": 4}`."""
 
     M: int
     g_a: nn.Module
@@ -59,7 +60,7 @@ class Progressive(nn.Module):
     @abstractmethod
     def split(self, prediction: Tensor) -> tuple[Tensor, Tensor | None]:
         """What `h_s` predicts, split along channels into scales and means (None: zero). Nothing may
-        be computed on the way: the codec has an exact form of `h_s` alone."""
+        be computed on the way: the codec has an integer form of `h_s` alone."""
 
     def prior(self, z_hat: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scales and means (None: zero) of the latent's Gaussians, each of the shape of `y`, for a

@@ -172,13 +172,9 @@ def convert(published: dict[str, Tensor]) -> tuple[dict[str, Tensor], int, int]:
     except (KeyError, ValueError, IndexError) as error:
         raise UserError(f"This is not the published architecture ({_reason(error)}).") from error
     model = ProgressiveHyperprior(n, m, sigmoid=True)
-    expected = dict(model.named_parameters())
-    differing = [
-        name
-        for name in sorted(expected.keys() | state.keys())
-        if name not in state or name not in expected or state[name].shape != expected[name].shape
-    ]
-    if differing:
+    shapes = {name: value.shape for name, value in state.items()}
+    expected = {name: value.shape for name, value in model.named_parameters()}
+    if differing := sorted({name for name, _ in shapes.items() ^ expected.items()}):
         raise UserError(
             f"This is not the published architecture with N={n} and M={m}: {len(differing)} "
             f"parameters are missing, unknown or of another shape, such as {differing[0]}."

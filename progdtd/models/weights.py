@@ -35,18 +35,14 @@ TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
 PICTURE = ("g_a.", "g_s.")
 """The transforms between image and latent, which models with different priors share."""
 
+TRANSFORMS = (*PICTURE, "h_a.", "h_s.")
+
 FIRST = "g_a.0.weight"
 """CompressAI's name of the first weights of a hyperprior."""
 
 LAYER_OPTIONS = (
-    "stride",
-    "padding",
-    "output_padding",
-    "dilation",
-    "groups",
-    "negative_slope",
-    "inverse",
-)
+    "stride", "padding", "output_padding", "dilation", "groups", "negative_slope", "inverse",
+)  # fmt: skip
 """What, beside weights, decides what a layer computes."""
 
 PLAIN = (nn.Conv2d, nn.ConvTranspose2d, nn.ReLU, nn.LeakyReLU, GDN)
@@ -111,9 +107,9 @@ def save_weights(
             called for less than float32. All else stays in float32.
     """
     build_tables(model)
-    rounded = {name for name, _ in model.named_parameters() if _of_transform(name)}
+    rounded = {name for name, _ in model.named_parameters() if name.startswith(TRANSFORMS)}
     state = {
-        name: value.detach().cpu().contiguous().to(dtype if name in rounded else value.dtype)
+        name: value.to(dtype if name in rounded else value.dtype)
         for name, value in model.state_dict().items()
     }
     metadata = {METADATA: json.dumps(meta), "fingerprint": fingerprint(model).hex()}
@@ -122,8 +118,7 @@ def save_weights(
 
 def save_state(path: Path, model: nn.Module, meta: dict[str, Any]) -> None:
     """Write the weights of a model that codes by another file, to go on from, with `meta`."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    _write_safetensors(path, state, {METADATA: json.dumps(meta)})
+    _write_safetensors(path, model.state_dict(), {METADATA: json.dumps(meta)})
 
 
 def add_meta(path: Path, more: dict[str, Any]) -> None:
@@ -143,7 +138,7 @@ def add_meta(path: Path, more: dict[str, Any]) -> None:
 
 def _write_safetensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """By way of memory, as `save_file` makes files that nobody else may read."""
-    content = save(state, metadata)
+    content = save({name: value.cpu().contiguous() for name, value in state.items()}, metadata)
     write_aside(path, lambda aside: aside.write_bytes(content))
 
 
@@ -151,12 +146,8 @@ def _write_safetensors(path: Path, state: dict[str, Tensor], metadata: dict[str,
 def round_transforms(model: Progressive, dtype: torch.dtype) -> None:
     """Round the weights of the four transforms, in place, to what `dtype` can hold."""
     for name, parameter in model.named_parameters():
-        if _of_transform(name):
+        if name.startswith(TRANSFORMS):
             parameter.copy_(parameter.to(dtype))
-
-
-def _of_transform(name: str) -> bool:
-    return name.startswith(("g_a.", "g_s.", "h_a.", "h_s."))
 
 
 def build_model(config: Mapping[Any, Any]) -> Progressive | Wavelet:
@@ -273,11 +264,14 @@ def load_state(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> 
 
 def differing(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     """Where names or shapes of weights are not those of a model, a line each."""
-    ours = model.state_dict()
+    there, here = (
+        {name: tuple(value.shape) for name, value in parameters(of).items()}
+        for of in (state, model.state_dict())
+    )
     return [
-        f"{name} is {_shape(state, name)} there and {_shape(ours, name)} here"
-        for name in sorted(set(ours) | set(state))
-        if not name.endswith(TABLES) and _shape(state, name) != _shape(ours, name)
+        f"{name} is {there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
+        for name in sorted(there | here)
+        if there.get(name) != here.get(name)
     ]
 
 
@@ -335,6 +329,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             meta["model"]["_target_"], meta["drop"], meta["lambda"]
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"The description of the model in {path} is damaged.") from error
+        if "gains" in meta:  # as earlier versions wrote
+            meta["sensitivities"] = meta.pop("gains")
         return state, meta
     return _compressai(state, path)
 
@@ -378,20 +374,16 @@ def parameters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if not name.endswith(TABLES)}
 
 
-def _shape(state: Mapping[str, Tensor], name: str) -> str:
-    return str(tuple(state[name].shape)) if name in state else "missing"
-
-
 def build_tables(model: Progressive) -> None:
     """Compute the frequency tables of the hyper-latent and keep them with the weights.
 
     In float64: CompressAI's own float32 would let another instruction set round some entry
     differently.
     """
-    exact = copy.deepcopy(model.entropy_bottleneck).cpu().double()
-    exact.update(force=True)
+    double = copy.deepcopy(model.entropy_bottleneck).cpu().double()
+    double.update(force=True)
     for name in ("_quantized_cdf", "_cdf_length", "_offset"):
-        setattr(model.entropy_bottleneck, name, getattr(exact, name))
+        setattr(model.entropy_bottleneck, name, getattr(double, name))
 
 
 def fingerprint(model: Progressive) -> bytes:
@@ -408,9 +400,9 @@ def fingerprint(model: Progressive) -> bytes:
     parts = ("g_s.", "h_s.", "entropy_bottleneck._", "entropy_bottleneck.quantiles")
     for name, value in sorted(model.state_dict().items()):
         if name.startswith(parts):
-            exact = value.float() if value.is_floating_point() else value.int()
+            value = value.float() if value.is_floating_point() else value.int()
             digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(exact.cpu().contiguous().numpy().tobytes())
+            digest.update(value.cpu().contiguous().numpy().tobytes())
     return digest.digest()
 
 

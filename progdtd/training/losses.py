@@ -82,9 +82,9 @@ class RateDistortion(nn.Module):
         path = directory / WEIGHTS
         loaded = weights.Loaded(self.model.eval(), drop, meta)
         try:
-            meta["gains"] = sensitivities.of(loaded, paths)
-        except (UserError, RuntimeError) as error:  # no exact form; no memory left on the GPU
-            log.warning("%s has no gains, and so no levels of planes: %s", path, error)
+            meta["sensitivities"] = sensitivities.of(loaded, paths)
+        except (UserError, RuntimeError) as error:  # no integer form; no memory left on the GPU
+            log.warning("%s has no sensitivities, and so no levels of planes: %s", path, error)
         weights.save_weights(path, self.model, meta)
 
     def compile_parts(self) -> None:

@@ -35,7 +35,7 @@ from progdtd.experiment.words import printed
 from progdtd.files import LAST, PREVIOUS
 from progdtd.images import centre, pictures
 from progdtd.machine import gpus, keep_freed_memory
-from progdtd.models import Progressive, weights
+from progdtd.models import weights
 from progdtd.models.wavelet import Wavelet
 from progdtd.tail_drop import build_drop
 from progdtd.training.losses import RateDistortion
@@ -56,7 +56,6 @@ SUMS = ("loss", "bpp", "mse", "aux")
 METRICS = ["step", "loss", "bpp", "psnr", "aux", "lr", "images_per_s"]
 VALIDATION = ["step", "p", "loss", "bpp", "psnr", "ms_ssim_db"]
 
-
 Objective = RateDistortion | DigitsAndPicture
 """A model with its loss, what validation says of it, and how it is saved."""
 
@@ -66,7 +65,7 @@ def train(cfg: DictConfig, directory: Path) -> None:
 
     Args:
         cfg: a configuration that `check` has passed.
-        directory: the run's, held by this process; the finished weights end up in it.
+        directory: the run's, locked by this process; the finished weights end up in it.
 
     Raises:
         UserError: options or data that cannot be, a diverging loss, a disk or a GPU that is full.
@@ -114,7 +113,11 @@ class Trainer:
         state = resume(directory, self.model)
         self.first, self.since, self.sums = state["step"], state["since"], state["sums"]
         self.lowest, self.seconds = state["lowest"], state["seconds"]
-        self.objective = objective_of(self.model, cfg)
+        self.objective: Objective = (
+            DigitsAndPicture(self.model)
+            if isinstance(self.model, Wavelet)
+            else RateDistortion(self.model, cfg["lambda"], self.options.rounded)
+        )
         if self.options.compile:
             torch.compiler.set_stance("default")
             self.objective.compile_parts()
@@ -146,7 +149,7 @@ class Trainer:
         with (
             StopSignals() as stop,
             Tracker(self.cfg, self.directory, self.leads) as tracker,
-            closing(Progress(self.first, options.steps, self.leads)) as progress,
+            Progress(self.first, options.steps, self.leads) as progress,
             closing(readers.loader(
                 self.batches, steps, self.cfg.dataset.workers, self.fabric.device,
                 stopped=lambda: alone and stop.asked,
@@ -158,7 +161,7 @@ class Trainer:
             mark = time.monotonic()
             for done, images in enumerate(loader, self.first + 1):
                 self.sums = self.sums.to(self.fabric.device) + self.step(done - 1, images)
-                progress.advance()
+                progress.update()
                 last = done == options.steps
                 if last or done % options.log_every == 0:
                     means = self.means(done)  # for which a GPU has to be done
@@ -204,12 +207,8 @@ class Trainer:
                         textwrap.shorten(str(error), 200))  # fmt: skip
             out = self.gradients(step, images, p.tolist(), p_hyper.tolist())
         if self.options.clip:
-            self.fabric.clip_gradients(
-                self.module,
-                self.optimizers[0],
-                max_norm=self.options.clip,
-                error_if_nonfinite=False,
-            )
+            self.fabric.clip_gradients(self.module, self.optimizers[0], error_if_nonfinite=False,
+                                       max_norm=self.options.clip)  # fmt: skip
         with products_in(self.options.precision):
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -252,24 +251,32 @@ class Trainer:
         return means.tolist()
 
     def check(self, loss: float, done: int, images: int = ENOUGH) -> None:
-        """Stop the run if the loss, which all processes agree on, has diverged. One of them says
-        so; the others end quietly, for if they failed it would be killed before it has."""
-        try:
-            check_loss(loss, self.lowest, done, self.directory, images)
-        except UserError:
-            if self.leads:
-                raise
-            raise Requeue(0) from None
+        """Stop the run if the loss, the mean of so many images, is not finite or has exploded. All
+        processes agree on it and one says so; the others end quietly, for if they failed it would
+        be killed before it has.
+
+        Raises:
+            UserError: the loss has diverged.
+        """
+        most = EXPLODED * max(1.0, ENOUGH / images) * self.lowest
+        if math.isfinite(loss) and loss <= most:
+            return
+        if not self.leads:
+            raise Requeue(0)
+        kept = self.directory / LAST
+        where = f" {kept} is from before and is kept." if kept.exists() else ""
+        best = f" (lowest so far {self.lowest:.4g})" if math.isfinite(self.lowest) else ""
+        raise UserError(
+            f"Training diverged: the loss became {loss:.4g} at step {done}{best}.{where} Start "
+            "again with a smaller trainer.lr, trainer.clip=1.0 or trainer.precision=32-true, and "
+            f"with run_name=... or after deleting {self.directory}."
+        )
 
     def report(
         self, done: int, means: list[float], pace: float, tracker: Tracker, progress: "Progress"
     ) -> None:
-        """Record the means since the last report.
-
-        Args:
-            means: of the values that `SUMS` names.
-            pace: steps per second.
-        """
+        """Record the means since the last report, of the values that `SUMS` names, and the pace in
+        steps per second."""
         loss, bpp, mse, aux = means
         self.lowest = min(self.lowest, loss)
         if not self.leads:
@@ -279,7 +286,7 @@ class Trainer:
         row = dict(zip(METRICS, values, strict=True))
         self.metrics.append(row)
         tracker.log(done, {name: row[name] for name in METRICS[1:]})
-        progress.show(f"loss {loss:.3f} bpp {bpp:.3f} psnr {psnr:.2f} {rate:.1f} img/s")
+        progress.show(done, f"loss {loss:.3f} bpp {bpp:.3f} psnr {psnr:.2f} {rate:.1f} img/s")
 
     def save(self, done: int) -> None:
         """Write the checkpoint that `resume` reads, unless the run has diverged by now.
@@ -424,14 +431,6 @@ def fast_bf16(device: torch.device) -> bool:
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
-def objective_of(model: nn.Module, cfg: DictConfig) -> Objective:
-    """What the training of a model minimises."""
-    if isinstance(model, Wavelet):
-        return DigitsAndPicture(model)
-    assert isinstance(model, Progressive)
-    return RateDistortion(model, cfg["lambda"], cfg.trainer.rounded)
-
-
 def make_optimizers(model: nn.Module, options: DictConfig) -> list[torch.optim.Optimizer]:
     """The optimizer of the model, and Adam for the quantiles of its entropy bottleneck, if it has
     one.
@@ -496,25 +495,6 @@ def resume(directory: Path, model: nn.Module) -> dict[str, Any]:
     return start | {"seconds": 0.0, "lowest": math.inf}
 
 
-def check_loss(
-    loss: float, lowest: float, done: int, directory: Path, images: int = ENOUGH
-) -> None:
-    """Stop a run whose loss, the mean of so many images, is lost.
-
-    Raises:
-        UserError: the loss is not finite or has exploded.
-    """
-    if not math.isfinite(loss) or loss > EXPLODED * max(1.0, ENOUGH / images) * lowest:
-        kept = directory / LAST
-        where = f" {kept} is from before and is kept." if kept.exists() else ""
-        best = f" (lowest so far {lowest:.4g})" if math.isfinite(lowest) else ""
-        raise UserError(
-            f"Training diverged: the loss became {loss:.4g} at step {done}{best}.{where} Start "
-            "again with a smaller trainer.lr, trainer.clip=1.0 or trainer.precision=32-true, and "
-            f"with run_name=... or after deleting {directory}."
-        )
-
-
 def held_out(paths: list[Path]) -> list[np.ndarray]:
     """The central 256x256 pixels of each held-out image that has as many; says what is missing."""
     crops = []
@@ -567,37 +547,30 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-class Progress:
+class Progress(tqdm):
     """A bar with loss, bpp, PSNR, images/s and ETA; without a terminal, a line now and then."""
 
     def __init__(self, step: int, steps: int, leads: bool) -> None:
-        self.bar = tqdm(
+        super().__init__(
             total=steps, initial=step, unit="step", desc="training",
             disable=None if leads else True,
             dynamic_ncols=True, smoothing=0.05,
         )  # fmt: skip
-        self.step, self.steps, self.first = step, steps, step
+        self.first, self.steps = step, steps
         self.started = self.said = time.monotonic()
 
-    def advance(self) -> None:
-        self.step += 1
-        self.bar.update()
-
-    def show(self, text: str) -> None:
+    def show(self, step: int, text: str) -> None:
         """Show the newest values."""
-        self.bar.set_postfix_str(text)
-        if self.bar.disable and time.monotonic() - self.said > 30:
+        self.set_postfix_str(text)
+        if self.disable and time.monotonic() - self.said > 30:
             self.said = time.monotonic()
-            pace = (self.said - self.started) / (self.step - self.first)
-            eta = tqdm.format_interval(pace * (self.steps - self.step))
-            log.info("step %d/%d %s ETA %s", self.step, self.steps, text, eta)
+            pace = (self.said - self.started) / (step - self.first)
+            eta = self.format_interval(pace * (self.steps - step))
+            log.info("step %d/%d %s ETA %s", step, self.steps, text, eta)
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        if self.bar.disable:
+        if self.disable:
             log.info(text)
         else:
-            self.bar.write(text)
-
-    def close(self) -> None:
-        self.bar.close()
+            self.write(text)

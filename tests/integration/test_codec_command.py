@@ -242,24 +242,24 @@ def test_a_model_that_has_gone_from_where_it_was_is_not_here(model_file, photo, 
         assert (f"Where it was before: {moved.absolute()}: " in output) == said, output
 
 
-def test_planes_need_gains(model_file, photo, codec) -> None:
+def test_planes_need_sensitivities(model_file, photo, codec) -> None:
     encode = ("encode", photo, "planes.pdtd", "--levels", "planes")
     code, output = codec(*encode)
-    assert (code, "measure_gains.py" in output) == (1, True)
+    assert (code, "measure_sensitivities.py" in output) == (1, True)
     before = weights.load_model(model_file)
     sensitivities.record(model_file, data.photos()[1:2], "cpu")
     with pytest.raises(UserError, match="would no longer decode: --again"):
         sensitivities.record(model_file, data.photos()[1:2], "cpu")
     sensitivities.record(model_file, data.photos()[1:2], "cpu", again=True)
     after = weights.load_model(model_file)
-    assert len(after.meta["gains"]) == 12
+    assert len(after.meta["sensitivities"]) == 12
     for name, value in before.model.state_dict().items():
         assert torch.equal(value, after.model.state_dict()[name])
     assert codec(*encode)[0] == 0
     assert codec("decode", "planes.pdtd", "planes.png", "--p", "0.5")[0] == 0
     code, output = codec("info", "planes.pdtd")
     assert (code, "whole, of planes" in output, "tiny" in output) == (0, True, True)
-    weights.add_meta(model_file, {"gains": [0] * 12})
+    weights.add_meta(model_file, {"sensitivities": [0] * 12})
     code, output = codec("decode", "planes.pdtd", "planes.png")
     assert (code, "other sensitivities" in output) == (5, True)
 
@@ -424,10 +424,12 @@ def test_a_name_that_two_models_have_is_not_guessed(model_file, photo, codec, mo
     assert "outputs/sweep/tiny" in output
 
 
-def test_streams_of_equal_weights_with_other_gains_decode_together(model_file, photo, codec):
+def test_streams_of_equal_weights_with_other_sensitivities_decode_together(
+    model_file, photo, codec
+):
     other = Path("outputs/other/weights.safetensors")
     for path, measured in ((model_file, [0] * 12), (other, [64] * 6 + [0] * 6)):
-        save_weights(path, lively(ProgressiveHyperprior(8, 12)), META | {"gains": measured})
+        save_weights(path, lively(ProgressiveHyperprior(8, 12)), META | {"sensitivities": measured})
     for path in (model_file, other):
         stream = f"mix/{path.parent.name}.pdtd"
         encode = ("encode", photo, stream, "--levels", "planes", "--model", str(path))

@@ -235,7 +235,7 @@ def test_a_sweep_that_ends_has_its_jobs_save_and_end(how) -> None:
     for directory in both:
         assert (directory / LAST).exists()
         assert progress.read(directory).state == "interrupted"
-        assert not run.is_held(directory)
+        assert not run.is_locked(directory)
 
 
 def test_sigterm_saves_what_there_is_and_the_rest_is_the_same_to_the_bit(command) -> None:
@@ -287,7 +287,7 @@ def test_a_directory_is_one_process_s_until_it_dies(launcher) -> None:
     assert (Path(RUN) / run.RECORD).read_text() == before
     process.kill()
     process.communicate()
-    assert not run.is_held(Path(RUN))
+    assert not run.is_locked(Path(RUN))
     assert progress.read(Path(RUN)).state == "interrupted"
 
 
@@ -634,7 +634,7 @@ def test_time_left(tmp_path, monkeypatch) -> None:
     (tmp_path / run.CONFIG).write_text("trainer: {steps: 100, batch_size: 4}")
     metrics = run.Table(tmp_path / "metrics.csv", ["step", "loss", "images_per_s"], 0)
     metrics.append({"step": 50, "loss": 1.0, "images_per_s": 20.0})
-    monkeypatch.setattr(run, "is_held", lambda _: True)
+    monkeypatch.setattr(run, "is_locked", lambda _: True)
     assert progress.read(tmp_path).eta == 50 * 4 * 2 / 20
 
 

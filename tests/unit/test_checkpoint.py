@@ -101,6 +101,14 @@ def test_half_precision_weights_load_as_float32(tmp_path) -> None:
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
+def test_sensitivities_under_their_former_name_are_read(tmp_path) -> None:
+    path = tmp_path / "w.safetensors"
+    weights.save_weights(path, ProgressiveHyperprior(8, 12), META | {"gains": [3]})
+    assert weights.load_model(path).meta == META | {"sensitivities": [3]}
+    weights.add_meta(path, {"sensitivities": [5]})
+    assert weights.load_model(path).meta == META | {"sensitivities": [5]}
+
+
 def test_another_architecture_is_shown(tmp_path) -> None:
     weights.save_weights(tmp_path / "w.safetensors", ProgressiveHyperprior(8, 12), META)
     state, _ = weights.read_weights(tmp_path / "w.safetensors")
@@ -170,5 +178,5 @@ def test_weights_may_be_read_by_whom_other_files_may(tmp_path) -> None:
     path, other = tmp_path / "w.safetensors", tmp_path / "other"
     other.touch()
     weights.save_weights(path, ProgressiveHyperprior(8, 12), META)
-    weights.add_meta(path, {"gains": [1.0]})
+    weights.add_meta(path, {"sensitivities": [1.0]})
     assert path.stat().st_mode == other.stat().st_mode

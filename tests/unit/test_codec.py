@@ -32,7 +32,7 @@ DROPS = {
     "hyper_only": TailDrop(latent=False, hyper=True),
     "none": TailDrop(latent=False, hyper=False),
 }
-WITH_SENSITIVITIES = {"model": {}, "gains": [*range(0, 240, 20)]}
+WITH_SENSITIVITIES = {"model": {}, "sensitivities": [*range(0, 240, 20)]}
 SLOW_IS_FINE = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -497,13 +497,13 @@ def test_streams_of_what_is_rounded_and_clamped_decode_for_ever(
     )
     y, z = latents_of_plain_arithmetic()
     z[0, 0, 0] = torch.tensor([6000.0, -6000.0])
-    held = kept(codec.coder.drop.top, 12)
+    carried = kept(codec.coder.drop.top, 12)
     for levels, digest in digests.items():
         stream = codec.coder.encode_latents(y, z, 100, 200, levels)
         decoder = codec.decoder()
         decoder.feed(stream)
-        assert (decoder.known.y_hat - y)[:, :held].abs().max() <= 0.5
-        assert not decoder.known.y_hat[:, held:].any()
+        assert (decoder.known.y_hat - y)[:, :carried].abs().max() <= 0.5
+        assert not decoder.known.y_hat[:, carried:].any()
         assert hashlib.sha256(stream).hexdigest() == digest
 
 
@@ -511,7 +511,7 @@ def test_streams_of_what_is_rounded_and_clamped_decode_for_ever(
 @pytest.mark.parametrize("levels", ["channels", "planes"])
 @pytest.mark.parametrize("model_class", [ProgressiveHyperprior, ProgressiveMeanScaleHyperprior])
 def test_a_gpu_encodes_and_a_cpu_decodes(photograph, model_class, levels) -> None:
-    meta = {"model": {}, "gains": [0] * 96}
+    meta = {"model": {}, "sensitivities": [0] * 96}
     cpu = Codec(HyperpriorCoder(Loaded(lively(model_class(64, 96)), DTD, meta)))
     gpu = Codec(HyperpriorCoder(Loaded(copy.deepcopy(cpu.coder.model).cuda(), DTD, meta)))
     stream = gpu.encode(photograph, levels)

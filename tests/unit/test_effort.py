@@ -28,7 +28,7 @@ EFFORT = latent_refinement.Effort(3, LAMBDA, np.full(12, 6 * OCTAVE))
 
 
 def codec_of(model, drop: TailDrop = DTD, **meta: object) -> Codec:
-    known = {"model": {}, "lambda": LAMBDA, "gains": EFFORT.sensitivities.tolist()}
+    known = {"model": {}, "lambda": LAMBDA, "sensitivities": EFFORT.sensitivities.tolist()}
     return Codec(HyperpriorCoder(Loaded(model, drop, known | meta)))
 
 
@@ -82,12 +82,12 @@ def test_the_loss_is_that_of_training(model, photograph) -> None:
             torch.testing.assert_close(tile.loss(y, p)[0], expected, rtol=1e-4, atol=1e-2)
 
 
-@pytest.mark.parametrize("reach", [{}, {"g_s": 5, "h_s": 3}])
-def test_a_tile_knows_all_that_it_has_an_effect_on(model, photograph, monkeypatch, reach) -> None:
+@pytest.mark.parametrize("wider", [{}, {"g_s": 5, "h_s": 3}])
+def test_a_tile_knows_all_that_it_has_an_effect_on(model, photograph, monkeypatch, wider) -> None:
     """Fitting one of several tiles changes the whole image's loss as its own; also where a model
     says that it looks further."""
     model.double()
-    monkeypatch.setattr(model, "REACH", model.REACH | reach)
+    monkeypatch.setattr(model, "RECEPTIVE_FIELD", model.RECEPTIVE_FIELD | wider)
     x = tensors(photograph[:250, :310]).double() / 255
     with torch.no_grad():
         padded = torch.nn.functional.pad(x, (0, 10, 0, 6), mode="replicate")
@@ -196,9 +196,9 @@ def test_effort_needs_lambda(model, photograph, meta) -> None:
 
 
 def test_effort_needs_sensitivities(model, photograph) -> None:
-    with pytest.raises(UserError, match=r"measure_gains\.py"):
-        codec_of(model, gains=None).encode(photograph[:64, :64], effort=1)
-    codec_of(model, gains=None).encode(photograph[:64, :64], effort=0)
+    with pytest.raises(UserError, match=r"measure_sensitivities\.py"):
+        codec_of(model, sensitivities=None).encode(photograph[:64, :64], effort=1)
+    codec_of(model, sensitivities=None).encode(photograph[:64, :64], effort=0)
 
 
 def test_two_steps_bring_most(trained, photograph) -> None:

@@ -38,7 +38,7 @@ DROPS = {"dtd": TailDrop(latent=True, hyper=True), "none": TailDrop(latent=False
 def codec_of(
     model: torch.nn.Module, drop: str = "dtd", measured: list[int] | None = SENSITIVITIES
 ) -> Codec:
-    meta = {"model": {}} if measured is None else {"model": {}, "gains": measured}
+    meta = {"model": {}} if measured is None else {"model": {}, "sensitivities": measured}
     return Codec(HyperpriorCoder(Loaded(model, DROPS[drop], meta)))
 
 
@@ -232,7 +232,7 @@ def test_the_number_of_levels_follows_the_bytes() -> None:
     assert [tritplanes.levels_for(size) for size in sizes] == [16, 50, 66, 100, 128]
 
 
-def test_planes_are_the_default_where_gains_are_known(model, photograph) -> None:
+def test_planes_are_the_default_where_sensitivities_are_known(model, photograph) -> None:
     picture = photograph[:64, :64]
     known, unknown = codec_of(model), codec_of(model, measured=None)
     assert known.encode(picture) == known.encode(picture, "planes")
@@ -240,10 +240,10 @@ def test_planes_are_the_default_where_gains_are_known(model, photograph) -> None
     assert unknown.encode(picture) == known.encode(picture, "channels")
 
 
-def test_other_gains_are_another_model(model, photograph) -> None:
+def test_other_sensitivities_are_another_model(model, photograph) -> None:
     codec, none = codec_of(model), codec_of(model, measured=None)
     stream = codec.encode(photograph[:64, :64], "planes")
-    with pytest.raises(UserError, match=r"measure_gains\.py"):
+    with pytest.raises(UserError, match=r"measure_sensitivities\.py"):
         none.encode(photograph[:64, :64], "planes")
     for other in (none, codec_of(model, measured=[1, *SENSITIVITIES[1:]])):
         assert other.fingerprint == codec.fingerprint
@@ -375,9 +375,9 @@ def test_tables_never_change() -> None:
     assert digest.hexdigest() == "623de6e6cbe44b7d516fa1eca21cc73348da894bc25a50af66dff381608f4aff"
 
 
-def test_gains_follow_the_synthesis(photograph) -> None:
-    """A channel of half the values that is shown twice as strongly has four times the gain, and the
-    others have theirs."""
+def test_sensitivities_follow_the_synthesis(photograph) -> None:
+    """A channel of half the values that is shown twice as strongly has four times the
+    sensitivity, and the others have theirs."""
     picture, channel = photograph[:128, :128], 3
     loaded = weights.load_model(model_store.REFERENCE)
     before = np.array(sensitivities.measure(loaded, [picture]))
@@ -391,9 +391,11 @@ def test_gains_follow_the_synthesis(photograph) -> None:
     assert np.abs(np.delete(change, channel)).mean() < OCTAVE / 8
 
 
-def test_gains_add_up_to_what_the_image_gains(photograph) -> None:
+def test_sensitivities_add_up_to_what_the_image_gains(photograph) -> None:
     loaded = weights.load_model(model_store.REFERENCE)
-    coder = HyperpriorCoder(Loaded(loaded.model, loaded.drop, loaded.meta | {"gains": [0] * 192}))
+    coder = HyperpriorCoder(
+        Loaded(loaded.model, loaded.drop, loaded.meta | {"sensitivities": [0] * 192})
+    )
     picture = np.ascontiguousarray(photograph[:128, :128])
     way, x = sensitivities._way(coder, picture), to_tensor(picture)
     with torch.no_grad():
@@ -422,8 +424,10 @@ def test_a_target_of_psnr_is_reached_by_the_fewest_planes(photograph, caplog) ->
 
 def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photograph) -> None:
     drop = TailDrop(latent=True, hyper=True, range=(0.2, 0.5))
-    codec = Codec(HyperpriorCoder(Loaded(model, drop, {"model": {}, "gains": SENSITIVITIES})))
-    held = kept(0.5, 12), kept(0.5, 8)
+    codec = Codec(
+        HyperpriorCoder(Loaded(model, drop, {"model": {}, "sensitivities": SENSITIVITIES}))
+    )
+    carried = kept(0.5, 12), kept(0.5, 8)
     symbols, _ = model.quantise(*codec.coder.analyse(photograph[:64, :64]), 0.5, 0.5)
     for levels in ("planes", [1.0]):
         stream = codec.encode(photograph[:64, :64], levels)
@@ -431,13 +435,13 @@ def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photogr
         decoder.feed(stream)
         torch.testing.assert_close(decoder.known.y_hat, symbols, atol=2e-3, rtol=0)
         header = container.read_header(stream)[0]
-        assert codec.check(header).latents.known(header.levels) == held
-        assert not decoder.known.y_hat[:, held[0] :].any()
+        assert codec.check(header).latents.known(header.levels) == carried
+        assert not decoder.known.y_hat[:, carried[0] :].any()
     assert codec.decode(stream, p=1).tobytes() == codec.decode(stream, p=0.5).tobytes()
     assert [latent for latent, _ in codec.coder.levels("channels").latents.plan] == [3, 4, 5, 7]
-    packed = tritplanes.pack(9, codec.coder.sensitivities, held, (12, 8))
+    packed = tritplanes.pack(9, codec.coder.sensitivities, carried, (12, 8))
     named = tritplanes.digest(codec.coder.sensitivities)
-    assert tritplanes.unpack(packed, (12, 8)) == (9, named, held)
+    assert tritplanes.unpack(packed, (12, 8)) == (9, named, carried)
     for channels_here in ((6, 8), (12, 4)):
         with pytest.raises(DamagedError):
             tritplanes.unpack(packed, channels_here)

@@ -54,7 +54,7 @@ def test_native_measures_what_decodes(model, photograph) -> None:
 @pytest.mark.parametrize("kind", ["channels", "planes"])
 def test_native_counts_all_the_time_that_it_takes(photograph, monkeypatch, kind) -> None:
     model = lively(ProgressiveHyperprior(8, 12))
-    codec = Codec(HyperpriorCoder(Loaded(model, DTD, {"model": {}, "gains": [0] * 12})))
+    codec = Codec(HyperpriorCoder(Loaded(model, DTD, {"model": {}, "sensitivities": [0] * 12})))
     for owner, name in (
         (HyperpriorCoder, "analyse"),
         (HyperpriorCoder, "encode_latents"),
@@ -89,7 +89,7 @@ def test_where_a_stream_has_one_level_all_its_rows_are_of_that(model, photograph
 
 def test_planes_are_measured_at_fractions_of_the_bytes(model, photograph) -> None:
     picture, p_levels = photograph[:192, :256], (0.01, 0.3, 0.31, 1.0)
-    planes = Codec(HyperpriorCoder(Loaded(model, DTD, {"model": {}, "gains": [0] * 12})))
+    planes = Codec(HyperpriorCoder(Loaded(model, DTD, {"model": {}, "sensitivities": [0] * 12})))
     stream = planes.encode(picture, "planes")
     rows = list(protocols.native(planes.coder, picture, p_levels, ["planes"]))
     ends = container.ends(stream)

@@ -10,8 +10,8 @@ import progdtd
 HOUSE = Path(progdtd.__file__).parent
 
 LEAVES = {
-    "classical_files", "data", "download", "errors", "files", "images", "machine", "metrics",
-    "options", "readers", "strides", "tail_drop",
+    "classical_files", "data", "download", "downsampling_factor", "errors", "files", "images",
+    "machine", "metrics", "options", "readers", "tail_drop",
 }  # fmt: skip
 """The idea, and what everything uses."""
 

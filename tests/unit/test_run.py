@@ -164,7 +164,7 @@ def test_a_directory_without_locks_is_said_to_be_one(tmp_path, monkeypatch, numb
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.raises(UserError, match=f"cannot hold a run .*{said}"), run.held(tmp_path):
+    with pytest.raises(UserError, match=f"cannot hold a run .*{said}"), run.locked(tmp_path):
         pass
 
 
@@ -173,7 +173,7 @@ def test_a_file_system_that_knows_no_locks_holds_runs(tmp_path, monkeypatch) -> 
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr("fcntl.flock", unknown)
-    with pytest.warns(UserWarning, match="flock"), run.held(tmp_path):
+    with pytest.warns(UserWarning, match="flock"), run.locked(tmp_path):
         pass
 
 

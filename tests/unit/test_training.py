@@ -116,7 +116,6 @@ def test_validation_measures_as_in_use_and_goes_back_to_training(tmp_path) -> No
 def test_a_report_has_the_units_that_it_names(tmp_path) -> None:
     trainer, progress = Trainer(composed(*SMOKE), tmp_path), Progress(0, 6, False)
     tracker = Tracker(trainer.cfg, tmp_path, leads=False)
-    progress.advance()
     trainer.report(1, [5.0, 0.25, 0.01, 7.0], 3.0, tracker, progress)
     (row,) = trainer.metrics.rows()
     assert (row["loss"], row["bpp"], row["psnr"], row["aux"]) == (5.0, 0.25, 20.0, 7.0)

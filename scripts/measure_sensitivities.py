@@ -1,8 +1,8 @@
-"""Gains for a model that has none yet: `python scripts/measure_gains.py RUN`.
+"""Sensitivities for a model that has none: `python scripts/measure_sensitivities.py RUN`.
 
 The codec's planes need them. A training measures those of its model when it finishes; for other
-weights this does it, and writes them into the weights file. The fingerprint stays as it is.
-Gains that are there stay: streams of planes made with them would no longer decode.
+weights this does it, and writes them into the weights file. The fingerprint stays as it is, and so
+do sensitivities that are there: streams of planes made with them would no longer decode.
 """
 
 import argparse
@@ -24,16 +24,15 @@ def main() -> None:
         "--images", help="a folder of photographs, best of the training; default: the bundled ones"
     )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument(
-        "--again", action="store_true", help="replace gains: earlier streams of planes are lost"
-    )
+    again = "replace sensitivities: earlier streams of planes are lost"
+    parser.add_argument("--again", action="store_true", help=again)
     options = parser.parse_args()
     try:
         photographs = data.folder(options.images) if options.images else data.photos()
         for path in options.model:
             weights = path / WEIGHTS if path.is_dir() else path
             sensitivities.record(weights, photographs, options.device, options.again)
-            print(f"{weights}: gains recorded")
+            print(f"{weights}: sensitivities recorded")
     except UserError as error:
         sys.exit(str(error))
 
