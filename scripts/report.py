@@ -25,12 +25,18 @@ AGAINST = (
     "bmshj2018-hyperprior (published)", "DPICT (published)",
 )  # fmt: skip
 
+CALLED = {
+    "bmshj2018-hyperprior (published)": "single-rate hyperprior (published)",
+    "CTC(tri_planet_23) (published)": "CTC (published)",
+}
+"""What the pages call curves whose own names say little."""
+
 SUMMARY = {
     "JPEG progressive (prefix)": "progressive JPEG of quality 75, one file",
     "JPEG 2000 (prefix)": "JPEG 2000, one file",
     "WebP": "WebP, a file for each rate",
     "AVIF": "AVIF, a file for each rate",
-    "bmshj2018-hyperprior (published)": "hyperprior, published, a model for each rate",
+    "bmshj2018-hyperprior (published)": "single-rate hyperprior, published, a model for each rate",
     "DPICT (published)": "DPICT, published, one file",
     "CTC(tri_planet_23) (published)": "CTC, published, one file",
 }
@@ -237,11 +243,12 @@ def interpolated(curve: pd.DataFrame) -> list[str]:
 
 
 def value_at(rates: Sequence[float] | pd.Series, curve: pd.DataFrame, metric: str) -> np.ndarray:
-    """What a curve has at some rates (bits per pixel), NaN outside of it."""
+    """What a curve has at some rates (bits per pixel), interpolated in the logarithm of the rate;
+    NaN outside of it."""
     points = curve.dropna(subset=[metric]).sort_values("bpp")
     if points.empty:
         return np.full(len(rates), np.nan)
-    return np.interp(rates, points.bpp, points[metric], left=np.nan, right=np.nan)
+    return np.interp(np.log(rates), np.log(points.bpp), points[metric], left=np.nan, right=np.nan)
 
 
 def point(row: pd.Series) -> str:
@@ -264,13 +271,13 @@ def at_rates(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame] | None = Non
         name += f", effort {steps:g}" if steps else ""
         found[name] = results.trained(curve)
     found |= wavelet(ours) | (beside or {})
-    rows = [(name, *interpolated(curve)) for name, curve in found.items()]
+    rows = [(CALLED.get(name, name), *interpolated(curve)) for name, curve in found.items()]
     rows = [row for row in rows if any(row[1:])]
     header = ("levels or codec", *(f"{rate:g} bpp" for rate in RATES))
     return (
         f"{markdown.table(header, rows)}\n\n"
-        "PSNR and MS-SSIM (dB), interpolated between the points of each curve of means; empty "
-        "outside of it."
+        "PSNR and MS-SSIM (dB), interpolated between the points of each curve of means, in the "
+        "logarithm of the rate, as are the bit savings; empty outside of it."
     )
 
 
@@ -389,8 +396,9 @@ def comparison(deltas: pd.DataFrame) -> str:
         rates = part.set_index("against").bd_rate
         cells = ("" if pd.isna(rates.get(name)) else f"{rates[name]:+.0f} %" for name in columns)
         rows.append((*named(key), kind, *cells))
+    header = ("λ", "range of p", "levels", *(CALLED.get(name, name) for name in columns))
     return (
-        f"{markdown.table(('λ', 'range of p', 'levels', *columns), rows, 'rllr')}\n\n"
+        f"{markdown.table(header, rows, 'rllr')}\n\n"
         "BD-rate: bits for the same PSNR, relative to the other codec; negative is better. Against "
         "the published ProgDTD with its own protocol, against the others on whole images. The "
         "progressive JPEG is of quality 75; JPEG 2000 is counted without the markers that no "

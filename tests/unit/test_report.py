@@ -77,3 +77,13 @@ def test_two_efforts_have_two_lines(script, tables) -> None:
     lines = [line.split(" | ") for line in output.splitlines()]
     steps = [line[2] for line in lines if line[:2] == ["| 0.01", "[0, 1]"] and len(line) == 8]
     assert steps == ["10", "20"]
+
+
+def test_values_are_interpolated_in_the_logarithm_of_the_rate(script, tables) -> None:
+    table = tables["results.csv"]
+    ends = table[table.codec == "WebP"].iloc[:2].copy()
+    ends[["bpp", "psnr", "ms_ssim_db"]] = [[0.05, 20.0, 5.0], [0.2, 30.0, 10.0]]
+    tables["results.csv"] = pd.concat([table[table.codec != "WebP"], ends])
+    lines = printed(script, tables).splitlines()
+    assert "| WebP | 25.00, 7.50 |  |  |  |" in lines
+    assert "| WebP, a file for each rate | 25.00 |  |  |  |" in lines
