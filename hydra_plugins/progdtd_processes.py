@@ -65,8 +65,9 @@ class Processes(Launcher):
 
 def where(hydra: DictConfig) -> tuple[str, ...]:
     """The words of the command line that say where configs are, which every job needs too."""
-    extra = [source.path for source in hydra.runtime.config_sources
-             if source.provider == "command-line"]  # fmt: skip
+    extra = [
+        source.path for source in hydra.runtime.config_sources if source.provider == "command-line"
+    ]
     folders = [word for path in extra for word in ("--config-dir", path.removeprefix("file://"))]
     words: Any = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)
     searched = [word for word in words if word.startswith("hydra.searchpath=")]

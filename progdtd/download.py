@@ -110,10 +110,15 @@ def _continue(url: str, part: Path) -> bool:
         with (
             part.open("ab" if have else "wb") as file,
             tqdm(
-                total=total_bytes, initial=have, desc=part.stem, unit="B", unit_scale=True,
-                disable=None, leave=False,
+                total=total_bytes,
+                initial=have,
+                desc=part.stem,
+                unit="B",
+                unit_scale=True,
+                disable=None,
+                leave=False,
             ) as bar,
-        ):  # fmt: skip
+        ):
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))

@@ -69,8 +69,12 @@ def files_below(root: Path, suffixes: Collection[str]) -> list[Path]:
         if path.suffix.lower() in suffixes:
             (found if counts else left).append(path)
     if left:
-        log.warning("%s: left out %d files that are hidden, or are pipes or links to nothing, such "
-                    "as %s.", root, len(left), printable(str(left[0])))  # fmt: skip
+        log.warning(
+            "%s: left out %d files that are hidden, or are pipes or links to nothing, such as %s.",
+            root,
+            len(left),
+            printable(str(left[0])),
+        )
     return sorted(found)
 
 

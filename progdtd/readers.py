@@ -54,8 +54,12 @@ def loader(
         try:
             readers.append(Reader(batches, steps[first::workers], readers))
         except OSError as error:
-            log.warning("Only %d of %d processes can be started to read images (%s).", first,
-                        workers, error.strerror)  # fmt: skip
+            log.warning(
+                "Only %d of %d processes can be started to read images (%s).",
+                first,
+                workers,
+                error.strerror,
+            )
             break
     ready: queue.Queue[Tensor | BaseException] = queue.Queue(1)
     ended = threading.Event()
@@ -114,8 +118,9 @@ def _wait(
                 log.warning(
                     "No images have come for %.0f s: the disk that has them is slow or out of "
                     "reach. The training goes on as soon as they come; Ctrl-C or SIGTERM saves a "
-                    "checkpoint.", PATIENCE,
-                )  # fmt: skip
+                    "checkpoint.",
+                    PATIENCE,
+                )
 
 
 class Reader:
@@ -155,8 +160,9 @@ class Reader:
                     log.warning(
                         "A process that reads images is gone (%s): the training reads its share "
                         "itself. Fewer dataset.workers, or a smaller dataset.cache_gib, need less "
-                        "memory.", _named(code),
-                    )  # fmt: skip
+                        "memory.",
+                        _named(code),
+                    )
         return self.here
 
     def kill(self) -> None:

@@ -103,8 +103,10 @@ def follows() -> bool:
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
         if rank := os.environ.get(name):
             if not rank.isdecimal():
-                raise UserError(f"{name}={rank} in the environment is not the number of a process: "
-                                "unset it, unless a launcher has set it.")  # fmt: skip
+                raise UserError(
+                    f"{name}={rank} in the environment is not the number of a process: "
+                    "unset it, unless a launcher has set it."
+                )
             return int(rank) > 0
     return False
 

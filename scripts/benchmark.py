@@ -87,17 +87,20 @@ def compare(arguments: argparse.Namespace) -> str:
         "the same, with Adam": (trained[1], usual),
         f"evaluation at {len(P_LEVELS)} levels, images a second": tuple(evaluated),
     }
-    rows = [(what, f"{our:.2f}", f"{its:.2f}", f"{our / its:.1f}")
-            for what, (our, its) in rates.items()]  # fmt: skip
-    return "\n\n".join((
-        markdown.table(("", "this project", "plain", "ratio"), rows),
-        f"Medians of {arguments.rounds} rounds in turn; torch {torch.__version__}, "
-        f"{device_name(torch.device(device))}, "
-        f"{torch.get_num_threads()} threads, bf16 "
-        f"{'on' if fast_bf16(torch.device(device)) else 'off'}, "
-        f"{matrix_rate(torch.device(device), torch.float32) / 1e9:.0f} GFLOP/s in a float32 matrix "
-        "product.",
-    ))  # fmt: skip
+    rows = [
+        (what, f"{our:.2f}", f"{its:.2f}", f"{our / its:.1f}") for what, (our, its) in rates.items()
+    ]
+    return "\n\n".join(
+        (
+            markdown.table(("", "this project", "plain", "ratio"), rows),
+            f"Medians of {arguments.rounds} rounds in turn; torch {torch.__version__}, "
+            f"{device_name(torch.device(device))}, "
+            f"{torch.get_num_threads()} threads, bf16 "
+            f"{'on' if fast_bf16(torch.device(device)) else 'off'}, "
+            f"{matrix_rate(torch.device(device), torch.float32) / 1e9:.0f} GFLOP/s in a float32 "
+            "matrix product.",
+        )
+    )
 
 
 def contestant() -> ProcessPoolExecutor:

@@ -59,8 +59,10 @@ def main() -> None:
     options = parser.parse_args()
     codec, paths = Codec.load(options.model), data.folder(options.images)
     if any(side % HYPER_FACTOR for side in read_image(paths[0]).shape[:2]):
-        parser.error(f"{paths[0]}: the first image, which CompressAI's own class codes too, needs "
-                     f"sides that are multiples of {HYPER_FACTOR}.")  # fmt: skip
+        parser.error(
+            f"{paths[0]}: the first image, which CompressAI's own class codes too, needs "
+            f"sides that are multiples of {HYPER_FACTOR}."
+        )
     parts = [
         times(options.model, paths[0], options.rounds),
         *([large(options.model, paths[0], options.megapixels)] if options.megapixels else []),
@@ -109,12 +111,14 @@ def measure_levels(codec: Codec, picture: np.ndarray, levels: Wanted) -> dict[st
     end = time.perf_counter()
     sizes, psnrs = prefixes(codec, stream, picture)
     return {
-        "levels": len(sizes), "over": 100 * (len(stream) / at_once - 1),
-        "encode_s": middle - begin, "decode_s": end - middle,
+        "levels": len(sizes),
+        "over": 100 * (len(stream) / at_once - 1),
+        "encode_s": middle - begin,
+        "decode_s": end - middle,
         "quarter": float(np.interp(at_once / 4, sizes, psnrs)),
         "half": float(np.interp(at_once / 2, sizes, psnrs)),
         "fall": max(0.0, -float(np.diff(psnrs).min(initial=0))),
-    }  # fmt: skip
+    }
 
 
 def efforts(codec: Codec, paths: list[Path]) -> str:
@@ -127,8 +131,14 @@ def efforts(codec: Codec, paths: list[Path]) -> str:
             stream = codec.encode(picture, PLANES, effort=steps)
             seconds = time.perf_counter() - begin
             decoded = to_tensor(np.asarray(codec.decode(stream)))
-            rows.append({"effort": steps, "encode_s": seconds, "bytes": len(stream),
-                         "psnr": psnr(x, decoded)})  # fmt: skip
+            rows.append(
+                {
+                    "effort": steps,
+                    "encode_s": seconds,
+                    "bytes": len(stream),
+                    "psnr": psnr(x, decoded),
+                }
+            )
     mean = pd.DataFrame(rows).groupby("effort").mean()
     lines = [
         (f"{steps}", f"{row.encode_s:.2f}", f"{row.bytes:.0f}", f"{row.psnr:.2f}")
@@ -143,21 +153,38 @@ def sizes(codec: Codec, paths: list[Path]) -> str:
     for path, picture in pictures(tqdm(paths, "sizes", unit="image", disable=None)):
         alone = list(protocols.native(codec.coder, picture, P_LEVELS))
         nested = nested_bits(codec, picture)
-        rows += [row | {"image": path.stem, "nested": bits / (row["width"] * row["height"])}
-                 for row, bits in zip(alone, nested, strict=True)]  # fmt: skip
-    table = pd.DataFrame(rows).groupby("p")[
-        ["bytes", "bpp", "nested", "bpp_estimated", "psnr"]
-    ].mean()  # fmt: skip
+        rows += [
+            row | {"image": path.stem, "nested": bits / (row["width"] * row["height"])}
+            for row, bits in zip(alone, nested, strict=True)
+        ]
+    table = (
+        pd.DataFrame(rows).groupby("p")[["bytes", "bpp", "nested", "bpp_estimated", "psnr"]].mean()
+    )
     table["stream"] = 100 * (table.bpp / table.nested - 1)
     table["nesting"] = 100 * (table.nested / table.bpp_estimated - 1)
-    header = ("p", "bytes", "bpp", "nested, estimated", "alone, estimated", "PSNR (dB)",
-              "stream over estimate", "nesting over alone")  # fmt: skip
+    header = (
+        "p",
+        "bytes",
+        "bpp",
+        "nested, estimated",
+        "alone, estimated",
+        "PSNR (dB)",
+        "stream over estimate",
+        "nesting over alone",
+    )
     rows = [
-        (f"{p:g}", f"{row.bytes:.0f}", f"{row.bpp:.4f}", f"{row.nested:.4f}",
-         f"{row.bpp_estimated:.4f}", f"{row.psnr:.2f}", f"{row.stream:+.2f} %",
-         f"{row.nesting:+.2f} %")
+        (
+            f"{p:g}",
+            f"{row.bytes:.0f}",
+            f"{row.bpp:.4f}",
+            f"{row.nested:.4f}",
+            f"{row.bpp_estimated:.4f}",
+            f"{row.psnr:.2f}",
+            f"{row.stream:+.2f} %",
+            f"{row.nesting:+.2f} %",
+        )
         for p, row in table.iterrows()
-    ]  # fmt: skip
+    ]
     return markdown.table(header, rows, "r")
 
 
@@ -171,8 +198,10 @@ def nested_bits(codec: Codec, picture: np.ndarray) -> list[float]:
     for level in counts.plan(codec.coder.drop, levels, *sizes):
         p_latent, p_hyper = (fraction(n, size) for n, size in zip(level, sizes, strict=True))
         _, likelihoods = codec.coder.model.quantise(y, z, p_latent, p_hyper)
-        new = {name: likelihoods[name][:, first:last] for name, first, last in
-               zip(("y", "z"), known, level, strict=True)}  # fmt: skip
+        new = {
+            name: likelihoods[name][:, first:last]
+            for name, first, last in zip(("y", "z"), known, level, strict=True)
+        }
         total, known = total + protocols.bits(new).item(), level
         by_level[level[0]] = total
     return [by_level[kept(codec.coder.drop.fractions(p)[0], sizes[0])] for p in levels]
@@ -191,13 +220,15 @@ def times(model: str | None, path: Path, rounds: int) -> str:
     median = {key: statistics.median(values) for key, values in measured.items()}
     pairs = {step: (median["ours", step], median["plain", step]) for step in ("encode", "decode")}
     rows = [(step, f"{a:.3f}", f"{b:.3f}", f"{a / b:.2f}") for step, (a, b) in pairs.items()]
-    return "\n\n".join((
-        markdown.table(("seconds", "all levels", "CompressAI, one rate", "ratio"), rows),
-        f"One more level costs {median['ours', 'level']:.3f} s for its symbols (mean of the "
-        f"levels) and {median['ours', 'synthesis']:.3f} s for the synthesis; symbols and their "
-        f"prior take {100 * median['ours', 'entropy'] / median['ours', 'decode']:.0f} % of "
-        "decoding.",
-    ))  # fmt: skip
+    return "\n\n".join(
+        (
+            markdown.table(("seconds", "all levels", "CompressAI, one rate", "ratio"), rows),
+            f"One more level costs {median['ours', 'level']:.3f} s for its symbols (mean of the "
+            f"levels) and {median['ours', 'synthesis']:.3f} s for the synthesis; symbols and their "
+            f"prior take {100 * median['ours', 'entropy'] / median['ours', 'decode']:.0f} % of "
+            "decoding.",
+        )
+    )
 
 
 class Ours:

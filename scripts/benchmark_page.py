@@ -55,10 +55,18 @@ def main() -> None:
             for threads in dict.fromkeys(options.threads):
                 address = f"http://127.0.0.1:{serving.server_port}/"
                 done = subprocess.run(
-                    ["node", str(TIMED), address, "pictures/1/picture.pdtd", str(first),
-                     str(threads)],
-                    capture_output=True, text=True, check=True,
-                )  # fmt: skip
+                    [
+                        "node",
+                        str(TIMED),
+                        address,
+                        "pictures/1/picture.pdtd",
+                        str(first),
+                        str(threads),
+                    ],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
                 times[f"browser, {threads} threads"] = json.loads(done.stdout)
             serving.shutdown()
         rows = [(what, *(f"{times[who][what]:.2f}" for who in times)) for what in times["Python"]]

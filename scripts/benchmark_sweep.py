@@ -72,11 +72,13 @@ def main() -> None:
         "the finished sweep again": again,
     } | single(arguments.rounds)
     rows = [(what, f"{taken:.1f}") for what, taken in times.items()]
-    text = "\n\n".join((
-        markdown.table(("", "seconds"), rows),
-        f"{cores()} cores; two workers take {two / one:.2f} of the time of "
-        f"one. Single runs: medians of {arguments.rounds}.",
-    ))  # fmt: skip
+    text = "\n\n".join(
+        (
+            markdown.table(("", "seconds"), rows),
+            f"{cores()} cores; two workers take {two / one:.2f} of the time of "
+            f"one. Single runs: medians of {arguments.rounds}.",
+        )
+    )
     print(text)
     if arguments.readme:
         readme.put("benchmark_sweep", text)

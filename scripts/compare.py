@@ -33,8 +33,10 @@ def main() -> None:
     except UserError as error:
         sys.exit(str(error))
     if len({*lambdas}) > 1 or len({*held_out} - {""}) > 1:
-        print("Not to be compared: these runs differ in lambda or in their held-out images.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            "Not to be compared: these runs differ in lambda or in their held-out images.",
+            file=sys.stderr,
+        )
     levels = sorted({p for points in rows.values() for p in points})
     header = ("p", *(f"{p:g}" for p in levels))
     cells = ((name, *(points.get(p, "") for p in levels)) for name, points in rows.items())

@@ -35,8 +35,15 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=kodak, help=f"a folder (default: {kodak})")
     parser.add_argument("--readme", action="store_true", help="put the table into its page")
     options = parser.parse_args()
-    header = ("λ", "range of p", "levels", "bytes of a level", "PSNR more at a level, dB",
-              "whole stream over one level", "over CompressAI's")  # fmt: skip
+    header = (
+        "λ",
+        "range of p",
+        "levels",
+        "bytes of a level",
+        "PSNR more at a level, dB",
+        "whole stream over one level",
+        "over CompressAI's",
+    )
     try:
         paths = data.folder(options.images)
         table = markdown.table(header, [row(run, paths) for run in options.runs])
@@ -62,8 +69,13 @@ def row(run: Path, paths: list[Path]) -> tuple[str, ...]:
     for _, picture in read:
         height, width = picture.shape[:2]
         code = partial(codec.coder.encode_latents, *codec.coder.analyse(picture), width, height)
-        measured.append((*prefixes(codec, code("planes"), picture), len(code([1.0])),
-                         compressai_bytes(plain, picture)))  # fmt: skip
+        measured.append(
+            (
+                *prefixes(codec, code("planes"), picture),
+                len(code([1.0])),
+                compressai_bytes(plain, picture),
+            )
+        )
     if not measured:
         raise UserError(f"None of the {len(paths)} images can be read.")
     ends, psnrs, one_level, compressai = zip(*measured, strict=True)

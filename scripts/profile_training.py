@@ -89,14 +89,16 @@ def report(trainer: Trainer, workers: int | None) -> str:
     asked = {what: f"{operations(part)}" for what, part in parts.items()}
     rows = [(what, f"{1e3 * value:.1f}", asked.get(what, "")) for what, value in times.items()]
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0
-    return "\n\n".join((
-        markdown.table(("", "ms", "operations"), rows),
-        f"{batch / times['the whole step']:.0f} crops of {crop}x{crop} a second, {batch} a step; "
-        f"torch {torch.__version__}, {device_name(device)}"
-        f"{f' ({peak:.1f} GiB of its memory)' if peak else ''}, {flops / 1e9:.1f} GFLOP forward "
-        f"and backward, {rate / 1e12:.2f} TFLOP/s in a matrix product of "
-        f"{str(dtype).removeprefix('torch.')}.",
-    ))  # fmt: skip
+    return "\n\n".join(
+        (
+            markdown.table(("", "ms", "operations"), rows),
+            f"{batch / times['the whole step']:.0f} crops of {crop}x{crop} a second, {batch} a "
+            f"step; torch {torch.__version__}, {device_name(device)}"
+            f"{f' ({peak:.1f} GiB of its memory)' if peak else ''}, {flops / 1e9:.1f} GFLOP "
+            f"forward and backward, {rate / 1e12:.2f} TFLOP/s in a matrix product of "
+            f"{str(dtype).removeprefix('torch.')}.",
+        )
+    )
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -78,8 +78,10 @@ def release(directory: Path, out: Path, images: Path | None, replace: bool) -> N
     target = out / WEIGHTS
     same = not target.exists() or model_store.fingerprint_in(out) == after.fingerprint.hex()
     if not (same or replace):
-        raise UserError(f"{target} is another model, whose streams would no longer decode: give "
-                        "another --to, or --replace.")  # fmt: skip
+        raise UserError(
+            f"{target} is another model, whose streams would no longer decode: give "
+            "another --to, or --replace."
+        )
     paths = data.folder(images) if images else data.photos()
     losses = [
         np.subtract(psnrs(before, picture), psnrs(after, picture))
@@ -136,10 +138,14 @@ def card(directory: Path, config: DictConfig, drop: TailDrop, size: str) -> str:
     }
     meta = weights.read_weights(directory)[1]
     trainings = [
-        (one["name"], one.get("steps", ""), one.get("images_seen", ""),
-         f"{one['wall_time_s'] / 3600:.2f}" if "wall_time_s" in one else "")
+        (
+            one["name"],
+            one.get("steps", ""),
+            one.get("images_seen", ""),
+            f"{one['wall_time_s'] / 3600:.2f}" if "wall_time_s" in one else "",
+        )
         for one in ({"name": directory.name} | meta, *meta.get("ancestors", []))
-    ]  # fmt: skip
+    ]
     header = ("training, the last first", "steps", "images seen", "hours")
     tables = (markdown.table(("", ""), facts.items(), "l"), markdown.table(header, trainings))
     return "\n\n".join((f"# {directory.name}", *tables)) + "\n"

@@ -21,9 +21,14 @@ RATES = (0.1, 0.25, 0.5, 1.0)
 BESIDE = ("bmshj2018-hyperprior", "DPICT", "CTC(tri_planet_23)")
 SHOWN = (0.05, 0.1, 0.3, 0.5, 1.0)
 AGAINST = (
-    "ProgDTD (published)", "JPEG progressive (prefix)", "JPEG 2000 (prefix)", "JPEG", "AVIF",
-    "bmshj2018-hyperprior (published)", "DPICT (published)",
-)  # fmt: skip
+    "ProgDTD (published)",
+    "JPEG progressive (prefix)",
+    "JPEG 2000 (prefix)",
+    "JPEG",
+    "AVIF",
+    "bmshj2018-hyperprior (published)",
+    "DPICT (published)",
+)
 
 CALLED = {
     "bmshj2018-hyperprior (published)": "single-rate hyperprior (published)",
@@ -72,8 +77,10 @@ def sections(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     deltas = pd.read_csv(options.folder / "bd.csv")
     alike = levels[levels.model.notna()].groupby([*NAMED, "drop", "kind", "effort"], dropna=False)
     if (alike.run.nunique() > 1).any():
-        raise UserError("These tables have one line for each lambda, range and drop: draw and "
-                        "report one run of each (seeds, models and the like apart).")  # fmt: skip
+        raise UserError(
+            "These tables have one line for each lambda, range and drop: draw and "
+            "report one run of each (seeds, models and the like apart)."
+        )
     native = levels[levels.protocol == "native"]
     models, beside = native[native.model.notna()], native[native.model.isna()]
     double, deltas = (table[table["drop"] == "dtd"] for table in (models, deltas))
@@ -92,11 +99,14 @@ def sections(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     }
     if len(fitted):
         report["effort"] = (
-            effort(double, fitted, fitted_deltas), differences(double, fitted), at_rates(fitted)
-        )  # fmt: skip
+            effort(double, fitted, fitted_deltas),
+            differences(double, fitted),
+            at_rates(fitted),
+        )
     for section, folder, option in (
-        ("drops", options.controls, "drop"), ("priors", options.priors, "model")
-    ):  # fmt: skip
+        ("drops", options.controls, "drop"),
+        ("priors", options.priors, "model"),
+    ):
         if folder:
             means = results.read_means(folder / "results.csv")
             ours = means[means.model.notna() & (means.protocol == "native")]
@@ -130,10 +140,11 @@ def quality(ours: pd.DataFrame) -> str:
         )
     images = ours.images.unique().tolist()
     return table(
-        (f"p = {p:g}" for p in SHOWN), rows,
+        (f"p = {p:g}" for p in SHOWN),
+        rows,
         f"Bits per pixel, PSNR and MS-SSIM (dB), means of {images[0]} images; bits are those of "
         "the prefix of one file.",
-    )  # fmt: skip
+    )
 
 
 def published(deltas: pd.DataFrame) -> str:
@@ -143,17 +154,22 @@ def published(deltas: pd.DataFrame) -> str:
     for key, row in same.set_index(NAMED).iterrows():
         shared = not pd.isna(row.bd_psnr)
         cells = (
-            f"{row.bd_rate:+.1f} %",
-            f"{row.bd_psnr:+.2f} dB",
-            f"{row.bpp_from:.3f} to {row.bpp_to:.3f}",
-        ) if shared else ("", "", "")  # fmt: skip
+            (
+                f"{row.bd_rate:+.1f} %",
+                f"{row.bd_psnr:+.2f} dB",
+                f"{row.bpp_from:.3f} to {row.bpp_to:.3f}",
+            )
+            if shared
+            else ("", "", "")
+        )
         rows.append((*named(key), *cells))
     return table(
-        ("BD-rate", "BD-PSNR", "over bpp"), rows,
+        ("BD-rate", "BD-PSNR", "over bpp"),
+        rows,
         "Against the published curve of the same model, with the published protocol: the rate of "
         "the last patch, estimated. Negative rates and positive PSNR are better; PSNR is compared "
         "over the rates that both curves have, and empty where these do not overlap.",
-    )  # fmt: skip
+    )
 
 
 GROUPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -173,10 +189,11 @@ def groups(ours: pd.DataFrame) -> str:
         )
         rows.append((*named(key), *cells))
     return table(
-        (f"{a:g} to {b:g}" for a, b in spans), rows,
+        (f"{a:g} to {b:g}" for a, b in spans),
+        rows,
         "Bits per pixel that the channels between two fractions p cost, and the PSNR (dB) that "
         "they bring.",
-    )  # fmt: skip
+    )
 
 
 def falls(ours: pd.DataFrame) -> str:
@@ -206,10 +223,11 @@ def overhead(ours: pd.DataFrame) -> str:
         more = (curve.bpp / curve.bpp_estimated - 1).set_axis(curve.p)
         rows.append((*named(key), *(f"{more[p]:+.1%}" if p in more.index else "" for p in SHOWN)))
     return table(
-        (f"p = {p:g}" for p in SHOWN), rows,
+        (f"p = {p:g}" for p in SHOWN),
+        rows,
         "Bytes of the prefix over what the model estimates for its channels coded at once, mean "
         "rates of all images.",
-    )  # fmt: skip
+    )
 
 
 def beside_each_other(ours: pd.DataFrame, option: str) -> tuple[str, str]:
@@ -317,13 +335,15 @@ def effort(plain: pd.DataFrame, fitted: pd.DataFrame, deltas: pd.DataFrame) -> s
             (*key, steps, "planes", "native", bd.WITHOUT_EFFORT),
             (*key, steps, "channels", "reference", "ProgDTD (published)"),
         )
-        rows.append((
-            *named(key),
-            f"{steps:g}",
-            point(whole.loc[tuple(key)]) if tuple(key) in whole.index else "",
-            point(end),
-            *(difference(against.loc[row]) if row in against.index else "" for row in compared),
-        ))  # fmt: skip
+        rows.append(
+            (
+                *named(key),
+                f"{steps:g}",
+                point(whole.loc[tuple(key)]) if tuple(key) in whole.index else "",
+                point(end),
+                *(difference(against.loc[row]) if row in against.index else "" for row in compared),
+            )
+        )
     return table(
         ("effort", "p = 1 without", "p = 1 with", "channels", "planes", "against the published"),
         rows,
@@ -376,16 +396,20 @@ def kinds(ours: pd.DataFrame) -> str:
         for metric, differences in ahead.items():
             more = value_at(channels.bpp, planes, metric) - channels[metric]
             differences += more.dropna().tolist()
-    least = "" if not ahead["psnr"] else (
-        " At the rates of those of their levels that planes reach too, planes have from {:+z.3f} "
-        "to {:+z.3f} dB more, and in MS-SSIM from {:+z.3f} to {:+z.3f} dB."
-    ).format(*(limit(values) for values in ahead.values() for limit in (min, max)))  # fmt: skip
+    least = (
+        ""
+        if not ahead["psnr"]
+        else (
+            " At the rates of those of their levels that planes reach too, planes have from "
+            "{:+z.3f} to {:+z.3f} dB more, and in MS-SSIM from {:+z.3f} to {:+z.3f} dB."
+        ).format(*(limit(values) for values in ahead.values() for limit in (min, max)))
+    )
     return table(
-        ("whole stream, planes over channels", "at 1/4", "at 1/2"), rows,
+        ("whole stream, planes over channels", "at 1/4", "at 1/2"),
+        rows,
         "PSNR (dB) of planes at a quarter and at half of the rate of all channels, and how much "
-        "more it is than theirs, where they have a level within the range of p."
-        + least,
-    )  # fmt: skip
+        "more it is than theirs, where they have a level within the range of p." + least,
+    )
 
 
 def comparison(deltas: pd.DataFrame) -> str:

@@ -33,9 +33,13 @@ def main() -> None:
     )
     parser.add_argument("table", type=Path, help="by progdtd.evaluate, of the model")
     parser.add_argument(
-        "--beside", type=Path, nargs="+", default=[MEANS], metavar="table",
+        "--beside",
+        type=Path,
+        nargs="+",
+        default=[MEANS],
+        metavar="table",
         help="by progdtd.evaluate, baselines or figures (default: the project's own)",
-    )  # fmt: skip
+    )
     options = parser.parse_args()
     try:
         model = results.read([options.table])

@@ -221,9 +221,18 @@ def rounded(x: Grid, zero: Grid) -> Grid:
 
 
 def convolution(
-    x: Grid, x_step: Grid, x_zero: Grid, weight: Grid, steps: Grid, zeros: Grid, step: Grid,
-    zero: Grid, bias: Grid, pads: list[int], channels_last: int,
-) -> Grid:  # fmt: skip
+    x: Grid,
+    x_step: Grid,
+    x_zero: Grid,
+    weight: Grid,
+    steps: Grid,
+    zeros: Grid,
+    step: Grid,
+    zero: Grid,
+    bias: Grid,
+    pads: list[int],
+    channels_last: int,
+) -> Grid:
     """Sums of products of integers, tap after tap."""
     assert channels_last
     assert not zeros.any()

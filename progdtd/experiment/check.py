@@ -89,10 +89,23 @@ OPTIONS: dict[str, Kind] = {
 """What an option must be that `conf/` explains; those of a logger are only there if it has them."""
 
 OTHERS = {
-    "lambda", "group", "run_name", "model", "drop", "dataset", "trainer", "logger", "launcher",
-    "hydra", "dataset.name", "dataset.paths", "dataset.steps", "trainer.optimizer",
-    "trainer.accelerator", "trainer.strategy",
-}  # fmt: skip
+    "lambda",
+    "group",
+    "run_name",
+    "model",
+    "drop",
+    "dataset",
+    "trainer",
+    "logger",
+    "launcher",
+    "hydra",
+    "dataset.name",
+    "dataset.paths",
+    "dataset.steps",
+    "trainer.optimizer",
+    "trainer.accelerator",
+    "trainer.strategy",
+}
 """Options that are checked elsewhere."""
 
 

@@ -26,9 +26,12 @@ from progdtd.files import WEIGHTS
 T = TypeVar("T")
 
 COLOURS = {
-    "finished": "green", "running": "cyan", "waiting": "dim",
-    "interrupted": "yellow", "failed": "red",
-}  # fmt: skip
+    "finished": "green",
+    "running": "cyan",
+    "waiting": "dim",
+    "interrupted": "yellow",
+    "failed": "red",
+}
 """States of a run, in the order in which a summary counts them."""
 
 REFRESH = 2.0

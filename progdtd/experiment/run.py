@@ -33,10 +33,19 @@ PLAN = "sweep.json"
 """Within a sweep's directory: the names of its runs."""
 
 IRRELEVANT = (
-    "logger", "group", "run_name", "launcher", "dataset.workers", "dataset.cache_gib",
-    "dataset.root", "dataset.paths.root", "trainer.log_every", "trainer.validate_every",
-    "trainer.checkpoint_every", "trainer.compile",
-)  # fmt: skip
+    "logger",
+    "group",
+    "run_name",
+    "launcher",
+    "dataset.workers",
+    "dataset.cache_gib",
+    "dataset.root",
+    "dataset.paths.root",
+    "trainer.log_every",
+    "trainer.validate_every",
+    "trainer.checkpoint_every",
+    "trainer.compile",
+)
 """Options that do not change what a run computes; it may be resumed with others. That the images
 are the same wherever they are now is found out when they are read."""
 
@@ -177,9 +186,16 @@ def compare(directory: Path, cfg: DictConfig) -> None:
 def provenance() -> dict[str, Any]:
     """What a result depends on beside its config: code, packages, machine."""
     packages = (
-        "progdtd", "torch", "compressai", "pytorch-optimizer", "lightning-fabric", "numpy",
-        "constriction", "pillow", "hydra-core",
-    )  # fmt: skip
+        "progdtd",
+        "torch",
+        "compressai",
+        "pytorch-optimizer",
+        "lightning-fabric",
+        "numpy",
+        "constriction",
+        "pillow",
+        "hydra-core",
+    )
     return _code() | {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages},

@@ -18,9 +18,18 @@ from progdtd.experiment.config import CONF, no_option, sentences
 from progdtd.machine import steady_streams
 
 TEXT = {
-    "run_name", "group", "init_from", "dataset.root", "run", "images", "out", "baselines",
-    "results", "strip.run", "strip.image",
-}  # fmt: skip
+    "run_name",
+    "group",
+    "init_from",
+    "dataset.root",
+    "run",
+    "images",
+    "out",
+    "baselines",
+    "results",
+    "strip.run",
+    "strip.image",
+}
 """Options that are names and paths, of which Hydra would make numbers where it can."""
 
 

@@ -124,11 +124,7 @@ class Progressive(nn.Module):
         return y_hat, likelihoods
 
     def forward(
-        self,
-        x: Tensor,
-        p: Fraction = 1.0,
-        p_hyper: Fraction | None = None,
-        rounded: bool = False,
+        self, x: Tensor, p: Fraction = 1.0, p_hyper: Fraction | None = None, rounded: bool = False
     ) -> dict[str, Any]:
         """Analyse, quantise and drop, synthesise.
 

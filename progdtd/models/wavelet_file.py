@@ -244,8 +244,15 @@ def _pixels(part: Part, model: Wavelet) -> None:
     unit = part.looked_up(STEP * 2.0 ** torch.arange(PLANES - 1)[:, None])
     around = part.add("AveragePool", "pixels", kernel_shape=[6, 6], strides=[2, 2], pads=[2] * 4)
     twice = part.constant([1, 1, 2, 2])
-    around = part.add("Resize", around, "", twice, mode="nearest", nearest_mode="floor",
-                      coordinate_transformation_mode="asymmetric")  # fmt: skip
+    around = part.add(
+        "Resize",
+        around,
+        "",
+        twice,
+        mode="nearest",
+        nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric",
+    )
     detail = part.add("Div", part.add("Sub", "pixels", around), unit)
     detail = part.add("Clip", detail, part.constant(-4.0), part.constant(4.0))
     sides = {"pads": [2] * 4, "strides": [2, 2]}

@@ -41,8 +41,14 @@ FIRST = "g_a.0.weight"
 """CompressAI's name of the first weights of a hyperprior."""
 
 LAYER_OPTIONS = (
-    "stride", "padding", "output_padding", "dilation", "groups", "negative_slope", "inverse",
-)  # fmt: skip
+    "stride",
+    "padding",
+    "output_padding",
+    "dilation",
+    "groups",
+    "negative_slope",
+    "inverse",
+)
 """What, beside weights, decides what a layer computes."""
 
 PLAIN = (nn.Conv2d, nn.ConvTranspose2d, nn.ReLU, nn.LeakyReLU, GDN)

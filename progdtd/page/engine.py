@@ -54,8 +54,11 @@ def _fetched() -> dict[str, bytes]:
         try:
             subprocess.run(
                 [npm, "pack", PACKAGE, "--pack-destination", folder],
-                check=True, capture_output=True, text=True, timeout=TIMEOUT_S,
-            )  # fmt: skip
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+            )
             with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
                 files = {name: archive.extractfile(f"package/dist/{name}") for name in FILES}
                 content = {name: file.read() for name, file in files.items() if file}

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 OPTIONS = inspect.signature(pytorch_optimizer.SOAP).parameters.keys() - {
-    "params", "kwargs", "merge_dims", "max_precondition_dim",
-}  # fmt: skip
+    "params",
+    "kwargs",
+    "merge_dims",
+    "max_precondition_dim",
+}
 
 
 class SOAP(pytorch_optimizer.SOAP):

@@ -95,10 +95,16 @@ class Trainer:
         self.drop = build_drop(cfg.drop)
         paths, held = data.split_dataset(cfg.dataset)
         self.batches = data.Batches(
-            paths, self.options.batch_size, self.options.crop, self.options.resize,
-            self.options.flip, cfg.seed, cfg.dataset.cache_gib,
-            self.fabric.global_rank, self.fabric.world_size,
-        )  # fmt: skip
+            paths,
+            self.options.batch_size,
+            self.options.crop,
+            self.options.resize,
+            self.options.flip,
+            cfg.seed,
+            cfg.dataset.cache_gib,
+            self.fabric.global_rank,
+            self.fabric.world_size,
+        )
         self.held = held_out(held) if self.leads else []
         log.info("%s: %d images to train on, %d held out.", cfg.dataset.name, len(paths), len(held))
 
@@ -135,10 +141,11 @@ class Trainer:
             self.metrics = run.Table(directory / "metrics.csv", METRICS, self.first)
             self.validation = run.Table(directory / "validation.csv", VALIDATION, self.first)
             facts = run.provenance() | {
-                "device": device_name(self.fabric.device), "precision": self.options.precision,
+                "device": device_name(self.fabric.device),
+                "precision": self.options.precision,
                 "processes": self.fabric.world_size,
                 "held_out": [str(path.absolute()) for path in held],
-            }  # fmt: skip
+            }
             run.record_start(directory, self.first, **facts)
 
     def fit(self) -> None:
@@ -150,11 +157,16 @@ class Trainer:
             StopSignals() as stop,
             Tracker(self.cfg, self.directory, self.leads) as tracker,
             Progress(self.first, options.steps, self.leads) as progress,
-            closing(readers.loader(
-                self.batches, steps, self.cfg.dataset.workers, self.fabric.device,
-                stopped=lambda: alone and stop.asked,
-            )) as loader,
-        ):  # fmt: skip
+            closing(
+                readers.loader(
+                    self.batches,
+                    steps,
+                    self.cfg.dataset.workers,
+                    self.fabric.device,
+                    stopped=lambda: alone and stop.asked,
+                )
+            ) as loader,
+        ):
             if self.leads:
                 tracker.replay(self.metrics, self.validation)
             done = begun = self.first
@@ -202,13 +214,19 @@ class Trainer:
             if not self.options.compile or step != self.first:
                 raise
             torch.compiler.set_stance("force_eager")
-            log.warning("trainer.compile=true: the transforms cannot be compiled here (%s). It "
-                        "takes a C++ compiler, and on a GPU a C compiler. Going on without.",
-                        textwrap.shorten(str(error), 200))  # fmt: skip
+            log.warning(
+                "trainer.compile=true: the transforms cannot be compiled here (%s). It "
+                "takes a C++ compiler, and on a GPU a C compiler. Going on without.",
+                textwrap.shorten(str(error), 200),
+            )
             out = self.gradients(step, images, p.tolist(), p_hyper.tolist())
         if self.options.clip:
-            self.fabric.clip_gradients(self.module, self.optimizers[0], error_if_nonfinite=False,
-                                       max_norm=self.options.clip)  # fmt: skip
+            self.fabric.clip_gradients(
+                self.module,
+                self.optimizers[0],
+                error_if_nonfinite=False,
+                max_norm=self.options.clip,
+            )
         with products_in(self.options.precision):
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -304,10 +322,15 @@ class Trainer:
         if not self.leads:
             return
         state = {
-            "model": state_dict, "optimizers": [o.state_dict() for o in self.optimizers],
-            "meta": self.meta, "step": done, "since": self.since, "sums": sums,
-            "lowest": self.lowest, "seconds": self.seconds,
-        }  # fmt: skip
+            "model": state_dict,
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "meta": self.meta,
+            "step": done,
+            "since": self.since,
+            "sums": sums,
+            "lowest": self.lowest,
+            "seconds": self.seconds,
+        }
         weights.save_checkpoint(self.directory / LAST, state)
         run.record(self.directory, **self.spent(done))
 
@@ -390,8 +413,16 @@ def make_fabric(options: DictConfig) -> Fabric:
     return fabric
 
 
-LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE",
-            "SLURM_NNODES", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE")  # fmt: skip
+LAUNCHED = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "SLURM_NTASKS",
+    "SLURM_NTASKS_PER_NODE",
+    "SLURM_NNODES",
+    "LSB_JOBID",
+    "OMPI_COMM_WORLD_SIZE",
+)
 """Variables by which launchers tell a process that it is one of several."""
 
 
@@ -500,8 +531,11 @@ def held_out(paths: list[Path]) -> list[np.ndarray]:
     crops = []
     for path, picture in pictures(paths):
         if min(picture.shape[:2]) < VALIDATION_SIDE:
-            log.warning("%s is too small to validate on: that takes %d pixels a side.", path,
-                        VALIDATION_SIDE)  # fmt: skip
+            log.warning(
+                "%s is too small to validate on: that takes %d pixels a side.",
+                path,
+                VALIDATION_SIDE,
+            )
             continue
         crops.append(centre(picture, VALIDATION_SIDE))
     if paths and not crops:
@@ -552,10 +586,14 @@ class Progress(tqdm):
 
     def __init__(self, step: int, steps: int, leads: bool) -> None:
         super().__init__(
-            total=steps, initial=step, unit="step", desc="training",
+            total=steps,
+            initial=step,
+            unit="step",
+            desc="training",
             disable=None if leads else True,
-            dynamic_ncols=True, smoothing=0.05,
-        )  # fmt: skip
+            dynamic_ncols=True,
+            smoothing=0.05,
+        )
         self.first, self.steps = step, steps
         self.started = self.said = time.monotonic()
 

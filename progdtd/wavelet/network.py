@@ -111,12 +111,7 @@ class Network:
         self.card = card
 
     def trunk(
-        self,
-        network: str,
-        scale: int,
-        place: np.ndarray,
-        coarser: "Features | None",
-        row: int,
+        self, network: str, scale: int, place: np.ndarray, coarser: "Features | None", row: int
     ) -> tuple["Features | None", np.ndarray]:
         """What a network makes of one scale.
 

@@ -195,9 +195,14 @@ def test_a_follower_ends_where_its_leader_does(command, trained, monkeypatch) ->
 def test_a_killed_job_is_resumed_by_the_same_sweep(command) -> None:
     """SIGKILL of one of two jobs: the other finishes; the sweep again finishes both."""
     arguments = (
-        "-m", "experiment=smoke", "lambda=0.01,1.0", "launcher=local", "trainer.steps=150",
-        "trainer.checkpoint_every=5", "trainer.validate_every=1000",
-    )  # fmt: skip
+        "-m",
+        "experiment=smoke",
+        "lambda=0.01,1.0",
+        "launcher=local",
+        "trainer.steps=150",
+        "trainer.checkpoint_every=5",
+        "trainer.validate_every=1000",
+    )
     process = shell("progdtd.train", *arguments)
     wait_for(lambda: steps(of(0.01)) > 10, process)
     os.kill(pid(of(0.01)), signal.SIGKILL)
@@ -264,10 +269,20 @@ def test_sigterm_saves_what_there_is_and_the_rest_is_the_same_to_the_bit(command
 def test_sigterm_to_all_processes_of_a_job_costs_no_checkpoint() -> None:
     """As `timeout` and Slurm send it: the workers that read images get it too."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "progdtd.train", "experiment=smoke", *LONG, "dataset.workers=2",
-         "dataset.cache_gib=0"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "progdtd.train",
+            "experiment=smoke",
+            *LONG,
+            "dataset.workers=2",
+            "dataset.cache_gib=0",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     wait_for(lambda: steps(Path(RUN)) > 1, process)
     os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
@@ -365,10 +380,20 @@ def test_a_full_disk_costs_nothing_that_was_saved(command, small_disk) -> None:
 
 def test_an_image_that_breaks_during_the_run_is_skipped(images) -> None:
     """No image is kept in memory, so each is read again every epoch."""
-    data = ("dataset=folder", f"dataset.root={images}", "dataset.validation=1",
-            "dataset.cache_gib=0", "dataset.workers=1")  # fmt: skip
-    process = shell("progdtd.train", "experiment=smoke", *data, "trainer.steps=60",
-                    "trainer.validate_every=1000")  # fmt: skip
+    data = (
+        "dataset=folder",
+        f"dataset.root={images}",
+        "dataset.validation=1",
+        "dataset.cache_gib=0",
+        "dataset.workers=1",
+    )
+    process = shell(
+        "progdtd.train",
+        "experiment=smoke",
+        *data,
+        "trainer.steps=60",
+        "trainer.validate_every=1000",
+    )
     wait_for(lambda: steps(Path(RUN)) > 3, process)
     (images / "a.png").write_bytes((images / "a.png").read_bytes()[:3000])
     (images / "b.jpg").write_bytes(b"no image at all")
@@ -404,8 +429,12 @@ def test_two_processes_end_with_the_weights_of_one(torchrun, optimizer) -> None:
     two processes differ decides the basis of what the first gradients say nothing about."""
     script = str(Path(__file__).with_name("without_noise.py"))
     start = ["-m", "torch.distributed.run", "--nproc_per_node=2"] if torchrun else []
-    common = ("experiment=smoke", "trainer.precision=32-true", "trainer.steps=12",
-              f"trainer/optimizer={optimizer}")  # fmt: skip
+    common = (
+        "experiment=smoke",
+        "trainer.precision=32-true",
+        "trainer.steps=12",
+        f"trainer/optimizer={optimizer}",
+    )
 
     def trained(*words: str) -> str:
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
@@ -464,8 +493,13 @@ def test_the_script_of_the_reference_models_goes_on_in_chunks() -> None:
     lasting = {"PYTHON": sys.executable, "BASE": "6", "FINE": "4"}
     codes = []
     for chunk in ("15", "30", "600"):
-        done = subprocess.run(["bash", script, *tiny], env=os.environ | lasting | {"CHUNK": chunk},
-                              capture_output=True, text=True, timeout=900)  # fmt: skip
+        done = subprocess.run(
+            ["bash", script, *tiny],
+            env=os.environ | lasting | {"CHUNK": chunk},
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
         codes.append(done.returncode)
         assert done.returncode in (0, 75), done.stdout + done.stderr
     assert (codes[0], codes[-1]) == (75, 0)
@@ -479,8 +513,9 @@ def test_qualities_are_swept_as_lambdas_are(command) -> None:
     code, output = command("train", "-m", "experiment=smoke", *TINY, "quality=low,high")
     assert code == 0, output
     assert json.loads(Path("outputs/smoke", run.PLAN).read_text())["runs"] == [
-        of(0.01).name, of(1.0).name
-    ]  # fmt: skip
+        of(0.01).name,
+        of(1.0).name,
+    ]
     assert output.count("finished") >= 2
 
 
@@ -516,8 +551,9 @@ def test_a_list_of_choices_is_refused_with_the_sweep_that_is_meant(command) -> N
 
 def test_what_may_not_be_meant_is_said_of_runs_in_processes_of_their_own(command) -> None:
     ranges = "drop.range=[0.0,1.0],[0.3,1.0],[0.5,2]"
-    output = command("train", "-m", "experiment=smoke", *TINY, "drop=none", ranges,
-                     "launcher=local")[1]  # fmt: skip
+    output = command(
+        "train", "-m", "experiment=smoke", *TINY, "drop=none", ranges, "launcher=local"
+    )[1]
     assert output.count("drop.range=[0.3, 1.0] has no effect") == 1
     assert output.count("dataset=photos is eight photographs") == 1
     assert "drop.range=[0.5, 2] has no effect" not in output, "it is refused"
@@ -701,8 +737,13 @@ def slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         subprocess.run([*script, "stop"], check=True)
 
 
-NODE = ("launcher=slurm", "launcher.gpus=0", "launcher.cpus=1", "launcher.memory_gb=1",
-        "launcher.time=0:30:00")  # fmt: skip
+NODE = (
+    "launcher=slurm",
+    "launcher.gpus=0",
+    "launcher.cpus=1",
+    "launcher.memory_gb=1",
+    "launcher.time=0:30:00",
+)
 
 
 @pytest.mark.slow
@@ -734,8 +775,12 @@ def test_slurm_trains_one_model_with_two_tasks(slurm) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["preempted", "cancelled", "signalled"])
 def test_slurm_requeues_what_is_preempted_and_that_resumes(slurm, command, how) -> None:
-    settings = ("experiment=smoke", "trainer.steps=400", "trainer.checkpoint_every=100000",
-                "trainer.validate_every=1000")  # fmt: skip
+    settings = (
+        "experiment=smoke",
+        "trainer.steps=400",
+        "trainer.checkpoint_every=100000",
+        "trainer.validate_every=1000",
+    )
     assert command("train", *settings, "group=whole")[0] == 0
     process = shell("progdtd.train", "-m", *settings, *NODE, "launcher.cpus=2")
     wait_for(lambda: steps(Path(RUN)) > 5, process)

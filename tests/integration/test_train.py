@@ -57,9 +57,11 @@ def test_trainings_are_compared_by_their_last_validations(script) -> None:
         code, output = script("compare.py", "one", "other")
         assert (code, "Not to be compared" in output) == (0, said), output
         Path("one/run.json").write_text(json.dumps({"held_out": ["a.png"]}))
-    for names, said in ((("one", "new"), "new has not been validated yet"),
-                        (("one", "none"), "none has no validation"),
-                        (("one/config.yaml",), "one/config.yaml is no run")):  # fmt: skip
+    for names, said in (
+        (("one", "new"), "new has not been validated yet"),
+        (("one", "none"), "none has no validation"),
+        (("one/config.yaml",), "one/config.yaml is no run"),
+    ):
         code, output = script("compare.py", *names)
         assert (code, said in output) == (1, True), output
 
@@ -68,8 +70,14 @@ def test_trainings_are_compared_by_their_last_validations(script) -> None:
 def test_the_parts_of_a_step_are_timed(script) -> None:
     code, output = script("profile_training.py", "experiment=smoke")
     assert code == 0, output
-    parts = ("the whole step", "reading a batch", "forward", "forward and backward", "optimizers",
-             "floor of forward and backward")  # fmt: skip
+    parts = (
+        "the whole step",
+        "reading a batch",
+        "forward",
+        "forward and backward",
+        "optimizers",
+        "floor of forward and backward",
+    )
     for part in parts:
         asked = " " if part.startswith("floor") else r" [1-9]\d*"
         assert re.search(rf"^\| {part} \| \d+\.\d \|{asked} \|$", output, re.MULTILINE), output
@@ -83,9 +91,15 @@ def test_smoke_run_leaves_everything(command) -> None:
     assert code == 0, output
     run = Path(RUN)
     assert {path.name for path in run.iterdir()} == {
-        ".lock", "config.yaml", "last.pt", "metrics.csv", "run.json", "train.log", "validation.csv",
+        ".lock",
+        "config.yaml",
+        "last.pt",
+        "metrics.csv",
+        "run.json",
+        "train.log",
+        "validation.csv",
         "weights.safetensors",
-    }  # fmt: skip
+    }
     assert [row["step"] for row in rows(run / "metrics.csv")] == ["2", "4", "6"]
     record = json.loads((run / "run.json").read_text())
     validation = rows(run / "validation.csv")
@@ -127,15 +141,22 @@ def test_without_drop_compressai_loads_the_weights(command) -> None:
 
 
 KILLED = (
-    "trainer.checkpoint_every=3", "trainer.validate_every=14",
-    "trainer.log_every=3", "trainer.devices=1", "trainer.accelerator=cpu",
-)  # fmt: skip
+    "trainer.checkpoint_every=3",
+    "trainer.validate_every=14",
+    "trainer.log_every=3",
+    "trainer.devices=1",
+    "trainer.accelerator=cpu",
+)
 
 
 WAVELET = (
-    "model=wavelet", "model.width=8", "model.pixel_width=8", "model.blocks=1",
-    "trainer=debug", "dataset=photos",
-)  # fmt: skip
+    "model=wavelet",
+    "model.width=8",
+    "model.pixel_width=8",
+    "model.blocks=1",
+    "trainer=debug",
+    "dataset=photos",
+)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +189,10 @@ def test_killed_and_resumed_equals_undisturbed(command, smoke, kills) -> None:
     one, other = (load_file(run / "weights.safetensors") for run in (whole, killed))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    tables = [[{**row, "images_per_s": ""} for row in rows(run / "metrics.csv")]
-              for run in (whole, killed)]  # fmt: skip
+    tables = [
+        [{**row, "images_per_s": ""} for row in rows(run / "metrics.csv")]
+        for run in (whole, killed)
+    ]
     assert tables[0] == tables[1]
     assert (whole / "validation.csv").read_text() == (killed / "validation.csv").read_text()
     files = [run / MODEL for run in (whole, killed)]
@@ -200,8 +223,14 @@ def test_no_stream_and_no_name_can_be_what_a_training_fails_at(images) -> None:
     """Standard output and error are closed; the name of an unreadable image is no UTF-8."""
     with open(os.fsencode(images) + b"/\xff.png", "wb") as file:
         file.write(b"no image")
-    words = ("experiment=smoke", "trainer.steps=1", "dataset=folder", f"dataset.root={images}",
-             "dataset.validation=0", "trainer.crop=64")  # fmt: skip
+    words = (
+        "experiment=smoke",
+        "trainer.steps=1",
+        "dataset=folder",
+        f"dataset.root={images}",
+        "dataset.validation=0",
+        "trainer.crop=64",
+    )
     command = shlex.join([sys.executable, "-m", "progdtd.train", *words])
     closed = subprocess.run(f"{command} >&- 2>&-", shell=True)
     assert closed.returncode == 0, run.recorded(Path(RUN))
@@ -250,9 +279,18 @@ def test_options_of_the_optimizer_may_be_lists(command) -> None:
 
 def test_training_learns(command, images) -> None:
     """A few steps on real crops lower the loss well below where it began."""
-    arguments = ("model.N=16", "model.M=24", "trainer.steps=60", "trainer.lr=2e-3",
-                 "trainer.log_every=10", "trainer.validate_every=60", "trainer.batch_size=4",
-                 "dataset=folder", f"dataset.root={images}", "dataset.validation=1")  # fmt: skip
+    arguments = (
+        "model.N=16",
+        "model.M=24",
+        "trainer.steps=60",
+        "trainer.lr=2e-3",
+        "trainer.log_every=10",
+        "trainer.validate_every=60",
+        "trainer.batch_size=4",
+        "dataset=folder",
+        f"dataset.root={images}",
+        "dataset.validation=1",
+    )
     assert command("train", "experiment=smoke", *arguments)[0] == 0
     losses = [float(row["loss"]) for row in rows(f"{RUN}/metrics.csv")]
     assert losses[-1] < 0.6 * losses[0]
@@ -294,8 +332,14 @@ def test_weights_of_other_options_are_said_to_be(trained, caplog) -> None:
 
 
 def test_warm_start_of_another_prior_takes_the_transforms_of_pictures(command, trained) -> None:
-    arguments = ("model=mean_scale_hyperprior", f"init_from={RUN}", "trainer.steps=1",
-                 "trainer.lr=0", "trainer.aux_lr=0", "seed=5")  # fmt: skip
+    arguments = (
+        "model=mean_scale_hyperprior",
+        f"init_from={RUN}",
+        "trainer.steps=1",
+        "trainer.lr=0",
+        "trainer.aux_lr=0",
+        "seed=5",
+    )
     code, output = command("train", "experiment=smoke", *arguments)
     assert code == 0, output
     assert "g_a and g_s begin with its weights" in output
@@ -311,8 +355,14 @@ def test_warm_start_of_another_prior_takes_the_transforms_of_pictures(command, t
 
 
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(command) -> None:
-    settings = ("trainer.steps=200", "trainer.lr=1e12", "trainer.clip=null", "trainer.warmup=150",
-                "trainer.checkpoint_every=1", "trainer.log_every=1")  # fmt: skip
+    settings = (
+        "trainer.steps=200",
+        "trainer.lr=1e12",
+        "trainer.clip=null",
+        "trainer.warmup=150",
+        "trainer.checkpoint_every=1",
+        "trainer.log_every=1",
+    )
     code, output = command("train", "experiment=smoke", *settings)
     assert code == 1
     assert "Training diverged" in output
@@ -344,8 +394,13 @@ def test_an_unfinished_run_is_said_to_be_one(command, images) -> None:
 
 def test_a_run_goes_on_with_its_own_images_only(command, images) -> None:
     """Else, some of those that it was trained on might be held out from then on."""
-    settings = ("experiment=smoke", "dataset=folder", f"dataset.root={images}", "trainer.crop=64",
-                "dataset.validation=1")  # fmt: skip
+    settings = (
+        "experiment=smoke",
+        "dataset=folder",
+        f"dataset.root={images}",
+        "trainer.crop=64",
+        "dataset.validation=1",
+    )
     assert command("train", *settings)[0] == 0
     Path(RUN, "weights.safetensors").unlink()  # as if it had been stopped before
     held = run.recorded(Path(RUN))["held_out"]
@@ -511,12 +566,14 @@ def test_a_value_that_cannot_be_leaves_no_failed_run(command) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["drop=none", "drop.range=[0.3,1.0]"], "drop.range=[0.3, 1.0] has no effect"),
-     (["drop=none", "drop.power=2"], "drop.power=2 has no effect"),
-     (["drop.range=[0.5,0.5]", "drop.full=0.3"], "drop.full=0.3 has no effect: p is always 0.5"),
-     (["drop.full=1", "drop.power=3"], "drop.power=3 has no effect: drop.full=1"),
-     ([], "dataset=photos is eight photographs, to try things out")],
-)  # fmt: skip
+    [
+        (["drop=none", "drop.range=[0.3,1.0]"], "drop.range=[0.3, 1.0] has no effect"),
+        (["drop=none", "drop.power=2"], "drop.power=2 has no effect"),
+        (["drop.range=[0.5,0.5]", "drop.full=0.3"], "drop.full=0.3 has no effect: p is always 0.5"),
+        (["drop.full=1", "drop.power=3"], "drop.power=3 has no effect: drop.full=1"),
+        ([], "dataset=photos is eight photographs, to try things out"),
+    ],
+)
 def test_what_may_not_be_meant_is_said(command, arguments, said) -> None:
     code, output = command("train", "experiment=smoke", "trainer.steps=1", *arguments)
     assert (code, output.count(said)) == (0, 1), output

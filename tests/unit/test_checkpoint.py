@@ -46,14 +46,18 @@ def test_compressai_state_dicts_are_recognised(tmp_path, wrapped: bool) -> None:
 
 WRAPPED = {
     "compiled": lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
-    "compiled parts": lambda state: {name.replace("g_a.", "g_a._orig_mod."): value
-                                     for name, value in state.items()},
-    "lightning": lambda state: {"state_dict": {f"model.{name}": v for name, v in state.items()}
-                                | {"loss.weight": torch.ones(3)}, "epoch": 3},
+    "compiled parts": lambda state: {
+        name.replace("g_a.", "g_a._orig_mod."): value for name, value in state.items()
+    },
+    "lightning": lambda state: {
+        "state_dict": {f"model.{name}": v for name, v in state.items()}
+        | {"loss.weight": torch.ones(3)},
+        "epoch": 3,
+    },
     "distributed": lambda state: {f"module._orig_mod.{name}": v for name, v in state.items()},
     "named otherwise": lambda state: {"model_state_dict": state, "optimizer_state_dict": {}},
     "deep": lambda state: {"checkpoint": {"net": state}},
-}  # fmt: skip
+}
 BESIDE = {
     "nothing": {},
     "a numpy scalar": {"best_loss": np.float64(0.5)},
@@ -93,8 +97,10 @@ def test_nothing_in_checkpoints_of_other_code_is_run(tmp_path) -> None:
 
 
 def test_half_precision_weights_load_as_float32(tmp_path) -> None:
-    state = {k: v.half() if v.is_floating_point() else v
-             for k, v in ProgressiveHyperprior(8, 12).state_dict().items()}  # fmt: skip
+    state = {
+        k: v.half() if v.is_floating_point() else v
+        for k, v in ProgressiveHyperprior(8, 12).state_dict().items()
+    }
     metadata = {weights.METADATA: json.dumps(META)}
     save_file(state, tmp_path / "h.safetensors", metadata=metadata)
     model = weights.load_model(tmp_path / "h.safetensors").model

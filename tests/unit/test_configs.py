@@ -19,9 +19,16 @@ from progdtd.experiment.words import parsed, printed, understood
 from progdtd.models import weights
 
 GROUPS = (
-    "model", "drop", "dataset", "trainer", "trainer/optimizer", "logger", "launcher", "quality",
+    "model",
+    "drop",
+    "dataset",
+    "trainer",
+    "trainer/optimizer",
+    "logger",
+    "launcher",
+    "quality",
     "experiment",
-)  # fmt: skip
+)
 CHOICES = [(g, path.stem) for g in GROUPS for path in sorted(Path(CONF, g).glob("*.yaml"))]
 
 
@@ -116,9 +123,25 @@ def test_other_sweepers_take_intervals() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["plain", "lr=0.1", "a(1)", "~/x", "2024_01_01", "null", "a,b", "o'b", "a\\", "a\\'b", "$x",
-     'a"b', "[a", "a b", "phötos", "`a`!"],
-)  # fmt: skip
+    [
+        "plain",
+        "lr=0.1",
+        "a(1)",
+        "~/x",
+        "2024_01_01",
+        "null",
+        "a,b",
+        "o'b",
+        "a\\",
+        "a\\'b",
+        "$x",
+        'a"b',
+        "[a",
+        "a b",
+        "phötos",
+        "`a`!",
+    ],
+)
 def test_what_is_printed_can_be_typed(text) -> None:
     (word,) = shlex.split(printed("run", text))
     assert parsed(word).value() == text
@@ -168,9 +191,11 @@ def test_a_dataset_of_one_s_own_begins_with_another(tmp_path) -> None:
     """It has the options of that one, and more of its own, whichever of the two names it has."""
     shutil.copytree(CONF, tmp_path / "conf")
     for choice, base, name in (
-        ("textures", "folder", "name: textures\n"), ("more", "folder@_here_", "name: folder\n"),
-        ("as", "folder", ""), ("absolute", "/dataset/folder@_here_", "name: absolute\n"),
-    ):  # fmt: skip
+        ("textures", "folder", "name: textures\n"),
+        ("more", "folder@_here_", "name: folder\n"),
+        ("as", "folder", ""),
+        ("absolute", "/dataset/folder@_here_", "name: absolute\n"),
+    ):
         own = f"defaults: ['{base}']\n{name}{choice}: all.txt\nvalidation: 2\n"
         own += f"paths: {{list: '${{dataset.{choice}}}'}}\n"
         (tmp_path / f"conf/dataset/{choice}.yaml").write_text(own)

@@ -25,8 +25,12 @@ def batches(root, **options):
 def test_crops_are_taken_everywhere(tmp_path) -> None:
     rows, columns = np.mgrid[:80, :96].astype(np.uint8)
     Image.fromarray(np.dstack([rows, columns, rows])).save(tmp_path / "a.png")
-    corners = np.array([b[:, :2, 0, 0].tolist() for b in map(batches(
-        tmp_path, flip=False).__getitem__, range(100))]).reshape(-1, 2)  # fmt: skip
+    corners = np.array(
+        [
+            b[:, :2, 0, 0].tolist()
+            for b in map(batches(tmp_path, flip=False).__getitem__, range(100))
+        ]
+    ).reshape(-1, 2)
     assert corners.min(0).tolist() == [0, 0]
     assert corners.max(0).tolist() == [80 - 64, 96 - 64]
 
@@ -53,8 +57,14 @@ def test_folders_may_be_links_and_be_named_like_images(images, tmp_path) -> None
     assert {parts[0] for parts in found} == {"one"}
 
 
-COPIES = (".ipynb_checkpoints/a.png", ".Trash-1000/files/a.png", "__MACOSX/a.png", "@eaDir/a.png",
-          "deeper/._d.tiff", "deeper/.thumbnails/normal/d.png")  # fmt: skip
+COPIES = (
+    ".ipynb_checkpoints/a.png",
+    ".Trash-1000/files/a.png",
+    "__MACOSX/a.png",
+    "@eaDir/a.png",
+    "deeper/._d.tiff",
+    "deeper/.thumbnails/normal/d.png",
+)
 
 
 def test_hidden_copies_are_no_images(images, caplog) -> None:

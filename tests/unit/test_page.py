@@ -53,8 +53,12 @@ def test_a_page_is_whole(stream, wavelet_file, capsys) -> None:
     Path("cut.pdtd").write_bytes(stream[: container.ends(stream)[1] + 5])
     page = Path("page")
     for _ in range(2):  # the second time over the first
-        assert run("a.pdtd", "cut.pdtd", page, "--originals", "a.png", "a.png",
-                   "--model", wavelet_file) == 0  # fmt: skip
+        assert (
+            run(
+                "a.pdtd", "cut.pdtd", page, "--originals", "a.png", "a.png", "--model", wavelet_file
+            )
+            == 0
+        )
     assert (page / "model.onnx").read_bytes() == wavelet_file.read_bytes()
     for name in ("index.html", "page.js", "worker.js", "decoder.js", "style.css"):
         assert (page / name).read_bytes() == (writer.SITE / name).read_bytes()

@@ -57,16 +57,23 @@ EXECUTING = {  # what the message names: a part of a pickle
     "posix.mkdir": body([{"nested": (Call(os.mkdir, "executed"),)}]),
     "builtins.__import__": body(Call(__import__, "malicious")),
     "builtins.getattr": b"c__builtin__\ngetattr\n(ctypes\nMethodType\n"
-    + text("mro") + b"tR0" + IMPORT_OS + b"0cos\nsystem\n(" + text("touch executed") + b"tR",
+    + text("mro")
+    + b"tR0"
+    + IMPORT_OS
+    + b"0cos\nsystem\n("
+    + text("touch executed")
+    + b"tR",
     "os.system": b"(S'touch executed'\nios\nsystem\n",
     "builtins.exec": b"(c__builtin__\nexec\n" + text(RUN) + b"o",
-}  # fmt: skip
+}
 CRAFTED = {
     "torch.hub.load": body([Call(torch.hub.load, "somebody/something", "model")]),
     "torch.serialization.load": body(Call(torch.load, "nested.pt")),
-    "builtins.bytearray": b"c__builtin__\nbytearray\n\x8a\x06" + (1 << 40).to_bytes(6, "little")
+    "builtins.bytearray": b"c__builtin__\nbytearray\n\x8a\x06"
+    + (1 << 40).to_bytes(6, "little")
     + b"\x85R",
-    "torch.FloatTensor": b"ctorch\nFloatTensor\n\x8a\x06" + (1 << 40).to_bytes(6, "little")
+    "torch.FloatTensor": b"ctorch\nFloatTensor\n\x8a\x06"
+    + (1 << 40).to_bytes(6, "little")
     + b"\x85R",
     "STACK_GLOBAL": text("torch._utils") + text("os.system") + b"\x93" + text("id") + b"\x85R",
     "bytearray8|BYTEARRAY8": b"\x96" + struct.pack("<Q", 1 << 40),
@@ -75,7 +82,7 @@ CRAFTED = {
     "__setstate__": b"ctorch._utils\n_rebuild_tensor_v2\n}" + text("__code__") + b"Nsb",
     "append": b"ccollections\nOrderedDict\n(NNe",
     "no module|_modules": b"cos\nsystem\n)\x81",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", EXECUTING)
@@ -151,9 +158,13 @@ def test_compressed_archives_are_refused(tmp_path) -> None:
 
 def published_parameters(model: torch.nn.Module) -> dict[str, Tensor]:
     """The parameters of our model under the published names."""
-    blocks = {"g_a": "image_analysis.model", "g_s": "image_synthesis.model",
-              "h_a": "hyper_analysis.model", "h_s": "hyper_synthesis.model",
-              "entropy_bottleneck": "hyper_bottleneck"}  # fmt: skip
+    blocks = {
+        "g_a": "image_analysis.model",
+        "g_s": "image_synthesis.model",
+        "h_a": "hyper_analysis.model",
+        "h_s": "hyper_synthesis.model",
+        "entropy_bottleneck": "hyper_bottleneck",
+    }
     parameters = {}
     for name, value in model.named_parameters():
         block, *rest = name.split(".")
@@ -192,8 +203,9 @@ def test_other_architectures_are_told(change, message) -> None:
 
 
 def test_no_memory_is_taken_for_a_claimed_size() -> None:
-    empty = OrderedDict({f"model.image_analysis.model.{i}.weight": torch.empty(1 << 20, 1 << 20, 0)
-                         for i in (2, 6)})  # fmt: skip
+    empty = OrderedDict(
+        {f"model.image_analysis.model.{i}.weight": torch.empty(1 << 20, 1 << 20, 0) for i in (2, 6)}
+    )
     with pytest.raises(UserError, match="not the published architecture"):
         published.convert(empty)
 

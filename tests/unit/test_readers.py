@@ -23,8 +23,11 @@ def batches(images) -> data.Batches:
 
 def children() -> set[int]:
     """The processes that this one has started and that are not yet reaped."""
-    return {int(pid) for pid in Path("/proc/self/task").glob("*/children")
-            for pid in pid.read_text().split()}  # fmt: skip
+    return {
+        int(pid)
+        for pid in Path("/proc/self/task").glob("*/children")
+        for pid in pid.read_text().split()
+    }
 
 
 def same(batches: data.Batches, read: list[torch.Tensor]) -> bool:
@@ -135,8 +138,9 @@ next(loader)
 print(*open("/proc/self/task/%d/children" % __import__("os").getpid()).read().split(), flush=True)
 input()
 """
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, text=True) as process:  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         pids = [*map(int, process.stdout.readline().split())]
         process.kill()
     assert len(pids) == 3

@@ -11,11 +11,15 @@ import pytest
 
 from progdtd.experiment.signals import LAUNCHER, Requeue, StopSignals, requeue_in_slurm
 
-WAITING = "from progdtd.experiment.signals import end_with_parent; end_with_parent(); " \
-          "import time; print(flush=True); time.sleep(60)"  # fmt: skip
-PARENT = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', sys.argv[1]], " \
-         "stdout=subprocess.PIPE); child.stdout.readline(); print(child.pid, flush=True); " \
-         "child.wait()"  # fmt: skip
+WAITING = (
+    "from progdtd.experiment.signals import end_with_parent; end_with_parent(); "
+    "import time; print(flush=True); time.sleep(60)"
+)
+PARENT = (
+    "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', sys.argv[1]], "
+    "stdout=subprocess.PIPE); child.stdout.readline(); print(child.pid, flush=True); "
+    "child.wait()"
+)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")

@@ -10,9 +10,19 @@ import progdtd
 HOUSE = Path(progdtd.__file__).parent
 
 LEAVES = {
-    "classical_files", "data", "download", "downsampling_factor", "errors", "files", "images",
-    "machine", "metrics", "options", "readers", "tail_drop",
-}  # fmt: skip
+    "classical_files",
+    "data",
+    "download",
+    "downsampling_factor",
+    "errors",
+    "files",
+    "images",
+    "machine",
+    "metrics",
+    "options",
+    "readers",
+    "tail_drop",
+}
 """The idea, and what everything uses."""
 
 MAY_USE: dict[str, set[str]] = {

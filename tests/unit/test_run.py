@@ -15,8 +15,9 @@ from progdtd.files import WEIGHTS, write_aside
 
 def test_another_configuration_is_refused_and_shown(tmp_path) -> None:
     dataset = {"root": "here", "workers": 1, "validation": 2}
-    cfg = OmegaConf.create({"lambda": 0.1, "trainer": {"steps": 5}, "logger": {"wandb": False},
-                            "dataset": dataset})  # fmt: skip
+    cfg = OmegaConf.create(
+        {"lambda": 0.1, "trainer": {"steps": 5}, "logger": {"wandb": False}, "dataset": dataset}
+    )
     run.compare(tmp_path, cfg)
     run.claim(tmp_path, cfg)
     run.compare(tmp_path, cfg)
@@ -98,18 +99,22 @@ def test_a_start_with_other_code_keeps_what_was_before(tmp_path, caplog) -> None
     record = run.recorded(tmp_path)
     assert (record["git_commit"], record["host"]) == ("c", "two")
     assert record["earlier"] == [
-        {"until_step": 10, "host": "one"}, {"until_step": 20, "git_commit": "b"}
-    ]  # fmt: skip
+        {"until_step": 10, "host": "one"},
+        {"until_step": 20, "git_commit": "b"},
+    ]
 
 
 def test_a_record_has_the_code_that_git_does_not_know(tmp_path, monkeypatch) -> None:
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     monkeypatch.setattr(run, "__file__", str(tmp_path / "progdtd" / "experiment" / "run.py"))
     for name, text in {
-        ".gitignore": "ignored.py", "progdtd/models/mine.py": "class Mine: ...",
-        "conf/model/mine.yaml": "name: mine", "progdtd/ignored.py": "", "elsewhere.py": "",
+        ".gitignore": "ignored.py",
+        "progdtd/models/mine.py": "class Mine: ...",
+        "conf/model/mine.yaml": "name: mine",
+        "progdtd/ignored.py": "",
+        "elsewhere.py": "",
         "progdtd/experiment/run.py": "",
-    }.items():  # fmt: skip
+    }.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -117,8 +122,9 @@ def test_a_record_has_the_code_that_git_does_not_know(tmp_path, monkeypatch) -> 
     assert run.provenance() | unknown == run.provenance(), "somebody else's repository"
     subprocess.run(["git", "-C", tmp_path, "add", "progdtd/experiment/run.py"], check=True)
     assert run.provenance()["git_untracked"] == {
-        "conf/model/mine.yaml": "name: mine", "progdtd/models/mine.py": "class Mine: ..."
-    }  # fmt: skip
+        "conf/model/mine.yaml": "name: mine",
+        "progdtd/models/mine.py": "class Mine: ...",
+    }
 
 
 def test_a_record_has_what_changed_since_the_commit_but_no_results(tmp_path, monkeypatch) -> None:

@@ -19,9 +19,13 @@ LIGHT = {"PIL", "cython_runtime", "numpy", "packaging", "pillow_jxl", "progdtd",
 """All that the codec needs before it opens a model, beside the standard library."""
 
 REST = {
-    "pandas", "scipy.stats.distributions", "sympy", "torch._dynamo", "torch_geometric",
+    "pandas",
+    "scipy.stats.distributions",
+    "sympy",
+    "torch._dynamo",
+    "torch_geometric",
     "torchvision",
-}  # fmt: skip
+}
 """What CompressAI brings beside its networks, and nobody needs who codes with one."""
 
 

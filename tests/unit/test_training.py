@@ -32,8 +32,13 @@ def test_a_loss_of_few_images_may_be_far_from_the_lowest(tmp_path) -> None:
     """Their p alone makes them differ by a factor of hundreds."""
     trainer = Trainer(composed(*SMOKE, "trainer.batch_size=2"), tmp_path)
     trainer.lowest = 0.1
-    for done, loss, diverged in ((1, 150.0, False), (1, 170.0, True), (100, 4.0, False),
-                                 (100, 6.0, True), (1, float("nan"), True)):  # fmt: skip
+    for done, loss, diverged in (
+        (1, 150.0, False),
+        (1, 170.0, True),
+        (100, 4.0, False),
+        (100, 6.0, True),
+        (1, float("nan"), True),
+    ):
         trainer.sums = torch.tensor([loss * done, 0.0, 0.0, 0.0])
         if diverged:
             with pytest.raises(UserError, match="Training diverged"):
@@ -215,8 +220,13 @@ def test_one_process_of_a_slurm_job_trains_alone(monkeypatch) -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    options = composed(*SMOKE, "trainer.lr=1e-3", "trainer.steps=1100", "trainer.warmup=100",
-                       "trainer.final_lr=0.02").trainer  # fmt: skip
+    options = composed(
+        *SMOKE,
+        "trainer.lr=1e-3",
+        "trainer.steps=1100",
+        "trainer.warmup=100",
+        "trainer.final_lr=0.02",
+    ).trainer
     rates = [learning_rate(step, options) for step in range(1101)]
     assert rates[0] == pytest.approx(1e-3 / 101)
     assert max(rates) == rates[100] == pytest.approx(1e-3)
@@ -226,16 +236,20 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 @pytest.mark.parametrize(
     ("drop", "latent", "hyper"),
-    [("dtd", True, True), ("latent_only", True, False), ("hyper_only", False, True),
-     ("none", False, False)],
-)  # fmt: skip
+    [
+        ("dtd", True, True),
+        ("latent_only", True, False),
+        ("hyper_only", False, True),
+        ("none", False, False),
+    ],
+)
 def test_a_step_drops_the_tails_that_are_configured(tmp_path, drop, latent, hyper) -> None:
     cfg = composed(*SMOKE, f"drop={drop}", "drop.range=[0.0,0.5]", "drop.full=0.0")
     trainer, seen = Trainer(cfg, tmp_path), []
     trainer.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     images = trainer.batches[0]
     trainer.step(0, images)
-    (_, p, p_hyper), = seen  # fmt: skip
+    ((_, p, p_hyper),) = seen
     drawn = trainer.draw(0, len(images))
     assert drawn.max() <= 0.5
     for fractions, dropped in ((p, latent), (p_hyper, hyper)):
@@ -265,9 +279,10 @@ def test_only_the_optimizers_matrices_are_multiplied_coarsely(
         lambda *_: during.append(torch.get_float32_matmul_precision())
     )
     monkeypatch.setattr(
-        trainer.optimizers[0], "step",
+        trainer.optimizers[0],
+        "step",
         lambda: during.append(torch.get_float32_matmul_precision()) or step(),
-    )  # fmt: skip
+    )
     trainer.step(0, trainer.batches[0])
     assert [*during, torch.get_float32_matmul_precision()] == ["highest", seen, "highest"]
 

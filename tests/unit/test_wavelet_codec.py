@@ -228,8 +228,9 @@ def test_pillow_and_the_command_know_the_model(
     assert f"{len(payloads_of(stream))} whole, of wavelet" in said
     code, said = command(main, "strip", "a.png", "s.png", "--model", str(wavelet_file))
     assert code == 0, said
-    code, said = command(main, "encode", "a.png", "c.pdtd", "--model", str(wavelet_file),
-                         "--effort", "2")  # fmt: skip
+    code, said = command(
+        main, "encode", "a.png", "c.pdtd", "--model", str(wavelet_file), "--effort", "2"
+    )
     assert code == 1
     assert "takes none" in said
     with Image.open(io.BytesIO(stream)) as opened:
