@@ -56,9 +56,6 @@ POSITIONS = 1 << 17
 HALO = 3
 """How far around a position a trunk looks."""
 
-PIXEL_HALO = 9
-"""How far around two by two pixels their correction looks, if the card does not say."""
-
 
 def tables() -> np.ndarray:
     """What the networks see of a place, (2, 65536) uint8: with its sign, and its size alone. A
@@ -102,12 +99,12 @@ class Network:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # wastes cores
         try:
             self.fingerprint = bytes.fromhex(card["fingerprint"])
-            self._halo = int(card.get("halo", PIXEL_HALO))
             self._session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
-            if {*INPUTS} - {given.name for given in self._session.get_inputs()}:
-                raise ValueError("its digit network is of an older kind")
         except Exception as error:  # onnxruntime has many, which have nothing else in common
             raise ValueError(f"it is no wavelet model ({error})") from error
+        if {*INPUTS} - {given.name for given in self._session.get_inputs()}:
+            raise ValueError("it is of an older kind, which only the ProgDTD that made it runs")
+        self._halo = int(card["halo"])
         self.card = card
 
     def trunk(

@@ -217,6 +217,12 @@ def test_what_is_no_model_is_refused(content) -> None:
             read(content)
 
 
+def test_models_of_another_time_are_refused_by_a_sentence(wavelet_file, monkeypatch) -> None:
+    monkeypatch.setitem(network.INPUTS, "one that the file lacks", np.uint8)
+    with pytest.raises(ValueError, match="of an older kind"):
+        Network(wavelet_file.read_bytes())
+
+
 def test_damaged_models_are_refused(wavelet_file) -> None:
     content = wavelet_file.read_bytes()
     for size in range(0, len(content), len(content) // 40):

@@ -338,9 +338,9 @@ export class Model {
   /**
    * @param {any} session
    * @param {any} ort onnxruntime-web, or what has its `Tensor`
-   * @param {{fingerprint: string, width: number, halo?: number}} card
+   * @param {{fingerprint: string, width: number, halo: number}} card
    */
-  constructor(session, ort, { fingerprint, width, halo = 9 }) {
+  constructor(session, ort, { fingerprint, width, halo }) {
     this.session = session;
     this.ort = ort;
     this.fingerprint = fingerprint;
