@@ -35,10 +35,13 @@ LIMIT = 8.0
 """Activations are within [0, LIMIT]."""
 
 SEEN, FEATURE, SIGNED, LOGIT = 2.0**-5, 2.0**-5, 2.0**-3, 2.0**-3
-"""What the 8-bit integers of the digit network count: places, features, sums, logits."""
+"""What the networks' 8-bit integers count: what they see, features, sums, logits."""
+
+WITHIN, PIXEL = 2.0**-7, 2.0**-4
+"""And those of the picture alone: values within their intervals, sums of pixels' features."""
 
 WEIGHT = 63
-"""Its weights are integers within +-WEIGHT, times a power of two for each output channel: two
+"""Weights are integers within +-WEIGHT, times a power of two for each output channel: two
 products of such a weight and 8 bits stay within 16 bits, which some processors need."""
 
 LIKELY, USEFUL = (walk.LIKELY - ZERO) * LOGIT, (walk.USEFUL - ZERO) * LOGIT
@@ -57,6 +60,10 @@ class Rounded(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         return torch.ops.aten.hardtanh_backward(gradient, x, *ctx.limits), None, None
+
+
+def rounded(x: Tensor, step: float, least: int = -128) -> Tensor:
+    return Rounded.apply(x, step, least)
 
 
 class IntegerConv(nn.Conv2d):
@@ -83,20 +90,19 @@ class Trunk(nn.Module):
         channels: coefficients at a position, C.
         width: features at a position.
         conditions: rows of the learned vectors.
-        outputs: numbers a coefficient that `heads` gives.
-        integer: whether it computes with integers.
+        outputs: numbers a coefficient that `head` gives.
+        step: what an integer of these counts.
     """
 
     def __init__(
-        self, channels: int, width: int, conditions: int, outputs: int, integer: bool
+        self, channels: int, width: int, conditions: int, outputs: int, step: float
     ) -> None:
         super().__init__()
-        conv = IntegerConv if integer else nn.Conv2d
-        self.integer = integer
-        self.known = conv(2 * channels, width, 3, padding=1)
-        self.first = conv(width, width, 3, padding=1)
-        self.second = conv(width, width, 3, padding=1)
-        self.head = conv(width, outputs * channels, 1)
+        self.step = step
+        self.known = IntegerConv(2 * channels, width, 3, padding=1)
+        self.first = IntegerConv(width, width, 3, padding=1)
+        self.second = IntegerConv(width, width, 3, padding=1)
+        self.head = IntegerConv(width, outputs * channels, 1)
         self.at_start = nn.Embedding(conditions, width)
         self.at_first = nn.Embedding(conditions, width)
         self.at_head = nn.Embedding(conditions, outputs * channels)
@@ -120,15 +126,12 @@ class Trunk(nn.Module):
         def at(table: nn.Embedding) -> Tensor:
             return table(row)[:, :, None, None]
 
-        x = self.rounded(self.known(seen) + at(self.at_start), SIGNED)
-        x = x if message is None else self.rounded(x + message, SIGNED)
-        x = self.rounded(x + self.rounded(self.first(act(x)) + at(self.at_first), SIGNED), SIGNED)
-        x = act(x + self.rounded(self.second(act(x)), SIGNED))
-        h = self.rounded(x, FEATURE, least=0)
-        return h, self.rounded(self.head(h) + at(self.at_head), LOGIT)
-
-    def rounded(self, x: Tensor, step: float, least: int = -128) -> Tensor:
-        return Rounded.apply(x, step, least) if self.integer else x
+        x = rounded(self.known(seen) + at(self.at_start), SIGNED)
+        x = x if message is None else rounded(x + message, SIGNED)
+        x = rounded(x + rounded(self.first(act(x)) + at(self.at_first), SIGNED), SIGNED)
+        x = act(x + rounded(self.second(act(x)), SIGNED))
+        h = rounded(x, FEATURE, least=0)
+        return h, rounded(self.head(h) + at(self.at_head), self.step)
 
 
 def bias_of(layer: nn.Conv2d) -> Tensor:
@@ -148,19 +151,19 @@ class Scales(nn.Module):
         width: features at a position.
         outputs: numbers a coefficient that `trunk` gives.
         rows: learned vectors of a scale.
-        integer: whether they compute with integers.
+        step: what an integer of these numbers counts.
     """
 
     signed: Tensor
     size: Tensor
 
-    def __init__(self, width: int, outputs: int, rows: int, integer: bool) -> None:
+    def __init__(self, width: int, outputs: int, rows: int, step: float) -> None:
         super().__init__()
-        self.rows, conv = rows, IntegerConv if integer else nn.Conv2d
-        self.low = Trunk(COLOURS, width, rows, outputs, integer)
-        self.detail = Trunk(3 * COLOURS, width, rows * SCALES, outputs, integer)
-        self.low_message = conv(width + 2 * COLOURS, width, 1)
-        self.message = conv(width + 6 * COLOURS, 4 * width, 1)
+        self.rows = rows
+        self.low = Trunk(COLOURS, width, rows, outputs, step)
+        self.detail = Trunk(3 * COLOURS, width, rows * SCALES, outputs, step)
+        self.low_message = IntegerConv(width + 2 * COLOURS, width, 1)
+        self.message = IntegerConv(width + 6 * COLOURS, 4 * width, 1)
         for name, table in zip(("signed", "size"), network.tables(), strict=True):
             seen = SEEN * (torch.from_numpy(table).float() - ZERO)
             self.register_buffer(name, seen, persistent=False)
@@ -180,7 +183,7 @@ class Scales(nn.Module):
     def pass_on(self, scale: int, h: Tensor, seen: Tensor) -> Tensor:
         """The message to the next finer scale, on its grid."""
         x = torch.cat((h, seen + ZERO * SEEN), 1)  # both from 0 on, as one tensor of 8 bits
-        x = self.low.rounded(self.message(x) if scale else self.low_message(x), SIGNED)
+        x = rounded(self.message(x) if scale else self.low_message(x), SIGNED)
         return F.pixel_shuffle(x, 2) if scale else x
 
 
@@ -192,7 +195,7 @@ class Digits(Scales):
     """
 
     def __init__(self, width: int = 32) -> None:
-        super().__init__(width, 2, 2 * (PLANES - 1), integer=True)
+        super().__init__(width, 2, 2 * (PLANES - 1), LOGIT)
         with torch.no_grad():
             for trunk in (self.low, self.detail):
                 events, _ = bias_of(trunk.head).chunk(2)
@@ -285,13 +288,14 @@ class Plane:
 class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.first = IntegerConv(width, width, 3, padding=1)
+        self.second = IntegerConv(width, width, 3, padding=1)
         with torch.no_grad():
             self.second.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.first(x)))
+        inside = rounded(self.first(x), FEATURE, least=0)
+        return rounded(x + rounded(self.second(inside), PIXEL), PIXEL)
 
 
 class Picture(nn.Module):
@@ -306,12 +310,12 @@ class Picture(nn.Module):
 
     def __init__(self, width: int = 32, pixel_width: int = 32, blocks: int = 3) -> None:
         super().__init__()
-        self.scales = Scales(width, 1, PLANES - 1, integer=False)
-        self.pixels = nn.Conv2d(4 * COLOURS, pixel_width, 3, padding=1)
-        self.features = nn.Conv2d(width, pixel_width, 1)
+        self.scales = Scales(width, 1, PLANES - 1, WITHIN)
+        self.pixels = IntegerConv(4 * COLOURS, pixel_width, 3, padding=1)
+        self.features = IntegerConv(width, pixel_width, 1)
         self.at_pixels = nn.Embedding(PLANES - 1, pixel_width)
         self.blocks = nn.Sequential(*(Block(pixel_width) for _ in range(blocks)))
-        self.correction = nn.Conv2d(pixel_width, 4 * COLOURS, 3, padding=1)
+        self.correction = IntegerConv(pixel_width, 4 * COLOURS, 3, padding=1)
         for part in (
             self.at_pixels,
             self.correction,
@@ -336,16 +340,18 @@ class Picture(nn.Module):
             if scale < SCALES:
                 message = self.scales.pass_on(scale, h, seen)
             centre, half = interval(place)
-            values.append((centre + half * torch.tanh(out)) * threshold)
+            values.append((centre + half * out) * threshold)
         x = inverse(values)
         if not correct:
             return x
-        unit = (STEP * 2.0**row)[:, None, None, None]
+        unit = error(row)[:, None, None, None]
         around = F.avg_pool2d(x, 6, 2, 2, count_include_pad=False)
-        detail = (x - around.repeat_interleave(2, 2).repeat_interleave(2, 3)) / unit
-        two_by_two = self.pixels(F.pixel_unshuffle(detail.clamp(-4, 4), 2)) + self.features(h)
-        two_by_two = self.blocks(two_by_two + self.at_pixels(row)[:, :, None, None])
-        return x + unit / 4 * F.pixel_shuffle(self.correction(two_by_two), 2)
+        detail = rounded((x - F.interpolate(around, scale_factor=2)) / unit, SEEN)
+        two_by_two = rounded(self.pixels(F.pixel_unshuffle(detail, 2)), PIXEL)
+        told = rounded(self.features(h) + self.at_pixels(row)[:, :, None, None], PIXEL)
+        two_by_two = self.blocks(rounded(two_by_two + told, PIXEL))
+        correction = rounded(self.correction(two_by_two), SEEN)
+        return x + unit / 4 * F.pixel_shuffle(correction, 2)
 
 
 class Wavelet(nn.Module):
@@ -365,6 +371,11 @@ class Wavelet(nn.Module):
         self.digits = Digits(width)
         self.picture = Picture(width, pixel_width, blocks)
         self.register_buffer("rate", torch.zeros(PLANES))
+
+
+def error(plane: Tensor) -> Tensor:
+    """About four times the root mean squared error of a picture of a plane, in grey levels."""
+    return STEP * 2 ** (0.6 * plane)
 
 
 def interval(place: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,12 @@
 """The wavelet model as one `.onnx` file, whose digits every engine computes alike.
 
-The graph is a chain of `If`s: its input `part` says which of `PARTS` runs. The digit network
-computes with integers (Ballé, Johnston, Minnen, "Integer networks for data compression with
-latent-variable models", ICLR 2019): activations have 8 bits, weights 7, sums 32, and every scale is
-a power of two, so that nothing is rounded but sums, to the nearest number of 8 bits. The picture
-network is as it was trained.
+The graph is a chain of `If`s: its input `part` says which of `PARTS` runs. The networks compute
+with integers (Ballé, Johnston, Minnen, "Integer networks for data compression with latent-variable
+models", ICLR 2019): activations have 8 bits, weights 7, sums 32, and every scale is a power of two,
+so that nothing is rounded but sums, to the nearest number of 8 bits.
 """
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,17 +23,19 @@ from progdtd.files import write_aside
 from progdtd.models.wavelet import (
     FEATURE,
     LIMIT,
-    LOGIT,
+    PIXEL,
     SEEN,
     SIGNED,
     Block,
     IntegerConv,
+    Picture,
     Scales,
     Wavelet,
     bias_of,
+    error,
 )
 from progdtd.wavelet.network import CARD, INPUTS, OUTPUTS, PARTS, ZERO, fingerprint
-from progdtd.wavelet.walk import PLANES, STEP
+from progdtd.wavelet.walk import PLANES
 
 NHWC = "com.microsoft"
 """The operators of onnxruntime for integers whose channels come last."""
@@ -89,11 +91,6 @@ class Part:
         self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
         return name
 
-    def conv(self, x: str, layer: nn.Conv2d) -> str:
-        """A convolution of floats."""
-        inputs = x, self.constant(layer.weight), self.constant(bias_of(layer))
-        return self.add("Conv", *inputs, pads=[layer.padding[0]] * 4)
-
     def looked_up(self, table: Tensor) -> str:
         """The row of a table that the input `row` names, as (1, C, 1, 1)."""
         found = self.add("Gather", self.constant(table), "row")
@@ -110,9 +107,10 @@ class Part:
         step: float,
         table: nn.Embedding | None = None,
         times: int = 1,
+        zero: int = ZERO,
     ) -> Integers:
-        """A convolution of integers, whose biases may depend on the input `row`; of `times` outputs
-        for each channel that comes first of all channels, then the second of all."""
+        """A convolution, whose biases may depend on the input `row`; of `times` outputs for each
+        channel that comes first of all channels, then the second of all."""
         assert isinstance(layer, IntegerConv)
         order = torch.arange(layer.out_channels).unflatten(0, (-1, times)).T.flatten()
         steps, bias = layer.steps().flatten(), bias_of(layer)
@@ -126,12 +124,12 @@ class Part:
             self.constant(layer.integers()[order], np.int8),
             self.constant(steps[order]),
             self.constant(torch.zeros_like(steps), np.int8),
-            *self.scaled(Integers("", step))[1:],
+            *self.scaled(Integers("", step, zero))[1:],
             added,
         )
         sides = [layer.padding[0]] * 4
         y = self.add("QLinearConv", *inputs, pads=sides, channels_last=1, domain=NHWC)
-        return Integers(y, step)
+        return Integers(y, step, zero)
 
     def scaled(self, x: Integers) -> tuple[str, str, str]:
         """How operators take integers."""
@@ -150,49 +148,38 @@ class Part:
 
     def graph(self) -> onnx.GraphProto:
         outputs = [
-            helper.make_tensor_value_info(x, kind, [None] * 4)
-            for x, kind in zip(self.all_outputs(), KINDS, strict=True)
+            helper.make_tensor_value_info(x, TensorProto.UINT8, [None] * 4) for x in self.outputs
         ]
         return helper.make_graph(self.nodes, self.name, [], outputs, self.constants)
 
-    def all_outputs(self) -> list[str]:
-        """Of each of OUTPUTS its name, or that of nothing."""
-        if len(self.outputs) == len(OUTPUTS):
-            return self.outputs
-        integer = self.name.startswith("digits")
-        nothing = [self.constant(np.zeros((1, 1, 1, 1)), np.float32 if integer else np.uint8)] * 2
-        return [*nothing, *self.outputs] if integer else [*self.outputs, *nothing]
-
-
-KINDS = (TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.UINT8, TensorProto.UINT8)
-"""Of OUTPUTS."""
+    def nothing(self) -> str:
+        return self.constant(np.zeros((1, 1, 1, 1)), np.uint8)
 
 
 def build(model: Wavelet) -> dict[str, Part]:
     """Every part of a model, by its name in PARTS."""
     built = {name: Part(name) for name in PARTS}
-    for band, scale in (("low", 0), ("detail", 1)):
-        _digits(built[f"digits {band}"], model.digits, scale)
-        _digits_message(built[f"digits {band} message"], model.digits, scale)
-        _values(built[f"picture {band}"], model.picture.scales, scale)
-        _values_message(built[f"picture {band} message"], model.picture.scales, scale)
-    _pixels(built["pixels"], model)
+    for name, scales in (("digits", model.digits), ("picture", model.picture.scales)):
+        for band, scale in (("low", 0), ("detail", 1)):
+            _trunk(built[f"{name} {band}"], scales, scale)
+            _message(built[f"{name} {band} message"], scales, scale)
+    _pixels(built["pixels"], model.picture)
     return built
 
 
-def _digits(part: Part, scales: Scales, scale: int) -> None:
-    """`Trunk.forward` of integers: features and logits."""
+def _trunk(part: Part, scales: Scales, scale: int) -> None:
+    """`Trunk.forward`."""
     trunk = scales.detail if scale else scales.low
     x = part.whole(part.places(), trunk.known, SIGNED, trunk.at_start)
     x = part.sum(x, Integers("integers", SIGNED)) if scale else x
     x = part.sum(part.whole(part.active(x), trunk.first, SIGNED, trunk.at_first), x)
     h = part.sum(part.whole(part.active(x), trunk.second, SIGNED), x, FEATURE, 0)
-    logits = part.whole(h, trunk.head, LOGIT, trunk.at_head)
-    part.outputs = [h.name, part.add("Transpose", logits.name, perm=[0, 3, 1, 2])]
+    out = part.whole(h, trunk.head, trunk.step, trunk.at_head)
+    part.outputs = [h.name, part.add("Transpose", out.name, perm=[0, 3, 1, 2])]
 
 
-def _digits_message(part: Part, scales: Scales, scale: int) -> None:
-    """`Scales.pass_on` of integers; of details (1, H, 2, 2 W F), which is (1, 2H, 2W, F)."""
+def _message(part: Part, scales: Scales, scale: int) -> None:
+    """`Scales.pass_on`; of details (1, H, 2, 2 W F), which is (1, 2H, 2W, F)."""
     layer, sides = (scales.message, 2) if scale else (scales.low_message, 1)
     both = part.add("Concat", "integers", part.places().name, axis=3)
     x = part.whole(Integers(both, SEEN, 0), layer, SIGNED, times=sides**2).name
@@ -200,73 +187,43 @@ def _digits_message(part: Part, scales: Scales, scale: int) -> None:
         x = part.add("Reshape", x, part.constant([0, 0, 0, 2, -1], np.int64))
         x = part.add("Transpose", x, perm=[0, 1, 3, 2, 4])
         x = part.add("Reshape", x, part.constant([0, 0, 2, -1], np.int64))
-    part.outputs = [x, part.constant(np.zeros((1, 1, 1, 1)), np.uint8)]
+    part.outputs = [x, part.nothing()]
 
 
-def _values(part: Part, scales: Scales, scale: int) -> None:
-    """`Trunk.forward`: features, and how far values lie from the centres of their intervals, in
-    [-1, 1]."""
-    trunk = scales.detail if scale else scales.low
-
-    def active(x: str) -> str:
-        return part.add("Clip", x, part.constant(0.0), part.constant(LIMIT))
-
-    zero = part.constant(ZERO * SEEN)
-    x = part.conv(part.add("Sub", _numbers(part), zero), trunk.known)
-    x = part.add("Add", x, "features") if scale else x
-    x = part.add("Add", x, part.looked_up(trunk.at_start.weight))
-    first = part.conv(active(x), trunk.first)
-    x = part.add("Add", part.add("Add", first, x), part.looked_up(trunk.at_first.weight))
-    h = active(part.add("Add", part.conv(active(x), trunk.second), x))
-    out = part.add("Add", part.conv(h, trunk.head), part.looked_up(trunk.at_head.weight))
-    part.outputs = [h, part.add("Tanh", out)]
-
-
-def _values_message(part: Part, scales: Scales, scale: int) -> None:
-    """`Scales.pass_on`."""
-    x = part.add("Concat", "features", _numbers(part), axis=1)
-    x = part.conv(x, scales.message if scale else scales.low_message)
-    x = part.add("DepthToSpace", x, blocksize=2, mode="CRD") if scale else x
-    part.outputs = [x, part.constant(np.zeros((1, 1, 1, 1)))]
-
-
-def _numbers(part: Part) -> str:
-    """The input `seen`, as numbers from 0 on."""
-    x = part.add("Cast", "seen", to=TensorProto.FLOAT)
-    return part.add("Mul", x, part.constant(SEEN))
-
-
-def _pixels(part: Part, model: Wavelet) -> None:
-    """The correction of pixels (1, 3, H, W) that are whole blocks, by the finest features."""
-    picture = model.picture
-    apart = picture.pixels.weight.unflatten(1, (3, 2, 2))  # the kernel that sees pixels two by two
-    kernel = apart.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
-    unit = part.looked_up(STEP * 2.0 ** torch.arange(PLANES - 1)[:, None])
+def _pixels(part: Part, picture: Picture) -> None:
+    """Pixels (1, 3, H, W) that are whole blocks, corrected by the finest features, rounded and cut
+    to 0 ... 255."""
+    unit = part.looked_up(error(torch.arange(PLANES - 1))[:, None])
     around = part.add("AveragePool", "pixels", kernel_shape=[6, 6], strides=[2, 2], pads=[2] * 4)
-    twice = part.constant([1, 1, 2, 2])
     around = part.add(
         "Resize",
         around,
         "",
-        twice,
+        part.constant([1, 1, 2, 2]),
         mode="nearest",
         nearest_mode="floor",
         coordinate_transformation_mode="asymmetric",
     )
     detail = part.add("Div", part.add("Sub", "pixels", around), unit)
-    detail = part.add("Clip", detail, part.constant(-4.0), part.constant(4.0))
-    sides = {"pads": [2] * 4, "strides": [2, 2]}
-    bias = part.constant(bias_of(picture.pixels))
-    x = part.add("Conv", detail, part.constant(kernel), bias, **sides)
-    x = part.add("Add", x, part.conv("features", picture.features))
-    x = part.add("Add", x, part.looked_up(picture.at_pixels.weight))
+    detail = part.add("Transpose", part.add("SpaceToDepth", detail, blocksize=2), perm=[0, 2, 3, 1])
+    detail = part.add("QuantizeLinear", detail, *part.scaled(Integers("", SEEN))[1:])
+    two_by_two = copy.deepcopy(picture.pixels)  # whose inputs are in another order there
+    two_by_two.weight.data = two_by_two.weight.unflatten(1, (-1, 4)).transpose(1, 2).flatten(1, 2)
+    x = part.whole(Integers(detail, SEEN), two_by_two, PIXEL)
+    h = Integers("integers", FEATURE, 0)
+    x = part.sum(x, part.whole(h, picture.features, PIXEL, picture.at_pixels), PIXEL)
     for block in picture.blocks:
         assert isinstance(block, Block)
-        inside = part.add("Relu", part.conv(x, block.first))
-        x = part.add("Add", x, part.conv(inside, block.second))
-    x = part.add("DepthToSpace", part.conv(x, picture.correction), blocksize=2, mode="CRD")
-    more = part.add("Mul", x, part.add("Mul", unit, part.constant(0.25)))
-    part.outputs = [part.add("Add", "pixels", more), part.constant(np.zeros((1, 1, 1, 1)))]
+        inside = part.whole(x, block.first, FEATURE, zero=0)
+        x = part.sum(x, part.whole(inside, block.second, PIXEL), PIXEL)
+    x = part.whole(x, picture.correction, SEEN)
+    more = part.add("Transpose", x.name, perm=[0, 3, 1, 2])
+    more = part.add("DequantizeLinear", more, *part.scaled(x)[1:])
+    more = part.add("DepthToSpace", more, blocksize=2, mode="CRD")
+    more = part.add("Mul", more, part.add("Mul", unit, part.constant(0.25)))
+    shown = part.add("Round", part.add("Add", "pixels", more))
+    shown = part.add("Clip", shown, part.constant(0.0), part.constant(255.0))
+    part.outputs = [part.nothing(), part.add("Cast", shown, to=TensorProto.UINT8)]
 
 
 def joined(parts: Mapping[str, Part]) -> onnx.ModelProto:

@@ -25,13 +25,12 @@ PARTS = (
 INPUTS = {
     "seen": np.uint8,  # (1, 2C, H, W)
     "integers": np.uint8,  # (1, H, W, width)
-    "features": np.float32,  # (1, width, H, W)
     "pixels": np.float32,  # (1, 3, H, W)
 }
-"""What a part may take, besides `part` and `row`: of digits integers, of others features."""
+"""What a part may take, besides `part` and `row`."""
 
-OUTPUTS = ("features out", "out", "integers out", "logits")
-"""What parts give: the first two, or the last two of digits."""
+OUTPUTS = ("integers out", "numbers out")
+"""What parts give, uint8: (1, H, W, width), and (1, C, H, W)."""
 
 _NOTHING = np.zeros((1, 1, 1, 1))
 
@@ -48,7 +47,7 @@ LARGEST_PLACE = 1023
 """Places beyond this look alike to the networks."""
 
 ZERO = 128
-"""The 8-bit integer that stands for 0, of what the networks see and of logits."""
+"""The 8-bit integer that stands for 0, of what the networks see and say."""
 
 POSITIONS = 1 << 17
 """Scales of more positions are computed in bands of rows, to bound the memory."""
@@ -102,7 +101,7 @@ class Network:
             self._session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has many, which have nothing else in common
             raise ValueError(f"it is no wavelet model ({error})") from error
-        if {*INPUTS} - {given.name for given in self._session.get_inputs()}:
+        if {*OUTPUTS} != {output.name for output in self._session.get_outputs()}:
             raise ValueError("it is of an older kind, which only the ProgDTD that made it runs")
         self._halo = int(card["halo"])
         self.card = card
@@ -120,8 +119,9 @@ class Network:
             row: which of the scale's learned vectors.
 
         Returns:
-            Features, but of the finest digits, which nothing needs; and of digits logits (2C, H, W)
-            uint8, of the picture where values lie in their intervals (C, H, W), float32.
+            Features, but of the finest digits, which nothing needs; and uint8 numbers around ZERO:
+            of digits logits (2C, H, W) in eighths, of the picture where values lie in their
+            intervals (C, H, W), in 128ths of half an interval.
         """
         part = f"{network} {'detail' if scale else 'low'}"
         times = 2 if scale > 1 else 1
@@ -132,51 +132,44 @@ class Network:
             given = {"seen": seen(place[:, rows])}
             if coarser is not None:
                 above = slice(rows.start // times, rows.stop // times)
-                given |= self._message(network, scale - 1, coarser, above)
+                given["integers"] = self._message(network, scale - 1, coarser, above)
             h, out = self._run(part, row + offset, **given)
-            return [out] if last else [out, h if network == "digits" else h.astype(np.float16)]
+            return [out] if last else [out, h]
 
         out, *features = _in_bands(run, place.shape[1:], HALO, 1)
         return ((features[0], place) if features else None), out
 
-    def _message(
-        self, network: str, scale: int, coarser: "Features", rows: slice
-    ) -> dict[str, np.ndarray]:
+    def _message(self, network: str, scale: int, coarser: "Features", rows: slice) -> np.ndarray:
         """What some rows of a scale tell the next finer one, on its grid."""
         h, place = (part[:, rows] for part in coarser)
         part = f"{network} {'detail' if scale else 'low'} message"
-        if network == "picture":
-            given = {"features": h.astype(np.float32)}
-            return {"features": self._run(part, 0, seen=seen(place), **given)[0]}
         message, _ = self._run(part, 0, seen=seen(place), integers=h)
         times = 2 if scale else 1
         height, width = place.shape[1:]
-        return {"integers": message.reshape(1, times * height, times * width, -1)}
+        return message.reshape(1, times * height, times * width, -1)
 
     def corrected(self, pixels: np.ndarray, h: np.ndarray, row: int) -> np.ndarray:
-        """Pixels (3, 2H, 2W), float32, corrected by the finest features (width, H, W), as uint8."""
+        """Pixels (3, 2H, 2W), float32, corrected by the finest features (1, H, W, width), as
+        uint8."""
 
-        def run(rows: slice) -> tuple[np.ndarray]:
+        def run(rows: slice) -> list[np.ndarray]:
             part = pixels[:, 2 * rows.start : 2 * rows.stop]
-            shown, _ = self._run("pixels", row, features=h[:, rows].astype(np.float32), pixels=part)
-            return (shown.round(out=shown).clip(0, 255, out=shown).astype(np.uint8),)
+            return [self._run("pixels", row, integers=h[:, rows], pixels=part)[1]]
 
-        return _in_bands(run, h.shape[1:], self._halo, 2)[0]
+        return _in_bands(run, h.shape[1:3], self._halo, 2)[0]
 
     def _run(self, part: str, row: int, **given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features, (1, H, W, width) of digits and (width, H, W) of others, and the output."""
+        """Features (1, H, W, width), and the numbers (C, H, W)."""
         feeds = {"part": np.array(PARTS.index(part)), "row": np.array([row])}
         for name, kind in INPUTS.items():
             array = np.ascontiguousarray(given.get(name, _NOTHING), kind)
             feeds[name] = array if array.ndim == 4 else array[None]
-        integer = part.startswith("digits")
-        h, out = self._session.run(OUTPUTS[2:] if integer else OUTPUTS[:2], feeds)
-        return (h if integer else h[0]), out[0]
+        h, out = self._session.run(OUTPUTS, feeds)
+        return h, out[0]
 
 
 Features = tuple[np.ndarray, np.ndarray]
-"""Of a scale: of digits (1, H, W, width), uint8, of the picture (width, H, W), float16; and what is
-known there (C, H, W)."""
+"""Of a scale (1, H, W, width), uint8; and what is known there (C, H, W)."""
 
 
 def _in_bands(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from progdtd.wavelet.network import Network
+from progdtd.wavelet.network import ZERO, Network
 from progdtd.wavelet.transform import GRID, exists, inverse
 from progdtd.wavelet.walk import PLANES, STEP
 
@@ -22,20 +22,25 @@ def show(
     row, features = min(plane, PLANES - 2), None
     values: list[np.ndarray] = []
     for scale, place in enumerate(places):
-        features, inside = network.trunk("picture", scale, place, features, row)
-        for channel, known in zip(inside, place, strict=True):  # one at a time, to bound the memory
+        features, numbers = network.trunk("picture", scale, place, features, row)
+        value = np.empty(place.shape, np.float32)
+        for channel, known, inside in zip(value, place, numbers, strict=True):  # to bound memory
             centre, half = interval(known)
-            channel *= half
+            np.multiply(half, _WITHIN[inside], out=channel)
             channel += centre
-        inside *= np.float32(STEP * 2.0**plane)
-        inside *= exists(height, width, scale)
-        values.append(inside)
+        value *= np.float32(STEP * 2.0**plane)
+        value *= exists(height, width, scale)
+        values.append(value)
     assert features is not None
     pixels = inverse(values, height, width)
     values.clear()
     pixels = np.pad(pixels, ((0, 0), (0, -height % GRID), (0, -width % GRID)), "edge")
     shown = network.corrected(pixels, features[0], row)[:, :height, :width]
     return np.ascontiguousarray(np.moveaxis(shown, 0, 2))
+
+
+_WITHIN = ((np.arange(256) - ZERO) / 128).astype(np.float32)
+"""Of what the picture network says of a value, where it lies: -1 and 1 are its interval's ends."""
 
 
 def interval(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

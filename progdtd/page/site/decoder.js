@@ -306,7 +306,7 @@ function seen({ places, channels, rows, columns }, first, last) {
 /** @typedef {{ data: Float32Array | Uint8Array, shape: readonly number[] }} Array4 (1, C, H, W) */
 
 /** The inputs of the graph, and of what they are made. */
-const INPUTS = /** @type {const} */ ({ seen: Uint8Array, integers: Uint8Array, features: Float32Array, pixels: Float32Array });
+const INPUTS = /** @type {const} */ ({ seen: Uint8Array, integers: Uint8Array, pixels: Float32Array });
 
 /**
  * Some rows of an array.
@@ -360,17 +360,14 @@ export class Model {
   }
 
   /**
-   * Features and the output of a part. Those of digits are integers, all channels of a position
-   * beside each other: (1, 1, H, W width).
+   * Features, all channels of a position beside each other, (1, 1, H, W width), and the numbers
+   * that a part gives.
    * @param {string} part of PARTS
    * @param {number} row
-   * @param {{ seen?: Array4, features?: Array4 | null, pixels?: Array4 }} given
+   * @param {{ seen?: Array4, integers?: Array4 | null, pixels?: Array4 }} given
    * @returns {Promise<[Array4, Array4]>}
    */
-  async run(part, row, { seen, features, pixels }) {
-    const integer = part.startsWith("digits");
-    /** @type {Record<string, Array4 | null | undefined>} */
-    const given = { seen, pixels, [integer ? "integers" : "features"]: features };
+  async run(part, row, given) {
     const int64 = (/** @type {number} */ number, /** @type {number[]} */ shape) =>
       new this.ort.Tensor("int64", BigInt64Array.of(BigInt(number)), shape);
     const feeds = { part: int64(PARTS.indexOf(part), []), row: int64(row, [1]) };
@@ -379,10 +376,13 @@ export class Model {
       const last = name === "integers" && given[name] ? [1, shape[2], shape[3] / this.width, this.width] : shape;
       Object.assign(feeds, { [name]: new this.ort.Tensor(kind === Uint8Array ? "uint8" : "float32", data, last) });
     }
-    const outputs = this.session.outputNames.slice(integer ? 2 : 0, integer ? 4 : 2);
-    const found = await this.session.run(feeds, outputs);
-    const [h, out] = outputs.map((/** @type {string} */ name) => ({ data: found[name].data, shape: found[name].dims }));
-    return [integer ? { data: h.data, shape: [1, 1, h.shape[1], h.shape[2] * h.shape[3]] } : h, out];
+    const found = await this.session.run(feeds);
+    const [h, out] = this.session.outputNames.map((/** @type {string} */ name) => found[name]);
+    const [, rows, columns, width] = h.dims;
+    return [
+      { data: h.data, shape: [1, 1, rows, columns * width] },
+      { data: out.data, shape: out.dims },
+    ];
   }
 
   /**
@@ -401,11 +401,11 @@ export class Model {
       let message = null;
       if (coarser) {
         const above = /** @type {const} */ ([first / times, last / times]);
-        const given = { seen: seen(before, ...above), features: rowsOf(coarser, ...above) };
+        const given = { seen: seen(before, ...above), integers: rowsOf(coarser, ...above) };
         const [told] = await this.run(`${network} ${times === 2 ? "detail" : "low"} message`, 0, given);
-        message = network === "digits" ? spread(told, last - first) : told;
+        message = spread(told, last - first);
       }
-      return this.run(part, row + offset, { seen: seen(band, first, last), features: message });
+      return this.run(part, row + offset, { seen: seen(band, first, last), integers: message });
     });
   }
 
@@ -416,13 +416,13 @@ export class Model {
    * @param {number} row
    */
   async corrected(pixels, features, row) {
-    const [, , rows, columns] = features.shape;
+    const [rows, columns] = pixels.shape.slice(2).map((side) => side / 2);
     const [found] = await this.#inBands(rows, columns, this.halo, 2, async (first, last) => {
       const given = {
         pixels: rowsOf(pixels, 2 * first, 2 * last),
-        features: rowsOf(features, first, last),
+        integers: rowsOf(features, first, last),
       };
-      return (await this.run("pixels", row, given)).slice(0, 1);
+      return (await this.run("pixels", row, given)).slice(1);
     });
     return found;
   }
@@ -785,13 +785,14 @@ async function show(model, bands, plane, height, width) {
   for (let scale = 0; scale <= SCALES; scale++) {
     const [h, out] = await model.trunk("picture", scale, bands, features, row);
     const { places } = bands[scale];
+    const value = new Float32Array(places.length);
     for (let i = 0; i < places.length; i++) {
       const size = Math.abs(places[i]);
       const centre = size > 1 ? places[i] / 2 : 0;
       const half = size > 1 ? 1 - (size & 1) / 2 : 2 - size;
-      out.data[i] = (centre + half * out.data[i]) * step;
+      value[i] = (centre + (half * (out.data[i] - ZERO)) / 128) * step;
     }
-    values.push(out.data);
+    values.push(value);
     features = h;
   }
   const colours = [0, 1, 2].map((colour) => inverse(bands, values, colour, height, width));
@@ -812,7 +813,7 @@ async function show(model, bands, plane, height, width) {
     /** @type {Array4} */ (features),
     row,
   );
-  const rgba = new Uint8ClampedArray(4 * height * width); // which rounds
+  const rgba = new Uint8ClampedArray(4 * height * width);
   for (let r = 0, to = 0; r < height; r++)
     for (let col = 0; col < width; col++) {
       for (let colour = 0; colour < 3; colour++) rgba[to++] = shown.data[(colour * rows + r) * columns + col];
