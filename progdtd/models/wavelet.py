@@ -302,6 +302,9 @@ class Picture(nn.Module):
     """The picture of what is known: a value for every coefficient within its interval, the inverse
     wavelet, and a correction of the pixels. No digit depends on it.
 
+    While nothing is significant at the finest scales, all this is done for a smaller picture, whose
+    finest details are those of the finest scale where something is; wavelets enlarge it.
+
     Args:
         width: features at a position of a scale.
         pixel_width: features at a position of the pixels, which are taken two by two.
@@ -334,16 +337,22 @@ class Picture(nn.Module):
         """
         row, message, values = plane.clamp(max=PLANES - 2), None, []
         threshold = (STEP * 2.0**plane)[:, None, None, None]
-        for scale, place in enumerate(places):
+        finest = int(finest_scale(places).max())
+        for scale, place in enumerate(places[: finest + 1]):
             seen = self.scales.see(place)
             h, out = self.scales.trunk(scale, seen, message, row)
-            if scale < SCALES:
+            if scale < finest:
                 message = self.scales.pass_on(scale, h, seen)
             centre, half = interval(place)
             values.append((centre + half * out) * threshold)
         x = inverse(values)
-        if not correct:
-            return x
+        x = self.corrected(x, h, row) if correct else x
+        for _ in range(finest, SCALES):
+            x = enlarged(x)
+        return x
+
+    def corrected(self, x: Tensor, h: Tensor, row: Tensor) -> Tensor:
+        """Pixels (B, 3, 2H, 2W), by the finest features (B, width, H, W)."""
         unit = error(row)[:, None, None, None]
         around = F.avg_pool2d(x, 6, 2, 2, count_include_pad=False)
         detail = rounded((x - F.interpolate(around, scale_factor=2)) / unit, SEEN)
@@ -378,6 +387,13 @@ def error(plane: Tensor) -> Tensor:
     return STEP * 2 ** (0.6 * plane)
 
 
+def finest_scale(places: Sequence[Tensor]) -> Tensor:
+    """The finest scale of details, from 1, where something is significant, of each image (B,)."""
+    there = torch.stack([(place.abs() > 1).flatten(1).any(1) for place in places], 1)
+    scales = torch.arange(len(places), device=there.device)
+    return (there * scales).amax(1).clamp(min=1)
+
+
 def interval(place: Tensor) -> tuple[Tensor, Tensor]:
     """Centre and half the width of what coefficients can be, in thresholds."""
     size = place.abs()
@@ -404,12 +420,21 @@ def forward(pixels: Tensor) -> list[Tensor]:
 
 
 def inverse(coefficients: Sequence[Tensor]) -> Tensor:
-    """`wavelet.transform.inverse`, likewise."""
+    """`wavelet.transform.inverse`, likewise; also of the coarser scales alone."""
     x = coefficients[0]
     for detail in coefficients[1:]:
         rows, columns, both = detail.unflatten(1, (COLOURS, 3)).unbind(2)
         x = _join(_join(x, rows, -2), _join(columns, both, -2), -1)
-    return torch.einsum("ji,bjhw->bihw", torch.from_numpy(COLOUR).to(x), x) + GREY
+    x = torch.einsum("ji,bjhw->bihw", torch.from_numpy(COLOUR).to(x), x)
+    return x / 2 ** (SCALES + 1 - len(coefficients)) + GREY
+
+
+def enlarged(pixels: Tensor) -> Tensor:
+    """A picture (B, 3, 2H, 2W) of pixels (B, 3, H, W), without further details."""
+    x = 2 * (pixels - GREY)
+    for dim in (-2, -1):
+        x = _join(x, torch.zeros_like(x), dim)
+    return x + GREY
 
 
 def _split(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:

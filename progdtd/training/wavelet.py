@@ -19,7 +19,7 @@ from progdtd.files import MODEL
 from progdtd.images import to_tensor
 from progdtd.metrics import Quality, eight_bit
 from progdtd.models import weights
-from progdtd.models.wavelet import Plane, Wavelet, indices
+from progdtd.models.wavelet import Plane, Wavelet, finest_scale, indices
 from progdtd.models.wavelet_file import save
 from progdtd.tail_drop import TailDrop
 from progdtd.wavelet.walk import PLANES
@@ -72,7 +72,9 @@ class DigitsAndPicture(nn.Module):
             steps = indices(x)
         digits, bpp = self.digits(steps, plane_at(p[0]), x[:, 0].numel())
         error = self.errors(steps, p, x)
+        idle = sum(weight.sum() for weight in self.model.parameters())
         loss = digits + (error + FLOOR).log().mean()
+        loss = loss + 0 * idle  # several processes wait for every weight's gradient
         mse = error.mean() / 255**2
         return {"loss": loss, "bpp": bpp, "mse": mse, "aux": torch.zeros_like(mse)}
 
@@ -84,16 +86,21 @@ class DigitsAndPicture(nn.Module):
         with torch.no_grad():
             rate.copy_(torch.where(rate > 0, KEEP * rate + (1 - KEEP) * bpp, bpp))
         loss = (bpp + LEFT_OUT * left_out / pixels) / (rate + 1e-4) ** RARE
-        idle = sum(weight.sum() for weight in self.model.digits.parameters())
-        return loss + 0 * idle, bpp.detach()  # several processes wait for every weight's gradient
+        return loss, bpp.detach()
 
     def errors(self, steps: Sequence[Tensor], p: Sequence[float], x: Tensor) -> Tensor:
-        """Squared errors (B,), in grey levels, of pictures of random places in planes."""
+        """Squared errors (B,), in grey levels, of pictures of random places in planes; those of
+        the same size come together."""
         planes = torch.tensor([*map(plane_at, p)], device=x.device)
         rounds = torch.randint(0, 3, planes.shape).to(x.device)
         scales = torch.randint(0, len(steps) + 1, planes.shape).to(x.device)
-        shown = self.model.picture(places(steps, planes, rounds, scales), planes)
-        return (shown.float() - x).square().mean((1, 2, 3))
+        known, errors = places(steps, planes, rounds, scales), []
+        finest = finest_scale(known)
+        for scale in finest.unique():
+            own = finest == scale
+            shown = self.model.picture([place[own] for place in known], planes[own])
+            errors.append((shown.float() - x[own]).square().mean((1, 2, 3)))
+        return torch.cat(errors)
 
     @torch.no_grad()
     def estimate(

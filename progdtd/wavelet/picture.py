@@ -5,14 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from progdtd.wavelet.network import ZERO, Network
-from progdtd.wavelet.transform import GRID, exists, inverse
+from progdtd.wavelet.transform import SCALES, enlarged, exists, halved, inverse
 from progdtd.wavelet.walk import PLANES, STEP
 
 
 def show(
     network: Network, places: Sequence[np.ndarray], plane: int, height: int, width: int
 ) -> np.ndarray:
-    """The picture (height, width, 3), uint8.
+    """The picture (height, width, 3), uint8. While nothing is significant at the finest scales, a
+    smaller picture is made and enlarged.
 
     Args:
         network: the model.
@@ -21,7 +22,8 @@ def show(
     """
     row, features = min(plane, PLANES - 2), None
     values: list[np.ndarray] = []
-    for scale, place in enumerate(places):
+    finest = max([1, *(s for s, place in enumerate(places) if place.max() > 1 or place.min() < -1)])
+    for scale, place in enumerate(places[: finest + 1]):
         features, numbers = network.trunk("picture", scale, place, features, row)
         value = np.empty(place.shape, np.float32)
         for channel, known, inside in zip(value, place, numbers, strict=True):  # to bound memory
@@ -34,8 +36,14 @@ def show(
     assert features is not None
     pixels = inverse(values, height, width)
     values.clear()
-    pixels = np.pad(pixels, ((0, 0), (0, -height % GRID), (0, -width % GRID)), "edge")
-    shown = network.corrected(pixels, features[0], row)[:, :height, :width]
+    rows, columns = pixels.shape[1:]
+    more = [(0, 2 * side - there) for side, there in zip(place.shape, pixels.shape, strict=True)]
+    pixels = np.pad(pixels, [(0, 0), *more[1:]], "edge")
+    shown = network.corrected(pixels, features[0], row)[:, :rows, :columns]
+    for times in reversed(range(SCALES - finest)):
+        shown = enlarged(shown, *halved(height, width, times))
+    if finest < SCALES:
+        shown = shown.round().clip(0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(shown, 0, 2))
 
 

@@ -50,11 +50,11 @@ def forward(pixels: np.ndarray) -> list[np.ndarray]:
 
 
 def inverse(coefficients: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Pixels (3, H, W), float32, not clipped; the inverse of `forward`."""
-    sides = [(height, width)]
-    for _ in range(SCALES):
-        height, width = -(-height // 2), -(-width // 2)
-        sides.append((height, width))
+    """Pixels (3, H, W), float32, not clipped; the inverse of `forward`. Of the coarser scales alone
+    it is a picture of a half, a quarter, ... of the sides, rounded up."""
+    missing = SCALES + 1 - len(coefficients)
+    sides = [halved(height, width, times) for times in range(missing, SCALES + 1)]
+    height, width = sides[-1]
     colours = np.empty((COLOURS, *sides[0]), np.float32)
     for colour in range(COLOURS):  # one at a time, to bound the memory
         x = coefficients[0][colour, :height, :width].astype(np.float32)
@@ -67,8 +67,25 @@ def inverse(coefficients: Sequence[np.ndarray], height: int, width: int) -> np.n
             x = _join(_join(x.T, a.T).T, _join(b.T, c.T).T)
         colours[colour] = x
     pixels = np.tensordot(COLOUR.T, colours, 1)
+    pixels *= np.float32(0.5**missing)
     pixels += np.float32(GREY)
     return pixels
+
+
+def enlarged(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pixels (3, H, W), float32, of half the sides, without further details."""
+    large = np.empty((len(pixels), height, width), np.float32)
+    for low, colour in zip(pixels, large, strict=True):
+        x = np.float32(2) * (low - np.float32(GREY))
+        x = _join(x.T, np.zeros((x.shape[1], height // 2), np.float32)).T
+        colour[:] = _join(x, np.zeros((height, width // 2), np.float32))
+    large += np.float32(GREY)
+    return large
+
+
+def halved(height: int, width: int, times: int) -> tuple[int, int]:
+    """Rows and columns of the low band after so many levels."""
+    return -(-height // (1 << times)), -(-width // (1 << times))
 
 
 def grid_of(height: int, width: int, scale: int) -> tuple[int, int]:

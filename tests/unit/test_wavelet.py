@@ -173,7 +173,7 @@ def test_the_file_shows_the_picture(wavelet, tmp_path, photograph) -> None:
         shown = picture.show(file, known, plane, 128, 192)
         difference = np.abs(shown - in_torch.permute(1, 2, 0).numpy())
         assert difference.max() < 2
-        assert (difference > 0.51).mean() < 0.001
+        assert (difference > (1.2 if plane == 8 else 0.51)).mean() < 0.001  # 8 is enlarged
 
 
 @pytest.mark.parametrize("blocks", [1, 8])

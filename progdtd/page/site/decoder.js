@@ -17,6 +17,7 @@ const STEP = 4;
 const GRID = 64;
 const LARGEST_PLACE = 1023;
 const ZERO = 128;
+const GREY = 127.5;
 const LIKELY = ZERO - 16;
 const USEFUL = ZERO - 32;
 const UNIT = 1 << 18;
@@ -771,6 +772,8 @@ export class Decoder {
 // --- The picture ---------------------------------------------------------------------------------
 
 /**
+ * The picture of what is known. While nothing is significant at the finest scales, a smaller picture
+ * is made and enlarged.
  * @param {Model} model
  * @param {Band[]} bands
  * @param {number} plane
@@ -780,9 +783,10 @@ export class Decoder {
 async function show(model, bands, plane, height, width) {
   const row = Math.min(plane, PLANES - 2);
   const step = STEP * 2 ** plane;
+  const finest = Math.max(1, bands.findLastIndex(({ places }) => places.some((place) => place > 1 || place < -1)));
   const values = /** @type {Float32Array[]} */ ([]);
   let features = null;
-  for (let scale = 0; scale <= SCALES; scale++) {
+  for (let scale = 0; scale <= finest; scale++) {
     const [h, out] = await model.trunk("picture", scale, bands, features, row);
     const { places } = bands[scale];
     const value = new Float32Array(places.length);
@@ -795,15 +799,16 @@ async function show(model, bands, plane, height, width) {
     values.push(value);
     features = h;
   }
+  const [tall, wide] = [height, width].map((side) => Math.ceil(side / 2 ** (SCALES - finest)));
   const colours = [0, 1, 2].map((colour) => inverse(bands, values, colour, height, width));
-  const [rows, columns] = [height, width].map((side) => Math.ceil(side / GRID) * GRID);
+  const [rows, columns] = [2 * bands[finest].rows, 2 * bands[finest].columns];
   const data = new Float32Array(3 * rows * columns);
-  const [a, b, c] = [3 ** -0.5, 2 ** -0.5, 6 ** -0.5];
+  const [a, b, c] = [3, 2, 6].map((n) => n ** -0.5 / 2 ** (SCALES - finest));
   for (let r = 0; r < rows; r++)
     for (let col = 0; col < columns; col++) {
-      const from = Math.min(r, height - 1) * width + Math.min(col, width - 1);
+      const from = Math.min(r, tall - 1) * wide + Math.min(col, wide - 1);
       const to = r * columns + col;
-      const [luma, red, green] = [a * colours[0][from] + 127.5, b * colours[1][from], c * colours[2][from]];
+      const [luma, red, green] = [a * colours[0][from] + GREY, b * colours[1][from], c * colours[2][from]];
       data[to] = luma + red - green;
       data[to + rows * columns] = luma + 2 * green;
       data[to + 2 * rows * columns] = luma - red - green;
@@ -813,17 +818,21 @@ async function show(model, bands, plane, height, width) {
     /** @type {Array4} */ (features),
     row,
   );
-  const rgba = new Uint8ClampedArray(4 * height * width);
-  for (let r = 0, to = 0; r < height; r++)
-    for (let col = 0; col < width; col++) {
-      for (let colour = 0; colour < 3; colour++) rgba[to++] = shown.data[(colour * rows + r) * columns + col];
-      rgba[to++] = 255;
+  const rgba = new Uint8ClampedArray(4 * height * width).fill(255);
+  for (let colour = 0; colour < 3; colour++) {
+    let x = shown.data.subarray(colour * rows * columns, (colour + 1) * rows * columns);
+    let across = columns;
+    for (let scale = finest + 1; scale <= SCALES; scale++) {
+      [x, across] = enlarged(x, across, scale, height, width);
     }
+    for (let r = 0; r < height; r++)
+      for (let col = 0; col < width; col++) rgba[4 * (r * width + col) + colour] = x[r * across + col];
+  }
   return rgba;
 }
 
 /**
- * The inverse wavelet CDF 9/7 of one colour.
+ * The inverse wavelet CDF 9/7 of one colour, as far as there are values.
  * @param {Band[]} bands
  * @param {Float32Array[]} values
  * @param {number} colour
@@ -835,24 +844,50 @@ function inverse(bands, values, colour, height, width) {
   const size = rows * columns;
   let x = values[0].subarray(colour * size, (colour + 1) * size);
   let across = columns; // from row to row
-  for (let scale = 1; scale <= SCALES; scale++) {
-    const [tall, wide] = [height, width].map((side) => Math.ceil(side / 2 ** (SCALES - scale)));
-    const joined = new Float32Array(tall * wide);
+  for (let scale = 1; scale < values.length; scale++) {
     const band = bands[scale];
     const count = band.rows * band.columns;
-    for (let row = 0; row < tall; row++)
-      for (let column = 0; column < wide; column++) {
-        const [r, c] = [row >> 1, column >> 1];
-        const kind = (row & 1) + 2 * (column & 1); // 0 low, 1 high between rows, 2 along rows, 3 both
-        joined[row * wide + column] = kind
-          ? values[scale][(3 * colour + kind - 1) * count + r * band.columns + c]
-          : x[r * across + c];
-      }
-    lift(joined, 0, tall, wide, wide);
-    for (let row = 0; row < tall; row++) lift(joined, row * wide, wide, 1, 1);
-    [x, across] = [joined, wide];
+    const low = x;
+    const lowAcross = across;
+    [x, across] = joined(scale, height, width, (kind, r, c) =>
+      kind ? values[scale][(3 * colour + kind - 1) * count + r * band.columns + c] : low[r * lowAcross + c],
+    );
   }
   return x;
+}
+
+/**
+ * A colour of the pixels of a smaller picture, without further details.
+ * @param {Float32Array | Uint8Array} x
+ * @param {number} across from row to row
+ * @param {number} scale of the details that there are not
+ * @param {number} height
+ * @param {number} width
+ */
+function enlarged(x, across, scale, height, width) {
+  const [large, wide] = joined(scale, height, width, (kind, r, c) => (kind ? 0 : 2 * (x[r * across + c] - GREY)));
+  for (let i = 0; i < large.length; i++) large[i] += GREY;
+  return /** @type {const} */ ([large, wide]);
+}
+
+/**
+ * One level of the inverse wavelet; with the length of its rows.
+ * @param {number} scale of its details
+ * @param {number} height of the whole picture
+ * @param {number} width
+ * @param {(kind: number, row: number, column: number) => number} coefficient of kind 0 low, 1 high
+ *   between rows, 2 along rows, 3 both
+ * @returns {[Float32Array, number]}
+ */
+function joined(scale, height, width, coefficient) {
+  const [tall, wide] = [height, width].map((side) => Math.ceil(side / 2 ** (SCALES - scale)));
+  const x = new Float32Array(tall * wide);
+  for (let row = 0; row < tall; row++)
+    for (let column = 0; column < wide; column++)
+      x[row * wide + column] = coefficient((row & 1) + 2 * (column & 1), row >> 1, column >> 1);
+  lift(x, 0, tall, wide, wide);
+  for (let row = 0; row < tall; row++) lift(x, row * wide, wide, 1, 1);
+  return [x, wide];
 }
 
 /** The lifting steps backwards: which samples take their neighbours, and how often. */
