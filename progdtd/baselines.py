@@ -46,9 +46,9 @@ def main(cfg: DictConfig) -> None:
             rows += [row | {"image": called[path], "dataset": dataset} for row in measured]
     if not rows:
         raise UserError(f"None of the {len(paths)} images of {cfg.images} can be read.")
-    sizes = data.sizes(paths)
-    table = results.replace(target, rows, sizes)
-    of = json.dumps({"dataset": dataset, "sizes": sizes})
+    images = data.digest(paths)
+    table = results.replace(target, rows, images)
+    of = json.dumps({"dataset": dataset, "images": images})
     write_aside(target.with_suffix(".json"), lambda aside: aside.write_text(of))
     columns = ["bpp", "psnr", "ms_ssim_db"]
     log.info("%s", table.groupby(["codec", "p"])[columns].mean().round(3).to_string())

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +44,8 @@ PHOTOS = (
 
 def photos() -> list[Path]:
     """Eight photographs that are already on the machine: enough to try, too few to train well."""
-    import matplotlib
-    import skimage
-
-    site = {
-        "skimage": Path(skimage.__file__).parent,
-        "matplotlib": Path(matplotlib.__file__).parent,
-    }
-    paths = [site[package] / rest for package, rest in (p.split("/", 1) for p in PHOTOS)]
+    parts = (photo.partition("/") for photo in PHOTOS)
+    paths = [Path(str(files(package)), rest) for package, _, rest in parts]
     return [path for path in paths if path.is_file()]
 
 
@@ -62,7 +57,7 @@ def folder(root: str | Path) -> list[Path]:
     """
     if not str(root):
         raise UserError("The folder of images has no name: dataset.root or images is empty.")
-    root = Path(root).expanduser()
+    root = Path(str(root)).expanduser()
     if not root.is_dir():
         raise UserError(
             f"{root} is no directory. Give one that holds images (dataset.root=... for training, "
@@ -114,11 +109,6 @@ def digest(paths: Sequence[Path]) -> str:
     """Names a list of images, by their names and sizes, wherever the folder that has them is."""
     lines = (f"{name} {_size(path)}\n" for name, path in zip(_below(paths), paths, strict=True))
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
-
-
-def sizes(paths: Sequence[Path]) -> dict[str, int]:
-    """Bytes of images, by the names that tables call them."""
-    return dict(zip(names(paths), map(_size, paths), strict=True))
 
 
 def _size(path: Path) -> int:

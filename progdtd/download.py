@@ -98,11 +98,6 @@ def _continue(url: str, part: Path) -> bool:
         if 400 <= status < 500 and status not in MOMENTARY:
             raise UserError(f"{url}: {status} {response.reason}. Check the address.")
         response.raise_for_status()
-        if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
-            raise UserError(
-                f"{url} arrives in another form than asked for ({encoding}): the server, or a "
-                "proxy on the way, compresses it. Download it by other means."
-            )
         if response.status_code != 206:  # the server starts over
             have = 0
         length = response.headers.get("Content-Length")

@@ -29,14 +29,12 @@ def main(cfg: DictConfig) -> None:
         from progdtd.evaluation.evaluator import HELD_OUT, evaluate, find_images, pick_device
         from progdtd.evaluation.subjects import Choices
 
-    levels = None if cfg.levels is None else list(dict.fromkeys(listed(cfg.levels)))
-    if levels == []:
-        raise UserError("levels=[] measures nothing; levels=null are the paper's 16.")
-    for p in levels or []:
+    levels = list(dict.fromkeys(listed(cfg.levels)))
+    for p in levels:
         if not (number(p) and 0 <= p <= 1):
             raise UserError(f"levels: p={p} is not within [0, 1].")
     names, images, device = listed(cfg.protocols), str(cfg.images), pick_device(str(cfg.device))
-    chosen = Choices(names, levels, device, listed(cfg.kinds), cfg.effort)
+    chosen = Choices(names, levels or None, device, listed(cfg.kinds), cfg.effort)
     runs = find(listed(cfg.run))
     if images != HELD_OUT:
         find_images(images)
@@ -62,10 +60,8 @@ def find(run: list[Any]) -> list[Path]:
     """Run directories and weights files that paths and globs name, each once.
 
     Raises:
-        UserError: one of them names nothing, or the results of two would go to one place.
+        UserError: one of them names nothing.
     """
-    from progdtd.evaluation.evaluator import directory_of
-
     if not run:
         raise UserError("Which run? Give run=<run directory>, a weights file, a list or a glob.")
     found: list[Path] = []
@@ -85,15 +81,7 @@ def find(run: list[Any]) -> list[Path]:
             f"run={', '.join(map(str, run))} matches only directories without weights or "
             "checkpoints, and files that hold no weights."
         )
-    places: dict[Path, Path] = {}
-    for path in found:
-        other = places.setdefault(directory_of(path), path)
-        if other.resolve() != path.resolve():
-            raise UserError(
-                f"The results of {other} and {path} would go to the same folder: evaluate one of "
-                "them, or rename it."
-            )
-    return list(places.values())
+    return list(dict.fromkeys(found))
 
 
 def has_weights(path: Path) -> bool:

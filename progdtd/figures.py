@@ -29,8 +29,6 @@ STRIP_LEVELS = (0.05, 0.1, 0.2, 0.4, 1.0)
 def main(cfg: DictConfig) -> None:
     if not isinstance(cfg.published, bool):
         raise UserError(f"published={cfg.published} must be true or false.")
-    if cfg.out is None:
-        raise UserError("out=null is not a directory to draw into.")
     cfg.images = str(cfg.images)  # a folder may be called 2020
     chosen = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
     ours, baselines = gather.gather(cfg, chosen)
@@ -39,7 +37,7 @@ def main(cfg: DictConfig) -> None:
     named = f"{cfg.images[:1].upper()}{cfg.images[1:]}"
     if {*(counts := ours.images.unique())} != {curves.IMAGES}:
         named += f" ({' or '.join(map(str, sorted(counts)))} images)"
-    require_folder(out := Path(cfg.out))
+    require_folder(out := Path(str(cfg.out)))
     means = pd.concat([table for table in (ours, baselines) if len(table)])
     write_aside(out / "results.csv", lambda aside: means.to_csv(aside, index=False))
     written = [out / "results.csv"]
@@ -60,9 +58,6 @@ def main(cfg: DictConfig) -> None:
     written += bd.write(deltas, out)
     for path in written:
         log.info("%s", os.path.relpath(path))
-    if old := sorted({*out.glob("rate_distortion_*.*")} - {*written}):
-        names = ", ".join(path.name for path in old)
-        log.warning("Left over from an earlier drawing: %s. Delete them if not wanted.", names)
 
 
 def draw_strip(cfg: DictConfig, out: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import glob
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from progdtd.errors import UserError
@@ -62,41 +62,21 @@ def files_below(root: Path, suffixes: Collection[str]) -> list[Path]:
     """List the files of a directory tree with these suffixes, in the order of their names.
 
     Folders that are links count too, each folder once. Hidden files and what is in hidden folders
-    is left out, as is all that is neither a regular file nor a link to one; how many is said.
+    is left out, as is all that is neither a regular file nor a link to one.
     """
-    found, left = list[Path](), list[Path]()
-    for path, counts in _tree(root, set()):
-        if path.suffix.lower() in suffixes:
-            (found if counts else left).append(path)
-    if left:
-        log.warning(
-            "%s: left out %d files that are hidden, or are pipes or links to nothing, such as %s.",
-            root,
-            len(left),
-            printable(str(left[0])),
-        )
-    return sorted(found)
+    found, walked = list[Path](), set[str]()
+    for folder, inner, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in walked:
+            inner.clear()
+            continue
+        walked.add(real)
+        inner[:] = sorted(filter(_shows, inner))
+        found += [Path(folder, name) for name in filter(_shows, names)]
+    return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
 
 
-def _tree(folder: Path, seen: set[str], hidden: bool = False) -> Iterator[tuple[Path, bool]]:
-    """Everything below a folder but folders, and whether it is a regular file that is not hidden.
-    Hidden folders come last: another name of theirs may not be hidden."""
-    if (real := os.path.realpath(folder)) in seen:
-        return
-    seen.add(real)
-    later, names = [], list[str]()
-    with contextlib.suppress(OSError):
-        names = sorted(os.listdir(folder))
-    for name in names:
-        path, inside = Path(folder, name), hidden or name.startswith(".") or name in HIDDEN
-        if not os.path.isdir(path):
-            yield path, os.path.isfile(path) and not inside
-        elif inside and not hidden:
-            later.append(path)
-        else:
-            yield from _tree(path, seen, hidden)
-    for path in later:
-        yield from _tree(path, seen, True)
+def _shows(name: str) -> bool:
+    return not name.startswith(".") and name not in HIDDEN
 
 
 def require_folder(path: Path) -> None:

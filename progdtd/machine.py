@@ -1,11 +1,12 @@
 """What this process may use of the machine: its cores, memory that it need not give back, streams
-that take whatever is written."""
+that take whatever is written to them."""
 
 import contextlib
 import ctypes
 import gc
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,14 @@ def cores() -> int:
     sweep on one machine, its share of them."""
     may = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(may, int(os.environ.get(SHARE, may)))
+
+
+def ending(code: int) -> str:
+    """How a process has ended: by this exit code, or by the signal of this negative number."""
+    if code >= 0:
+        return f"exit code {code}"
+    memory = " (out of memory?)" if -code == signal.SIGKILL else ""
+    return f"killed by {signal.Signals(-code).name}{memory}"
 
 
 def gpus() -> list[str]:
@@ -50,18 +59,10 @@ def loading() -> Iterator[None]:
 
 
 def steady_streams() -> None:
-    """Keep output from being what fails: what is written to a stream that is closed goes nowhere,
-    and what an encoding cannot express, as the name of a file may be, is escaped."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:  # else the next file that is opened gets this number, and the output
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper):
+    """Keep output from being what fails: what an encoding cannot express, as the name of a file may
+    be, is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from progdtd.data import Batches
-from progdtd.machine import cores
+from progdtd.machine import cores, ending
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,9 @@ def loader(
             GPU, else none.
         device: where batches are going; those for a GPU are put into pinned memory.
         stopped: asked every second while no batch is there; if it says so, the batches end here.
+
+    Raises:
+        OSError: no process can be started.
     """
     gpu = device is not None and device.type == "cuda"
     if workers is None:
@@ -51,16 +54,7 @@ def loader(
         workers = cached if batches.cached else min(8, cores())
     readers: list[Reader] = []
     for first in range(workers):
-        try:
-            readers.append(Reader(batches, steps[first::workers], readers))
-        except OSError as error:
-            log.warning(
-                "Only %d of %d processes can be started to read images (%s).",
-                first,
-                workers,
-                error.strerror,
-            )
-            break
+        readers.append(Reader(batches, steps[first::workers], readers))
     ready: queue.Queue[Tensor | BaseException] = queue.Queue(1)
     ended = threading.Event()
 
@@ -70,8 +64,7 @@ def loader(
                 torch.cuda.set_device(device)
             for index, step in enumerate(steps):
                 pixels = torch.empty(batches.shape, dtype=torch.uint8, pin_memory=gpu)
-                worker = index % max(1, workers)
-                read = worker < len(readers) and readers[worker].read(pixels)
+                read = workers and readers[index % workers].read(pixels)
                 if ended.is_set():
                     break
                 if not read:
@@ -161,7 +154,7 @@ class Reader:
                         "A process that reads images is gone (%s): the training reads its share "
                         "itself. Fewer dataset.workers, or a smaller dataset.cache_gib, need less "
                         "memory.",
-                        _named(code),
+                        ending(code),
                     )
         return self.here
 
@@ -179,13 +172,6 @@ class Reader:
         self.here = False
         self.socket.close()
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-def _named(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    memory = " (out of memory?)" if -code == signal.SIGKILL else ""
-    return f"killed by {signal.Signals(-code).name}{memory}"
 
 
 def _send(batches: Batches, steps: Sequence[int], connection: socket.socket) -> None:

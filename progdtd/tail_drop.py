@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from progdtd.errors import UserError
@@ -159,12 +159,7 @@ def build_drop(config: Mapping[Any, Any]) -> TailDrop:
     Raises:
         UserError: an option that it does not have, lacks or cannot have.
     """
-    known = {field.name for field in fields(TailDrop)}
-    unknown = set(config) - known
-    if unknown:
-        raise UserError(
-            f"drop has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}."
-        )
-    if lacking := {"latent", "hyper"} - set(config):
-        raise UserError(f"drop lacks the option {', '.join(sorted(lacking))}.")
-    return TailDrop(**config)
+    try:
+        return TailDrop(**config)
+    except TypeError as error:
+        raise UserError(f"drop={dict(config)}: {error}.") from error

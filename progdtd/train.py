@@ -18,10 +18,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from progdtd.experiment import run, sweep
-from progdtd.experiment.check import check, check_run_name, warnings
+from progdtd.experiment.check import check, warnings
 from progdtd.experiment.config import CONF, sentences
 from progdtd.experiment.signals import LAUNCHER, end_with_parent
-from progdtd.experiment.words import understood
+from progdtd.experiment.words import check_readable
 from progdtd.files import WEIGHTS
 from progdtd.machine import loading, steady_streams
 
@@ -32,9 +32,10 @@ def main() -> None:
     """The command: one training, or with `-m` a sweep of them that ends in a table."""
     steady_streams()
     try:
-        with sweep.reported(), sentences():
-            sweep.check_words(sys.argv[1:])
-            words = understood(sys.argv[1:])
+        with sentences(), sweep.reported():
+            words = sys.argv[1:]
+            sweep.check_words(words)
+            check_readable(words)
             sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
             task()
     except KeyboardInterrupt:
@@ -47,7 +48,6 @@ def task(cfg: DictConfig) -> None:
     """Train as configured; torch is loaded once it is clear that there is something to do."""
     directory = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     try:
-        check_run_name(cfg)
         if HydraConfig.get().mode == RunMode.RUN and LAUNCHER not in os.environ:
             check(cfg)  # of a sweep it is recorded which run was refused
         if follows():
@@ -55,7 +55,7 @@ def task(cfg: DictConfig) -> None:
         else:
             with run.locked(directory):
                 lead(cfg, directory)
-    except UserError as error:
+    except (UserError, OSError) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra shows only the first, at the end
             log.error("%s", error)
         with contextlib.suppress(OSError):
@@ -95,20 +95,9 @@ def follow(cfg: DictConfig, directory: Path) -> None:
 
 
 def follows() -> bool:
-    """Whether this is a process of a run that another one leads.
-
-    Raises:
-        UserError: a launcher's variable in the environment is not a number.
-    """
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
-        if rank := os.environ.get(name):
-            if not rank.isdecimal():
-                raise UserError(
-                    f"{name}={rank} in the environment is not the number of a process: "
-                    "unset it, unless a launcher has set it."
-                )
-            return int(rank) > 0
-    return False
+    """Whether this is a process of a run that another one leads."""
+    ranks = map(os.environ.get, ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return int(next(filter(None, ranks), 0)) > 0
 
 
 if __name__ == "__main__":

@@ -54,8 +54,8 @@ def evaluate(path: Path, images: str, chosen: Choices) -> list[Path]:
     keep_freed_memory()
     subject = open_subject(path, chosen)
     dataset, paths = find_held_out(path) if images == HELD_OUT else find_images(images)
-    of: dict[str, Any] = {"fingerprint": subject.fingerprint, "dataset": dataset}
-    of |= {"images": data.digest(paths), "sizes": data.sizes(paths)}
+    of: dict[str, Any] = {"fingerprint": subject.fingerprint}
+    of |= {"dataset": dataset, "images": data.digest(paths)}
     directory = directory_of(path)
     code = run.provenance() | {"host": None, "cores": None}  # it may go on elsewhere
     what = [of, subject.digest, asdict(chosen) | {"levels": [*subject.levels]}, code]
@@ -77,7 +77,8 @@ def evaluate(path: Path, images: str, chosen: Choices) -> list[Path]:
     name = directory.resolve().parent.name
     made = subject.identity | {"dataset": dataset, "run": name, "effort": chosen.effort}
     table = pd.DataFrame(row | made for row in rows)
-    warn_of_missing(table, len(paths))
+    if small := table[table.ms_ssim.isna()].image.nunique():
+        log.warning("%d images have no MS-SSIM, which takes sides of more than 160 pixels.", small)
     if table.image.nunique() == len(paths):
         of["evaluation"] = evaluation
     written = write_tables(table, directory, of)
@@ -104,7 +105,7 @@ def write_tables(table: pd.DataFrame, directory: Path, of: dict[str, Any]) -> li
         planes = "_planes" if kind == PLANES else ""
         fitted = f"_effort-{effort}" if effort else ""
         csv = directory / f"{part.dataset.iloc[0]}_{protocol}{planes}{fitted}.csv"
-        results.replace(csv, part.to_dict("records"), of["sizes"])
+        results.replace(csv, part.to_dict("records"), of["images"])
         mean = results.aggregate(results.read([csv]))
         write_json(mean, csv.with_suffix(".json"), of)
         written.append(csv)
@@ -114,31 +115,9 @@ def write_tables(table: pd.DataFrame, directory: Path, of: dict[str, Any]) -> li
 
 
 def pick_device(device: str) -> str:
-    """`cpu` or `cuda`, perhaps with a number, for one of these or `auto`.
-
-    Raises:
-        UserError: another word, or no GPU here.
-    """
-    there = torch.cuda.is_available()
-    if device == "auto":
-        return "cuda" if there else "cpu"
-    if device.partition(":")[0] not in ("cpu", "cuda"):
-        raise UserError(f"device={device} must be auto, cpu or cuda.")
-    if device.startswith("cuda") and not there:
-        raise UserError(f"device={device}: no GPU is available here; use device=cpu.")
-    return device
-
-
-def warn_of_missing(table: pd.DataFrame, images: int) -> None:
-    """Warn of images that means are not over."""
-    measured = table.image.nunique()
-    if measured < images:
-        log.warning("%d of %d images could not be read.", images - measured, images)
-    if small := table[table.ms_ssim.isna()].image.nunique():
-        lack = f"{small} of {measured} images have no MS-SSIM"
-        log.warning(
-            "%s, and so there is no mean of it: it takes sides of more than 160 pixels.", lack
-        )
+    """A device as torch names it, for one of these or `auto`."""
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    return best if device == "auto" else device
 
 
 def measure(
@@ -146,7 +125,7 @@ def measure(
     paths: Sequence[Path],
     levels: Sequence[float],
     title: str,
-    unfinished: Path | None = None,
+    unfinished: Path,
 ) -> Iterator[dict[str, Any]]:
     """Rows of every image, way to measure and level; images that cannot be read are named and
     skipped.
@@ -156,7 +135,7 @@ def measure(
             JSON for each: its name and its rows. Those that are there come first.
     """
     called = dict(zip(paths, data.names(paths), strict=True))
-    known = measured_before(unfinished) if unfinished else {}
+    known = measured_before(unfinished)
     left = [path for path in paths if called[path] not in known]
     if done := len(paths) - len(left):
         log.info("%s: %d of %d images were measured before.", title, done, len(paths))
@@ -164,10 +143,9 @@ def measure(
     bar = partial(tqdm, unit="image", disable=None, dynamic_ncols=True, initial=done)
     for path, picture in pictures(bar(left, title, len(paths))):
         rows = [row | {"image": called[path]} for way in ways for row in way(picture, levels)]
-        if unfinished:
-            line = json.dumps([called[path], rows], default=lambda number: number.item())
-            with contextlib.suppress(OSError), unfinished.open("a") as file:  # if there is room
-                file.write(f"\n{line}")  # after a line that may have been cut
+        line = json.dumps([called[path], rows], default=lambda number: number.item())
+        with contextlib.suppress(OSError), unfinished.open("a") as file:  # if there is room
+            file.write(f"\n{line}")  # after a line that may have been cut
         yield from rows
 
 

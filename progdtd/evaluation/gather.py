@@ -53,7 +53,7 @@ def gather(cfg: DictConfig, chosen: set[str]) -> tuple[pd.DataFrame, pd.DataFram
     named = f"{glob.escape(cfg.images)}_*.csv"
     tables = [table for run in runs for table in sorted((run / "evaluation").glob(named))]
     measured = results.read(tables)
-    warn_of_stale(tables, cfg.images)
+    warn_of_stale(tables)
     measured = measured[measured.dataset == cfg.images]
     if measured.empty:
         elsewhere = cfg.results and ("runs" not in chosen or "results" in chosen)
@@ -94,10 +94,8 @@ def kept(cfg: DictConfig) -> pd.DataFrame:
     return table[table.dataset == cfg.images]
 
 
-def warn_of_stale(tables: Iterable[Path], dataset: str) -> None:
-    """Warn of tables of other weights than those that lie beside them now, or of a checkpoint, and
-    of those of one dataset that are of images of other names or sizes in bytes."""
-    first: dict[str, Path] = {}
+def warn_of_stale(tables: Iterable[Path]) -> None:
+    """Warn of tables of other weights than those that lie beside them now, or of a checkpoint."""
     for table in tables:
         directory, of = table.parent.parent, results.record(table)
         if weights_in(directory) not in (None, directory / WEIGHTS):
@@ -106,8 +104,3 @@ def warn_of_stale(tables: Iterable[Path], dataset: str) -> None:
         if now and of.get("fingerprint", now) != now:
             text = "%s is of other weights than those of its run now: evaluate it again."
             log.warning(text, table)
-        if of.get("dataset") == dataset:
-            first.setdefault(str(of.get("images")), table)
-    if len(first) > 1:
-        tables_of = ", ".join(map(str, first.values()))
-        log.warning("Not of the same images, so not to be compared: %s.", tables_of)

@@ -5,7 +5,7 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +61,14 @@ def write(rows: Iterable[dict], path: Path) -> pd.DataFrame:
     return table
 
 
-def replace(path: Path, rows: list[dict], sizes: Mapping[str, int]) -> pd.DataFrame:
+def replace(path: Path, rows: list[dict], images: str) -> pd.DataFrame:
     """Write rows over the table at a path, in which rows of other codecs stay.
 
-    If the old table has points that the new one lacks, hours of work perhaps, or is of other images
-    of the same names, it is first renamed to the first free `<name>.before-1`, `-2`, ...
+    If the old table is of other images or has points that the new one lacks, hours of work perhaps,
+    it is first renamed to the first free `<name>.before-1`, `-2`, ...
 
     Args:
-        sizes: bytes of the image files, by the names that tables call them; `record` has those of
-            the old table.
+        images: their digest; `record` has that of the old table.
 
     Raises:
         UserError: it cannot be written.
@@ -77,18 +76,15 @@ def replace(path: Path, rows: list[dict], sizes: Mapping[str, int]) -> pd.DataFr
     old = read([])
     with contextlib.suppress(UserError):
         old = read([path] if path.is_file() else [])
-    images, before = {str(row["image"]) for row in rows}, record(path).get("sizes", {})
-    other = any(before.get(name, sizes[name]) != sizes[name] for name in images)
+    other = record(path).get("images", images) != images
     if not other:
         codecs = {row["codec"] for row in rows}
         rows = [*old[~old.codec.isin(codecs)].to_dict("records"), *rows]
-    if lost := points(old) - (set() if other else points(pd.DataFrame(rows))):
+    if len(old) and (other or points(old) - points(pd.DataFrame(rows))):
         names = (path.with_name(f"{path.name}.before-{n}") for n in itertools.count(1))
         aside = next(name for name in names if not name.exists())
         path.replace(aside)
-        why = " They are of other images of the same names." if other else ""
-        text = "The new %s lacks %d of the %d points (image and level) of the old one, which is "
-        log.warning(f"{text}kept as %s.%s", path, len(lost), len(old), aside, why)
+        log.warning("The old %s had other images or levels, and is kept as %s.", path, aside)
     return write(rows, path)
 
 

@@ -145,14 +145,9 @@ def _ways(loaded: "Loaded", chosen: Choices) -> list[Way]:
 
 def warn_of_no_levels(levels: Sequence[float], drop: TailDrop) -> None:
     """Warn of fractions p that were asked for and are not levels of this model's streams."""
-    within = drop.within(levels)
-    if not drop.progressive or not (others := [p for p in levels if p not in within]):
-        return
-    what = "measured, though nothing was trained there"
-    if within:
-        what = f"left out; {drop.top:g}, its top, stands for those above"
-    named = ", ".join(f"{p:g}" for p in others)
-    log.warning("levels=%s: not within the range of p, %s: %s.", named, list(drop.range), what)
+    if drop.progressive and (others := {*levels} - {*drop.within(levels)}):
+        named = ", ".join(f"{p:g}" for p in sorted(others))
+        log.warning("levels=%s: not within the range of p, %s.", named, list(drop.range))
 
 
 def identity(loaded: "Loaded") -> dict[str, Any]:

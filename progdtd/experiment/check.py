@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.downsampling_factor import HYPER_FACTOR
-from progdtd.errors import UserError, first_line
-from progdtd.experiment.config import CONF, OPTIMIZERS, closest, no_option
+from progdtd.errors import UserError
+from progdtd.experiment.config import CONF, no_option
 from progdtd.options import listed, number, whole
-from progdtd.tail_drop import TailDrop, build_drop
+from progdtd.tail_drop import build_drop
 
 WAVELET = "progdtd.models.wavelet.Wavelet"
-MISSING = object()
-LARGEST_SEED = 2**63 - 1
-"""That torch takes."""
 
 Kind = tuple[str, Callable[[Any], bool]]
 """What an option must be, in words, and whether a value is."""
@@ -48,10 +44,7 @@ ABOVE_0: Kind = "a number above 0", lambda value: number(value) and value > 0
 LAMBDA: Kind = f"{ABOVE_0[0]}; the paper's: 0.01, 0.1, 1.0", ABOVE_0[1]
 
 OPTIONS: dict[str, Kind] = {
-    "seed": (
-        f"a whole number, at least 0 and at most {LARGEST_SEED}",
-        lambda value: whole(value, 0) and value <= LARGEST_SEED,
-    ),
+    "seed": at_least(0),
     "init_from": or_null(NAME),
     "dataset.validation": at_least(0),
     "dataset.scene": at_least(1),
@@ -89,16 +82,6 @@ OPTIONS: dict[str, Kind] = {
 """What an option must be that `conf/` explains; those of a logger are only there if it has them."""
 
 OTHERS = {
-    "lambda",
-    "group",
-    "run_name",
-    "model",
-    "drop",
-    "dataset",
-    "trainer",
-    "logger",
-    "launcher",
-    "hydra",
     "dataset.name",
     "dataset.paths",
     "dataset.steps",
@@ -106,7 +89,7 @@ OTHERS = {
     "trainer.accelerator",
     "trainer.strategy",
 }
-"""Options that are checked elsewhere."""
+"""Options of groups that are checked elsewhere."""
 
 
 def check(cfg: DictConfig) -> None:
@@ -114,11 +97,13 @@ def check(cfg: DictConfig) -> None:
 
     Raises:
         UserError: names the option and what it may be.
+        OmegaConfBaseException: an option is missing, or refers to one that is.
     """
     check_names(cfg)
     for key, (words, fits) in OPTIONS.items():
         group, _, name = key.rpartition(".")
-        if (group != "logger" or name in cfg.logger) and not fits(value := chosen(cfg, key)):
+        options = cfg[group] if group else cfg
+        if (group != "logger" or name in options) and not fits(value := options[name]):
             raise UserError(f"{key}={value} must be {words}.")
     check_together(cfg)
 
@@ -130,45 +115,14 @@ def check_names(cfg: DictConfig) -> None:
     Raises:
         UserError: names the option, and the one that may be meant.
     """
+    groups_there = (path.stem for path in Path(CONF).iterdir())
     used = re.findall(r"(?:dataset|\{)\.+(\w+)", OmegaConf.to_yaml(cfg))
-    known = {*OPTIONS, *OTHERS, *(f"dataset.{name}" for name in used)}
+    known = {*map(str, OmegaConf.load(Path(CONF, "train.yaml"))), *groups_there}
+    known |= {*OPTIONS, *OTHERS, *(f"dataset.{name}" for name in used)}
     groups = ("trainer", "dataset", "logger")
     for key in [*map(str, cfg), *(f"{group}.{name}" for group in groups for name in cfg[group])]:
         if key not in known:
             raise UserError(no_option(key, known))
-
-
-def chosen(cfg: DictConfig, key: str) -> Any:
-    """The value of an option, with dots between its keys.
-
-    Raises:
-        UserError: it is missing, or refers to one that is.
-    """
-    try:
-        value = OmegaConf.select(cfg, key, default=MISSING)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{key}: {first_line(error)}.") from error
-    if value is MISSING:
-        remedy = (
-            "the YAML of an optimizer begins with `# @package trainer` and sets lr and "
-            f"optimizer._target_, as conf/{OPTIMIZERS}/adam.yaml does."
-            if key == "trainer.lr"
-            else "let your YAML begin with `defaults:` and one of those in "
-            f"conf/{key.partition('.')[0]}/, for what it does not say itself."
-        )
-        raise UserError(f"{key} is missing: {remedy}")
-    return value
-
-
-def check_run_name(cfg: DictConfig) -> None:
-    """Refuse names that are no names of a folder, before the run's is made.
-
-    Raises:
-        UserError: such as an empty run_name, which would make the group's folder a run.
-    """
-    for key in ("group", "run_name"):
-        if not str(cfg[key] or "").strip(" ./"):
-            raise UserError(f"{key}={cfg[key]} is not the name of a folder.")
 
 
 def check_together(cfg: DictConfig) -> None:
@@ -194,10 +148,9 @@ def check_together(cfg: DictConfig) -> None:
         )
     optimizer, resize, crop = cfg.trainer.optimizer, cfg.trainer.resize, cfg.trainer.crop
     if not (OmegaConf.is_dict(optimizer) and "_target_" in optimizer):
-        meant = closest(optimizer, [path.stem for path in Path(CONF, OPTIMIZERS).iterdir()])
         raise UserError(
-            f"trainer.optimizer={optimizer} does not say what to build: use "
-            f"{OPTIMIZERS}={meant or 'soap'}."
+            f"trainer.optimizer={optimizer} does not say what to build: choose one of "
+            "conf/trainer/optimizer/, as trainer/optimizer=soap does."
         )
     if "lr" in optimizer:
         raise UserError("trainer.optimizer.lr has no effect: the learning rate is trainer.lr.")
@@ -205,8 +158,6 @@ def check_together(cfg: DictConfig) -> None:
         raise UserError(f"trainer.resize={resize} is below trainer.crop={crop}.")
     if cfg.logger.wandb and "mode" not in cfg.logger:
         raise UserError("logger.wandb=true needs the options of logger=wandb: use that.")
-    if "name" not in cfg.dataset:
-        raise UserError("The dataset has no name: give its YAML one, as those in conf/dataset/.")
 
 
 def warnings(cfg: DictConfig) -> list[str]:
@@ -223,22 +174,6 @@ def warnings(cfg: DictConfig) -> list[str]:
             "steps, and never reaches trainer.lr."
         )
     drop = build_drop(cfg.drop)
-    idle, why = idle_options(drop)
-    usual = TailDrop(latent=True, hyper=True)
-    for name in idle:
-        if (value := getattr(drop, name)) != getattr(usual, name):
-            value = [*value] if name == "range" else value
-            said.append(f"drop.{name}={value} has no effect: {why}.")
+    if not drop.progressive and (drop.range, drop.power) != ((0.0, 1.0), 1.0):
+        said.append(f"drop.range and drop.power have no effect: drop={drop.name} drops nothing.")
     return said
-
-
-def idle_options(drop: TailDrop) -> tuple[tuple[str, ...], str]:
-    """Options of a tail drop that change nothing beside the others, and why."""
-    low, high = drop.range
-    if not drop.progressive:  # and `full`, which controls have like what they are compared with
-        return ("range", "power"), f"drop={drop.name} drops nothing"
-    if low == high:
-        return ("power", "full"), f"p is always {high:g}"
-    if drop.full == 1:
-        return ("power",), f"drop.full=1 makes p always {high:g}"
-    return (), ""

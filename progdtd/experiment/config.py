@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,22 +20,19 @@ from progdtd.options import listed
 CONF = str(next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir()))
 """The Hydra configs: inside an installed package, beside the package in a source tree."""
 
-OPTIMIZERS = "trainer/optimizer"
-GROUPS = ("experiment", "quality", OPTIMIZERS)
-"""Groups that are no options of a configuration of their own."""
-
 OURS = ("", "trainer", "dataset", "logger", "drop")
 """Where no options but those in the YAMLs are read: an optimizer and a model may take more."""
 
 
 @contextlib.contextmanager
 def sentences() -> Iterator[None]:
-    """End the process with one sentence at bad input, be it an error of ours or of Hydra, which is
-    made to raise what it would print."""
+    """End the process with what an error says and without a traceback, be it bad input, a file
+    that cannot be read or written, or an error of Hydra, which is made to raise what it would
+    print."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
-    except (UserError, HydraException) as error:
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         sys.exit(_told(error))
 
 
@@ -42,13 +40,12 @@ def _told(error: Exception) -> str:
     """What to say of an error; where Hydra would have an option added that nothing reads, what is
     meant."""
     why: Any = error.__cause__
-    unknown = isinstance(why, ConfigAttributeError | ConfigKeyError)
-    group = str(why.full_key).rpartition(".")[0] if unknown else None
-    if group in OURS:
-        there = [f"{group}.{name}".lstrip(".") for name in why.parent_node]
-        return no_option(why.full_key, there if group else [*there, *GROUPS])
-    wrong = isinstance(why, OmegaConfBaseException) and not unknown
-    return f"{error}\n{why}" if wrong else str(error)
+    if isinstance(why, ConfigAttributeError | ConfigKeyError):
+        key = str(why.full_key)
+        group = key.rpartition(".")[0]
+        if group in OURS:
+            return no_option(key, (f"{group}.{name}".lstrip(".") for name in why.parent_node))
+    return f"{error}\n{why}" if isinstance(why, OmegaConfBaseException) else str(error)
 
 
 def no_option(key: str, known: Iterable[str]) -> str:
@@ -58,13 +55,9 @@ def no_option(key: str, known: Iterable[str]) -> str:
     if choices := [file.stem for file in files if name in OmegaConf.load(file)]:
         return f"{key} is an option of {group}={', '.join(choices)}, which is not chosen."
     beside = [other for other in known if other.rpartition(".")[0] == group]
-    meant = closest(name, [other.removeprefix(group + dot) for other in beside])
-    return f"There is no option {key}." + (f" Did you mean {group}{dot}{meant}?" if meant else "")
-
-
-def closest(name: object, known: Iterable[str]) -> str | None:
-    """The name that may be meant."""
-    return next(iter(difflib.get_close_matches(str(name), [*known], 1)), None)
+    names = [other.removeprefix(group + dot) for other in beside]
+    meant = difflib.get_close_matches(name, names, 1)
+    return f"There is no option {key}." + "".join(f" Did you mean {group}{dot}{m}?" for m in meant)
 
 
 def dashed(values: Any) -> str:
@@ -79,22 +72,16 @@ def minutes(time: Any) -> int:
     Raises:
         UserError: it cannot be read.
     """
-    days, dash, clock = str(time).rpartition("-")
-    parts = clock.split(":")
-    if not dash and len(parts) == 1:
-        parts = ["0", *parts, "0"]
-    elif dash:
-        parts += ["0"] * (3 - len(parts))
-    if len(parts) != 3 or not all(part.isdecimal() for part in [days if dash else "0", *parts]):
+    if str(time).isdecimal():
+        return int(time)
+    parts = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", str(time))
+    if not parts:
         raise UserError(
             f"launcher.time={time} is no time limit: give minutes (90), H:MM:SS (1:30:00) or "
             "D-HH:MM:SS (2-12:00:00)."
         )
-    hours, mins, seconds = map(int, parts)
-    total = (int(days or 0) * 24 + hours) * 60 + mins + (seconds > 0)
-    if total < 1:
-        raise UserError(f"launcher.time={time} is no time at all: give at least a minute.")
-    return total
+    days, hours, mins, seconds = (int(part or 0) for part in parts.groups())
+    return (days * 24 + hours) * 60 + mins + (seconds > 0)
 
 
 OmegaConf.register_new_resolver("dashed", dashed, replace=True)

@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from progdtd.errors import UserError
 from progdtd.experiment import run
 from progdtd.experiment.signals import LAUNCHER, StopSignals
 from progdtd.experiment.words import quoted
-from progdtd.machine import SHARE, cores, gpus
+from progdtd.machine import SHARE, cores, ending, gpus
 from progdtd.options import whole
 
 log = logging.getLogger(__name__)
@@ -131,15 +130,11 @@ def conclude(job: Job, process: subprocess.Popen) -> str:
     began = run.holder(job.directory).get("pid") == process.pid
     if began and record.get("state") == "failed" and record.get("error"):
         return str(record["error"])
-    killed = process.returncode < 0
-    if killed:
-        why = f"killed by {signal.Signals(-process.returncode).name}"
-        if -process.returncode == signal.SIGKILL:
-            why += " (out of memory?)"
-    else:
+    killed, why = process.returncode < 0, ending(process.returncode)
+    if not killed:
         said = (job.directory / STDERR).read_text(errors="replace").splitlines()
         said = [line for line in said if line.strip() and not line.startswith(HYDRA_SAYS)]
-        why = "\n".join(said) or f"exit code {process.returncode}"
+        why = "\n".join(said) or why
     if began or not record:
         with contextlib.suppress(UserError):
             run.record(job.directory, state="interrupted" if killed else "failed", error=why)

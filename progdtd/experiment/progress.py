@@ -32,7 +32,7 @@ COLOURS = {
     "interrupted": "yellow",
     "failed": "red",
 }
-"""States of a run, in the order in which a summary counts them."""
+"""States of a run."""
 
 REFRESH = 2.0
 """Seconds between looks at the directories."""
@@ -158,10 +158,9 @@ def table(directories: Sequence[Path]) -> Table:
         )
     groups = {directory.parent for directory in directories}
     for directory, status in zip(directories, map(read, directories), strict=True):
-        colour = COLOURS.get(status.state, "white")
         table.add_row(
             Text(status.name if len(groups) == 1 else f"{directory.parent.name}/{status.name}"),
-            Text(status.state, colour),
+            Text(status.state, COLOURS[status.state]),
             f"{status.step}/{status.steps or '?'}" if status.step or status.steps else "",
             "" if math.isinf(status.loss) else f"{status.loss:.4g}",
             "" if status.eta is None else tqdm.format_interval(status.eta),

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import errno
 import json
 import logging
 import os
@@ -20,8 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.errors import UserError
-from progdtd.experiment.words import printed
-from progdtd.files import WEIGHTS, write_aside
+from progdtd.files import write_aside
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +29,9 @@ LOCK = ".lock"
 
 PLAN = "sweep.json"
 """Within a sweep's directory: the names of its runs."""
+
+PATIENCE = 10
+"""Seconds to wait for a lock: the readers of a run that was killed share it until they notice."""
 
 IRRELEVANT = (
     "logger",
@@ -49,9 +50,6 @@ IRRELEVANT = (
 """Options that do not change what a run computes; it may be resumed with others. That the images
 are the same wherever they are now is found out when they are read."""
 
-MOVED = {"progdtd.soap.SOAP": "progdtd.training.optimizer.SOAP"}
-"""Where classes are now that configs of earlier versions name."""
-
 
 def begun(directory: Path) -> bool:
     """Whether this is the directory of a run."""
@@ -68,7 +66,7 @@ def locked(directory: Path) -> Iterator[None]:
     lock = FileLock(directory / LOCK)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=15 if _is_gone(holder(directory)) else 1)
+        lock.acquire(timeout=PATIENCE)
     except Timeout:
         who = holder(directory)
         named = "process {pid} on {host} since {since}".format_map(who) if who else "a process"
@@ -77,13 +75,7 @@ def locked(directory: Path) -> Iterator[None]:
             "(a SIGTERM makes it save a checkpoint), or give this run another name (run_name=...)."
         ) from None
     except OSError as error:
-        why = str(error.strerror)
-        if error.errno == errno.ENOLCK:
-            why += (
-                ": its file system, such as NFS without a lock service, gives none. Mount it with "
-                "local_lock=flock, or make outputs/ a link to a folder on another"
-            )
-        raise UserError(f"{directory} cannot hold a run ({why}).") from error
+        raise UserError(f"{directory} cannot hold a run ({error.strerror}).") from error
     try:
         yield
     finally:
@@ -104,20 +96,6 @@ def is_locked(directory: Path) -> bool:
 def holder(directory: Path) -> dict[str, Any]:
     """Who trains or last trained in a directory: `pid`, `host`, `since`; empty if nobody did."""
     return dict(recorded(directory).get("holder") or {})
-
-
-def _is_gone(who: dict[str, Any]) -> bool:
-    """Whether the last holder is a dead process of this machine: a worker of it may still be about
-    to notice, and until then it shares the lock."""
-    if who.get("host") != platform.node():
-        return False
-    try:
-        os.kill(int(who["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return False
 
 
 @contextlib.contextmanager
@@ -165,7 +143,6 @@ def compare(directory: Path, cfg: DictConfig) -> None:
         raise UserError(
             f"{path} is damaged ({error}). Delete {directory} to start over."
         ) from error
-    there = {key: MOVED.get(str(value), value) for key, value in there.items()}
     here = _flat(OmegaConf.to_container(cfg, resolve=True))
     differing = [
         key
@@ -174,12 +151,10 @@ def compare(directory: Path, cfg: DictConfig) -> None:
     ]
     if differing:
         shown = (f"  {key}: {there.get(key)} there, {here.get(key)} now" for key in differing)
-        longer = differing == ["trainer.steps"] and (directory / WEIGHTS).exists()
         raise UserError(
             f"{directory} holds a run with another configuration:\n"
             + "\n".join(shown)
             + "\nGive the new run a name of its own (run_name=...), or delete that directory."
-            + f" To train that run further, add {printed('init_from', directory)}." * longer
         )
 
 
@@ -288,20 +263,10 @@ class Table:
         write_aside(path, write)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write a row, a value for each column that it has.
-
-        Raises:
-            UserError: the disk is full.
-        """
+        """Write a row, a value for each column that it has."""
         values = [f"{v:.6g}" if isinstance(v, float) else v for v in map(row.get, self.columns)]
-        try:
-            with self.path.open("a", newline="") as file:
-                csv.writer(file).writerow(values)
-        except OSError as error:
-            raise UserError(
-                f"{self.path} could not be written ({error}). The last checkpoint is kept: make "
-                "room, then start the same command again."
-            ) from error
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerow(values)
 
     def rows(self) -> list[dict[str, float]]:
         """Its rows so far, without empty cells."""

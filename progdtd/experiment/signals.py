@@ -80,9 +80,7 @@ def is_orphan() -> bool:
     launcher = os.environ.get(LAUNCHER)
     try:
         os.kill(int(launcher or os.getpid()), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # its number is another user's by now
+    except (ProcessLookupError, PermissionError):  # its number may be another user's by now
         return True
     return False
 

@@ -1,7 +1,6 @@
 """What a sweep needs beside its jobs: its plan, a table at its end, launchers that are there."""
 
 import contextlib
-import itertools
 import json
 import logging
 import os
@@ -20,10 +19,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
-from progdtd.errors import UserError, first_line
-from progdtd.experiment.check import check, warnings
+from progdtd.errors import UserError
 from progdtd.experiment.config import CONF, minutes, sentences
 from progdtd.experiment.run import PLAN
 from progdtd.experiment.signals import LAUNCHER
@@ -55,13 +52,10 @@ def check_words(arguments: Sequence[str]) -> None:
         group, given, choice = word.partition("=")
         if not given or not Path(CONF, group).is_dir():
             continue
-        if any(map(VALUE.fullmatch, choice.split(","))):
+        several = choice.startswith("[") and group != "experiment"
+        if several or any(map(VALUE.fullmatch, choice.split(","))):
             choices = ", ".join(sorted(path.stem for path in Path(CONF, group).glob("*.yaml")))
-            own = " Lambdas of your own: lambda=..." if group == "quality" else ""
-            raise UserError(f"{word}: choose one of {choices}, or leave it out.{own}")
-        if choice.startswith("[") and group != "experiment":
-            one = f"-m {group}={choice.strip('[]')}"
-            raise UserError(f"{word}: give one choice, or to sweep, {one}")
+            raise UserError(f"{word}: choose one of {choices}; or with -m some, as {group}=A,B.")
         plugin = PLUGINS.get(choice) if group == "launcher" else None
         if plugin and not find_spec(f"hydra_plugins.hydra_{plugin}_launcher"):
             remedy = f"pip install -e '.[{choice}]'"
@@ -103,98 +97,36 @@ def check_mode(cfg: DictConfig) -> None:
     """Warn of a launcher without a sweep, refuse a sweep that would start itself again.
 
     Raises:
-        UserError: several devices in a sweep that runs inside one process, or on one GPU each.
+        UserError: several devices in a sweep that runs inside one process.
     """
-    launched, launcher = LAUNCHER in os.environ, cfg.launcher.name
+    launcher, devices = cfg.launcher.name, cfg.trainer.devices
     sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
-    if not sweeps and launcher != "basic" and not launched:
+    if not sweeps and launcher != "basic" and LAUNCHER not in os.environ:
         log.warning("launcher=%s has no effect without -m.", launcher)
-    devices = cfg.trainer.devices
-    if (devices if isinstance(devices, int) else len(devices)) <= 1:
-        return
-    if sweeps and launcher == "basic":
+    several = (devices if isinstance(devices, int) else len(devices)) > 1
+    if sweeps and several and launcher == "basic":
         raise UserError(
             f"trainer.devices={devices} in a sweep needs a launcher that gives each run a process: "
             "add launcher=local (or slurm, ray)."
         )
-    if launched and launcher == "gpus":
-        raise UserError(
-            f"trainer.devices={devices}: launcher=gpus gives each run one GPU. Runs that each have "
-            "several, one after another: launcher=local launcher.workers=1."
-        )
-
-
-LONGEST = 255
-"""Bytes of a name that file systems take."""
-
-
-def name_of(option: str, config: DictConfig) -> str:
-    """The name that one of Hydra's options gives a directory.
-
-    Raises:
-        UserError: it gives none, or one that no directory can have.
-    """
-    words: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
-    given = [word.partition("=") for word in words]
-    own = next((word for word in given if word[0] == option), ("run_name", "=", ""))
-    try:
-        name = str(OmegaConf.select(config, option, throw_on_missing=True))
-    except OmegaConfBaseException as error:
-        why = first_line(error)
-        hint = "Every YAML of a model or a drop has a name, and that of a drop a range."
-        if "HydraConfig" in why:
-            hint = "It cannot use ${hydra:...}, but options, as ${trainer.optimizer._target_}."
-        hint = f" {hint}" if own[0] == "run_name" else ""
-        raise UserError(f"{''.join(own)} makes no name of a directory: {why}.{hint}") from error
-    for part in Path(name).parts:
-        if (length := len(os.fsencode(part))) > LONGEST:
-            raise UserError(
-                f"{own[0]}={part[:40]}... is too long: a name has at most {LONGEST} bytes, and "
-                f"this has {length}."
-            )
-    return name
 
 
 class Plan(Callback):
-    """Writes down which runs a sweep will have, before the first of them starts."""
+    """Writes down which runs a sweep will have, before the first of them starts, unless it cannot
+    be run."""
 
     directory: Path | None = None
     runs: ClassVar[list[Path]] = []
     """The directories of those runs, where it is known which they will be."""
 
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        with sentences():  # Hydra would make warnings of errors
-            name_of("hydra.run.dir", config)
-
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        with sentences():
-            self.plan(config)
-
-    def plan(self, config: DictConfig) -> None:
-        """Write the plan of a sweep, unless it cannot be run.
-
-        Raises:
-            UserError: says why it cannot.
-        """
-        jobs = planned(config)
-        names = [name_of("hydra.sweep.subdir", job) for job in jobs]
-        check_sweep(config, names)
-        if config.launcher.name != "basic":  # whose runs say so themselves, where it is read
-            for message in dict.fromkeys(itertools.chain.from_iterable(map(said_of, jobs))):
-                log.warning(message)
-        Plan.directory = Path(name_of("hydra.sweep.dir", config))
-        Plan.runs = [Plan.directory / name for name in names]
-        text = json.dumps({"started": time.time(), "runs": names}, indent=2) + "\n"
-        write_aside(Plan.directory / PLAN, lambda aside: aside.write_text(text))
-
-
-def said_of(job: DictConfig) -> list[str]:
-    """The warnings of one run of a sweep; of one that cannot be run, none: it will say why."""
-    try:
-        check(job)
-    except UserError:
-        return []
-    return warnings(job)
+        with sentences():  # Hydra would make warnings of errors
+            names = [str(job.hydra.sweep.subdir) for job in planned(config)]
+            check_sweep(config, names)
+            Plan.directory = Path(config.hydra.sweep.dir)
+            Plan.runs = [Plan.directory / name for name in names]
+            text = json.dumps({"started": time.time(), "runs": names}, indent=2) + "\n"
+            write_aside(Plan.directory / PLAN, lambda aside: aside.write_text(text))
 
 
 def planned(config: DictConfig) -> list[DictConfig]:

@@ -91,9 +91,6 @@ class Progressive(nn.Module):
 
         Returns:
             `y_hat`, of the shape of `y`, and the likelihoods {"y", "z"} of every element.
-
-        Raises:
-            ValueError: what `h_s` predicts does not fit the latent.
         """
         keep_y = mask(p, y.shape[1], y.device)
         keep_z = mask(p if p_hyper is None else p_hyper, z.shape[1], z.device)
@@ -104,12 +101,6 @@ class Progressive(nn.Module):
                 z_hat = quantize_ste(z.float() - medians) + medians
             z_hat = z_hat * keep_z
         scales, means = self.prior(z_hat)
-        for name, part in (("scales", scales), ("means", means)):
-            if part is not None and part.shape != y.shape:
-                raise ValueError(
-                    f"h_s predicts {name} of another shape than that of the latent, "
-                    f"{tuple(y.shape)}: {tuple(part.shape)}"
-                )
         with torch.autocast(y.device.type, enabled=False):
             means = None if means is None else means.float()
             y_hat, y_likelihoods = self.gaussian_conditional(y.float(), scales.float(), means=means)

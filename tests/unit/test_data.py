@@ -67,35 +67,30 @@ COPIES = (
 )
 
 
-def test_hidden_copies_are_no_images(images, caplog) -> None:
+def test_hidden_copies_are_no_images(images) -> None:
     seen = data.folder(images)
     for name in COPIES:
         (images / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(images / "a.png", images / name)
-    (images / ".notes").write_text("of no kind that is looked for")
-    assert not caplog.records
     assert data.folder(images) == seen
-    assert f"{images}: left out 6 files that are hidden" in caplog.text
     hidden = images.rename(images.with_name(".images"))
     assert len(data.folder(hidden)) == len(seen), "the folder itself was asked for"
 
 
-def test_what_is_hidden_may_have_another_name(images, caplog) -> None:
+def test_what_is_hidden_may_have_another_name(images) -> None:
     (images / "deeper").rename(images / ".store")
     (images / "seen").symlink_to(".store", target_is_directory=True)
     (images / "f.png").symlink_to(".store/d.tiff")
     assert [path.parent.name for path in data.folder(images)] == ["images"] * 4 + ["seen"] * 2
-    assert not caplog.records
 
 
-def test_pipes_and_links_to_nothing_are_no_images(images, caplog) -> None:
+def test_pipes_and_links_to_nothing_are_no_images(images) -> None:
     seen = data.folder(images)
     os.mkfifo(images / "pipe.png")
     (images / "to_the_pipe.png").symlink_to("pipe.png")
     (images / "nowhere.png").symlink_to("gone.png")
     (images / "round.png").symlink_to("round.png")
     assert data.folder(images) == seen
-    assert "left out 4 files" in caplog.text
 
 
 def test_a_batch_is_a_function_of_seed_and_step(images) -> None:
@@ -280,28 +275,12 @@ def test_deep_pixels_keep_their_brightness(tmp_path) -> None:
         assert to_rgb(values).max() == 1
     Image.fromarray(dark).save(tmp_path / "dark.png")
     assert read_image(tmp_path / "dark.png").max() == 1
-    over = np.full((8, 8), 0.5, np.float32)
-    over[0, 0] = 1.02
-    assert rgb(Image.fromarray(over))[4, 4, 0] == 128
-    for scale in (1, 255, 65535):
-        ramp = np.linspace(0, scale, 64, dtype=np.float32).reshape(8, 8)
-        Image.fromarray(ramp).save(tmp_path / "ramp.tiff")
-        assert read_image(tmp_path / "ramp.tiff")[4, 0, 0] == 130
-    broken = np.full((8, 8), np.nan, np.float32)
-    assert rgb(Image.fromarray(broken)).max() == 0
-    broken[:] = 0.5
-    broken[0, 0] = np.inf
-    assert rgb(Image.fromarray(broken))[:, :, 0].ravel()[[0, 1]].tolist() == [255, 128]
 
 
-@pytest.mark.parametrize(
-    ("kind", "largest"), [(np.float32, 2.5), (np.float32, 1e5), (np.int32, 65536)]
-)
-def test_pixels_of_no_known_range_are_refused(kind, largest) -> None:
-    values = np.zeros((8, 8), kind)
-    values[0, 0] = largest
-    with pytest.raises(ValueError, match="its pixels reach"):
-        rgb(Image.fromarray(values))
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_of_no_known_range_are_refused(kind) -> None:
+    with pytest.raises(ValueError, match="its pixels have 32 bits"):
+        rgb(Image.fromarray(np.zeros((8, 8), kind)))
 
 
 def test_deep_pixels_may_be_transparent(tmp_path) -> None:

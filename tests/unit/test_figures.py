@@ -210,8 +210,6 @@ def test_null_is_nothing_to_draw(command, drawn) -> None:
     assert code == 0, output
     code, output = command("figures", "runs=null", "results=null")
     assert (code, "No results for kodak" in output) == (1, True), output
-    code, output = command("figures", "out=null")
-    assert (code, "out=null is not a directory" in output) == (1, True), output
 
 
 def test_a_part_of_kodak_is_not_compared_with_published_curves(command, drawn) -> None:

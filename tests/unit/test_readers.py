@@ -84,15 +84,6 @@ def test_readers_leave_signals_to_the_main_process(batches, caplog) -> None:
     assert not caplog.records
 
 
-def test_no_process_is_needed(batches, caplog, monkeypatch) -> None:
-    def none_left() -> int:
-        raise BlockingIOError(11, "Resource temporarily unavailable")
-
-    monkeypatch.setattr(os, "fork", none_left)
-    assert same(batches, [*readers.loader(batches, STEPS, 2)])
-    assert "Only 0 of 2 processes can be started to read images (Resource" in caplog.text
-
-
 def test_an_error_of_reading_reaches_the_training(batches) -> None:
     def broken(_: int) -> torch.Tensor:
         raise MemoryError
