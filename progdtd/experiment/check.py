@@ -37,6 +37,7 @@ def devices(value: Any) -> bool:
     return bool(listed(value)) and all(whole(device, least) for device in listed(value))
 
 
+FOLDER: Kind = "the name of a folder", lambda value: str(value or "").strip(" ./") != ""
 NAME: Kind = "a name or a path", lambda value: isinstance(value, str) and value != ""
 FLAG: Kind = "true or false", lambda value: isinstance(value, bool)
 SIZE: Kind = "a number and must not be negative", lambda value: number(value) and value >= 0
@@ -45,6 +46,8 @@ LAMBDA: Kind = f"{ABOVE_0[0]}; the paper's: 0.01, 0.1, 1.0", ABOVE_0[1]
 
 OPTIONS: dict[str, Kind] = {
     "seed": at_least(0),
+    "group": FOLDER,
+    "run_name": FOLDER,
     "init_from": or_null(NAME),
     "dataset.validation": at_least(0),
     "dataset.scene": at_least(1),

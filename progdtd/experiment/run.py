@@ -51,6 +51,10 @@ IRRELEVANT = (
 are the same wherever they are now is found out when they are read."""
 
 
+MOVED = {"progdtd.soap.SOAP": "progdtd.training.optimizer.SOAP"}
+"""Where classes are now that configs of earlier versions name."""
+
+
 def begun(directory: Path) -> bool:
     """Whether this is the directory of a run."""
     return (directory / CONFIG).exists() or (directory / RECORD).exists()
@@ -143,6 +147,7 @@ def compare(directory: Path, cfg: DictConfig) -> None:
         raise UserError(
             f"{path} is damaged ({error}). Delete {directory} to start over."
         ) from error
+    there = {key: MOVED.get(str(value), value) for key, value in there.items()}
     here = _flat(OmegaConf.to_container(cfg, resolve=True))
     differing = [
         key

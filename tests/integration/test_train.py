@@ -520,6 +520,8 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["trainer.precision=16-mixed"], "one of auto, 32-true, bf16-mixed"),
         (["logger.wandb=true"], "needs the options of logger=wandb"),
         (["logger=wandb", "logger.entity=3"], "logger.entity=3 must be a name"),
+        (["run_name="], "must be the name of a folder"),
+        (["group=null"], "must be the name of a folder"),
     ],
 )
 def test_bad_input_gets_one_clear_message(command, arguments, said) -> None:

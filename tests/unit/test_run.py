@@ -5,6 +5,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError
 
 import pytest
+from conftest import composed
 from omegaconf import OmegaConf
 
 from progdtd.errors import UserError
@@ -56,6 +57,16 @@ def test_what_a_run_computes_may_not_change(tmp_path, option, before, now) -> No
     run.compare(tmp_path, configs[0])
     with pytest.raises(UserError, match="another configuration"):
         run.compare(tmp_path, configs[1])
+
+
+def test_a_run_whose_optimizer_has_moved_since_goes_on(tmp_path) -> None:
+    cfg = composed("experiment=smoke", "trainer/optimizer=soap")
+    run.claim(tmp_path, cfg)
+    path = tmp_path / run.CONFIG
+    text = path.read_text()
+    path.write_text(text.replace("progdtd.training.optimizer.SOAP", "progdtd.soap.SOAP"))
+    assert path.read_text() != text
+    run.compare(tmp_path, cfg)
 
 
 def test_a_table_is_cut_back_to_the_checkpoint(tmp_path) -> None:
