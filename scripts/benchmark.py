@@ -14,13 +14,14 @@ import itertools
 import math
 import multiprocessing
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import command
 import numpy as np
 import readme
 import torch
@@ -35,7 +36,6 @@ from torchvision import transforms
 from tqdm import tqdm
 
 from progdtd import data, readers
-from progdtd.errors import UserError
 from progdtd.evaluation import markdown, protocols
 from progdtd.experiment.config import CONF
 from progdtd.images import read_image
@@ -48,9 +48,7 @@ PIXELS = 256 * 256
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--images", type=Path, help="training images; default: the bundled ones")
     parser.add_argument("--kodak", type=Path, help="evaluation images; default: the bundled ones")
     parser.add_argument("--trainer", default="default", help="our recipe: default | gpu")
@@ -108,19 +106,24 @@ def contestant() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
 
-running: Iterator[float]
-"""Within a contestant's process: each item is a piece of work done, in images."""
+running: Iterator
+"""Within a contestant's process: each item tells of a piece of work done."""
 
 
-def start(work: Callable[..., Iterator[float]], *arguments) -> None:
+def start(work: Callable[..., Iterator], *arguments) -> None:
     global running
     running = work(*arguments)
 
 
+def advance() -> Any:
+    """What the next piece of work tells."""
+    return next(running)
+
+
 def proceed(count: int) -> float:
-    """Images a second over the next `count` pieces of work."""
+    """Images a second over the next `count` pieces of work, which tell how many images."""
     started = time.perf_counter()
-    images = sum(next(running) for _ in range(count))
+    images = sum(advance() for _ in range(count))
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return images / (time.perf_counter() - started)
@@ -247,7 +250,4 @@ def our_evaluation(paths: list[Path], device: str) -> Iterator[float]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(str(error))
+    command.run(main)

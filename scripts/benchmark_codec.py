@@ -14,43 +14,38 @@ Time, in turn and in one run, each codec in a process of its own: ours codes all
 CompressAI's own class codes the same weights at one rate. Quote the ratios of the medians.
 """
 
-import argparse
 import resource
 import statistics
-import sys
-import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import command
 import numpy as np
 import pandas as pd
 import readme
 import torch
-from benchmark import contestant
+from benchmark import advance, contestant, start
 from every_level import compressai_model, prefixes
-from torch import Tensor
 from tqdm import tqdm
 
 from progdtd import Codec, data
-from progdtd.codec import counts, model_store
+from progdtd.codec import channels, model_store
 from progdtd.codec.coder import Wanted
 from progdtd.codec.container import CHANNELS, PLANES
-from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.downsampling_factor import HYPER_FACTOR
-from progdtd.errors import UserError
 from progdtd.evaluation import markdown, protocols
 from progdtd.images import pictures, read_image, to_tensor
 from progdtd.machine import keep_freed_memory
 from progdtd.metrics import psnr
+from progdtd.models import weights
 from progdtd.tail_drop import P_LEVELS, fraction, kept
 
 EFFORTS = (0, 2, 5, 10, 20, 40)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--model", help="a run, a weights file or a name; default: as the codec")
     parser.add_argument("--images", type=Path, default="data/kodak", help="a folder of images")
     parser.add_argument("--rounds", type=int, default=7, help="timed encodings and decodings")
@@ -104,17 +99,15 @@ def measure_levels(codec: Codec, picture: np.ndarray, levels: Wanted) -> dict[st
     height, width = picture.shape[:2]
     latents = codec.coder.analyse(picture)
     at_once = len(codec.coder.encode_latents(*latents, width, height, [1.0]))
-    begin = time.perf_counter()
-    stream = codec.coder.encode_latents(*latents, width, height, levels)
-    middle = time.perf_counter()
-    codec.decoder().feed(stream)
-    end = time.perf_counter()
+    code = codec.coder.encode_latents
+    encode_s, stream = command.timed(code, *latents, width, height, levels)
+    decode_s, _ = command.timed(codec.decoder().feed, stream)
     sizes, psnrs = prefixes(codec, stream, picture)
     return {
         "levels": len(sizes),
         "over": 100 * (len(stream) / at_once - 1),
-        "encode_s": middle - begin,
-        "decode_s": end - middle,
+        "encode_s": encode_s,
+        "decode_s": decode_s,
         "quarter": float(np.interp(at_once / 4, sizes, psnrs)),
         "half": float(np.interp(at_once / 2, sizes, psnrs)),
         "fall": max(0.0, -float(np.diff(psnrs).min(initial=0))),
@@ -127,19 +120,12 @@ def efforts(codec: Codec, paths: list[Path]) -> str:
     for _, picture in pictures(tqdm(paths, "efforts", unit="image", disable=None)):
         x = to_tensor(picture)
         for steps in EFFORTS:
-            begin = time.perf_counter()
-            stream = codec.encode(picture, PLANES, effort=steps)
-            seconds = time.perf_counter() - begin
-            decoded = to_tensor(np.asarray(codec.decode(stream)))
-            rows.append(
-                {
-                    "effort": steps,
-                    "encode_s": seconds,
-                    "bytes": len(stream),
-                    "psnr": psnr(x, decoded),
-                }
-            )
-    mean = pd.DataFrame(rows).groupby("effort").mean()
+            encode = partial(codec.encode, picture, PLANES, effort=steps)
+            encode_s, stream = command.timed(encode)
+            quality = psnr(x, to_tensor(np.asarray(codec.decode(stream))))
+            rows.append((steps, encode_s, len(stream), quality))
+    columns = ["effort", "encode_s", "bytes", "psnr"]
+    mean = pd.DataFrame(rows, columns=columns).groupby("effort").mean()
     lines = [
         (f"{steps}", f"{row.encode_s:.2f}", f"{row.bytes:.0f}", f"{row.psnr:.2f}")
         for steps, row in mean.iterrows()
@@ -195,7 +181,7 @@ def nested_bits(codec: Codec, picture: np.ndarray) -> list[float]:
     sizes = y.shape[1], z.shape[1]
     total, known, by_level = 0.0, (0, 0), {}
     levels = codec.coder.drop.within(P_LEVELS)
-    for level in counts.plan(codec.coder.drop, levels, *sizes):
+    for level in channels.plan(codec.coder.drop, levels, *sizes):
         p_latent, p_hyper = (fraction(n, size) for n, size in zip(level, sizes, strict=True))
         _, likelihoods = codec.coder.model.quantise(y, z, p_latent, p_hyper)
         new = {
@@ -210,13 +196,14 @@ def nested_bits(codec: Codec, picture: np.ndarray) -> list[float]:
 def times(model: str | None, path: Path, rounds: int) -> str:
     """Seconds to encode and decode one image, as Markdown."""
     with contestant() as ours, contestant() as plain:
-        ours.submit(start, Ours, model, path).result()
-        plain.submit(start, Plain, model, path).result()
+        ours.submit(start, our_times, model, path).result()
+        plain.submit(start, plain_times, model, path).result()
         measured: dict[tuple[str, str], list[float]] = {}
-        for _ in tqdm(range(rounds), "times", disable=None):
+        for number in tqdm(range(rounds + 1), "times", disable=None):
             for name, pool in (("ours", ours), ("plain", plain)):
-                for step, seconds in pool.submit(measure).result().items():
-                    measured.setdefault((name, step), []).append(seconds)
+                for step, seconds in pool.submit(advance).result().items():
+                    if number:  # the first round is not counted
+                        measured.setdefault((name, step), []).append(seconds)
     median = {key: statistics.median(values) for key, values in measured.items()}
     pairs = {step: (median["ours", step], median["plain", step]) for step in ("encode", "decode")}
     rows = [(step, f"{a:.3f}", f"{b:.3f}", f"{a / b:.2f}") for step, (a, b) in pairs.items()]
@@ -231,64 +218,29 @@ def times(model: str | None, path: Path, rounds: int) -> str:
     )
 
 
-class Ours:
-    def __init__(self, model: str | None, path: Path) -> None:
-        keep_freed_memory()
-        self.codec, self.picture = Codec.load(model), read_image(path)
-
-    def encode(self) -> bytes:
-        return self.codec.encode(self.picture, CHANNELS)
-
-    def decode(self, stream: bytes) -> Any:
-        return self.codec.decode(stream)
-
-    def shares(self, stream: bytes) -> dict[str, float]:
-        decoder = self.codec.decoder()
-        begin = time.perf_counter()
-        levels = sum(1 for _ in decoder.levels_of(stream))
-        symbols = time.perf_counter() - begin
-        begin = time.perf_counter()
-        decoder.picture()
-        synthesis = time.perf_counter() - begin
-        return {"level": symbols / levels, "synthesis": synthesis, "entropy": symbols}
+def our_times(model: str | None, path: Path) -> Iterator[dict[str, float]]:
+    """Seconds of one encoding and decoding of an image in all levels, again and again."""
+    keep_freed_memory()
+    codec, picture = Codec.load(model), read_image(path)
+    while True:
+        encode, stream = command.timed(codec.encode, picture, CHANNELS)
+        decode, _ = command.timed(codec.decode, stream)
+        decoder = codec.decoder()
+        symbols, levels = command.timed(list, decoder.levels_of(stream))
+        synthesis, _ = command.timed(decoder.picture)
+        parts = {"level": symbols / len(levels), "synthesis": synthesis, "entropy": symbols}
+        yield {"encode": encode, "decode": decode} | parts
 
 
-class Plain:
-    """CompressAI's `compress` and `decompress`, as they come."""
-
-    def __init__(self, model: str | None, path: Path) -> None:
-        self.model = compressai_model(HyperpriorCoder.load(model_store.by_name(model)).model)
-        self.x: Tensor = to_tensor(read_image(path)).contiguous()
-
-    @torch.no_grad()
-    def encode(self) -> Any:
-        return self.model.compress(self.x)
-
-    @torch.no_grad()
-    def decode(self, coded: Any) -> Any:
-        return self.model.decompress(coded["strings"], coded["shape"])
-
-    def shares(self, coded: Any) -> dict[str, float]:
-        return {}
-
-
-contender: Ours | Plain
-"""Within a contestant's process."""
-
-
-def start(kind: type, model: str | None, path: Path) -> None:
-    global contender
-    contender = kind(model, path)
-    measure()
-
-
-def measure() -> dict[str, float]:
-    begin = time.perf_counter()
-    coded = contender.encode()
-    middle = time.perf_counter()
-    contender.decode(coded)
-    end = time.perf_counter()
-    return {"encode": middle - begin, "decode": end - middle} | contender.shares(coded)
+@torch.no_grad()
+def plain_times(model: str | None, path: Path) -> Iterator[dict[str, float]]:
+    """The same of CompressAI's `compress` and `decompress`, as they come."""
+    plain = compressai_model(weights.load_model(model_store.by_name(model)).model)
+    x = to_tensor(read_image(path)).contiguous()
+    while True:
+        encode, coded = command.timed(plain.compress, x)
+        decode, _ = command.timed(plain.decompress, coded["strings"], coded["shape"])
+        yield {"encode": encode, "decode": decode}
 
 
 def large(model: str | None, path: Path, megapixels: float) -> str:
@@ -302,21 +254,15 @@ def code_large(model: str | None, path: Path, megapixels: float) -> str:
     codec, picture = Codec.load(model), read_image(path)
     repeats = round((megapixels * 1e6 / (picture.shape[0] * picture.shape[1])) ** 0.5 + 0.5)
     tiled = np.tile(picture, (repeats, repeats, 1))
-    begin = time.perf_counter()
-    stream = codec.encode(tiled, PLANES, progress=True)
-    middle = time.perf_counter()
-    codec.decode(stream, progress=True)
-    end = time.perf_counter()
+    encode_s, stream = command.timed(codec.encode, tiled, PLANES)
+    decode_s, _ = command.timed(codec.decode, stream)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     return (
         f"An image of {tiled.shape[1]}×{tiled.shape[0]} pixels ({tiled.size / 3e6:.1f} megapixels) "
-        f"is encoded as planes in {middle - begin:.0f} s and decoded in {end - middle:.0f} s, with "
+        f"is encoded as planes in {encode_s:.0f} s and decoded in {decode_s:.0f} s, with "
         f"{peak:.2f} GiB of memory at the peak."
     )
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(str(error))
+    command.run(main)

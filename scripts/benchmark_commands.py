@@ -5,15 +5,14 @@ of their parts within a process that has started. The first picture is that of 0
 Quote ratios of one run; nothing else should run on the machine meanwhile.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import command
 import readme
 from tqdm import tqdm
 
@@ -34,9 +33,7 @@ Times = dict[str, dict[str, list[float]]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("image", type=Path)
     reference = str(model_store.REFERENCE)
     parser.add_argument(
@@ -46,15 +43,12 @@ def main() -> None:
     parser.add_argument("--readme", action="store_true", help="put the table into its page")
     options = parser.parse_args()
     times: Times = {}
-    try:
-        codecs = {model: Codec.load(model) for model in options.models}
-        for _ in tqdm(range(options.rounds), "rounds", disable=None):
-            for model, codec in codecs.items():
-                timings = commands(model, options.image) + parts(codec, options.image)
-                for what, seconds in timings:
-                    times.setdefault(what, {}).setdefault(model, []).append(seconds)
-    except UserError as error:
-        sys.exit(str(error))
+    codecs = {model: Codec.load(model) for model in options.models}
+    for _ in tqdm(range(options.rounds), "rounds", disable=None):
+        for model, codec in codecs.items():
+            timings = commands(model, options.image) + parts(codec, options.image)
+            for what, seconds in timings:
+                times.setdefault(what, {}).setdefault(model, []).append(seconds)
     names = [model_store.name_of(model_store.by_name(model)) for model in options.models]
     rows = [
         (what, *(f"{statistics.median(found[model]):.2f}" for model in options.models))
@@ -71,29 +65,27 @@ def commands(model: str, image: Path) -> list[tuple[str, float]]:
     """Seconds of each command."""
     with tempfile.TemporaryDirectory() as folder:
         stream, short, shown = (Path(folder, name) for name in ("a.pdtd", "b.pdtd", "c.png"))
-        encode = timed(lambda: run("encode", image, stream, "--model", model))
+        encode = run("encode", image, stream, "--model", model)
         short.write_bytes(stream.read_bytes()[: first_bytes(image)])
         return [
-            ("`--help`", timed(lambda: run("--help"))),
-            ("`info`", timed(lambda: run("info", stream))),
+            ("`--help`", run("--help")),
+            ("`info`", run("info", stream)),
             ("`encode`", encode),
-            ("`decode`, all levels", timed(lambda: run("decode", stream, shown))),
-            ("`decode`, the first picture", timed(lambda: run("decode", short, shown))),
+            ("`decode`, all levels", run("decode", stream, shown)),
+            ("`decode`, the first picture", run("decode", short, shown)),
         ]
 
 
 def parts(codec: Codec, path: Path) -> list[tuple[str, float]]:
     """Seconds of what the commands do once they have started."""
-    picture = read_image(path)
-    encode = timed(lambda: codec.encode(picture))
-    stream = codec.encode(picture)
+    encode, stream = command.timed(codec.encode, read_image(path))
     whole, first = codec.decoder(), codec.decoder()
     return [
         ("encoding", encode),
-        ("decoding all levels", timed(lambda: whole.feed(stream))),
-        ("the whole picture", timed(whole.picture)),
-        ("decoding the first levels", timed(lambda: first.feed(stream[: first_bytes(path)]))),
-        ("the first picture", timed(first.picture)),
+        ("decoding all levels", command.timed(whole.feed, stream)[0]),
+        ("the whole picture", command.timed(whole.picture)[0]),
+        ("decoding the first levels", command.timed(first.feed, stream[: first_bytes(path)])[0]),
+        ("the first picture", command.timed(first.picture)[0]),
     ]
 
 
@@ -101,17 +93,14 @@ def first_bytes(path: Path) -> int:
     return int(FIRST * read_image(path)[..., 0].size / 8)
 
 
-def run(*words: str | Path) -> None:
-    done = subprocess.run([*CODEC, *map(str, words)], capture_output=True, text=True)
+def run(*words: str | Path) -> float:
+    """Seconds of a command of the codec."""
+    code = partial(subprocess.run, [*CODEC, *map(str, words)], capture_output=True, text=True)
+    seconds, done = command.timed(code)
     if done.returncode:
         raise UserError(f"{words} ended with {done.returncode}:\n{done.stderr}")
-
-
-def timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    return seconds
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

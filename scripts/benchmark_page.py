@@ -5,15 +5,14 @@ picture is that of 0.05 bits per pixel. Needs what `make test-page` installs. Qu
 run; nothing else should run on the machine meanwhile.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+import command
 
 from progdtd import Codec
 from progdtd.codec import container
@@ -32,9 +31,7 @@ TIMED = PACKAGE.parent / "tests/page/speed.mjs"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("image", type=Path)
     parser.add_argument("--model")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, cores()])
@@ -54,20 +51,9 @@ def main() -> None:
             threading.Thread(target=serving.serve_forever, daemon=True).start()
             for threads in dict.fromkeys(options.threads):
                 address = f"http://127.0.0.1:{serving.server_port}/"
-                done = subprocess.run(
-                    [
-                        "node",
-                        str(TIMED),
-                        address,
-                        "pictures/1/picture.pdtd",
-                        str(first),
-                        str(threads),
-                    ],
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                )
-                times[f"browser, {threads} threads"] = json.loads(done.stdout)
+                words = ["node", TIMED, address, "pictures/1/picture.pdtd", first, threads]
+                said = subprocess.check_output([*map(str, words)], text=True)
+                times[f"browser, {threads} threads"] = json.loads(said)
             serving.shutdown()
         rows = [(what, *(f"{times[who][what]:.2f}" for who in times)) for what in times["Python"]]
         print(markdown.table(("seconds", *times), rows))
@@ -89,19 +75,13 @@ def in_python(codec: Codec, stream: bytes, first: int) -> dict[str, float]:
     coder = codec.coder
     assert isinstance(coder, WaveletCoder)
     return {
-        "start of the engine, with the model": timed(lambda: WaveletCoder(coder.content)),
-        "first picture, at the start": timed(lambda: short(cold)),
-        "first picture, once warm": timed(lambda: short(warm)),
-        "digits of all further levels": timed(lambda: warm.feed(stream[first:])),
-        "last picture": timed(warm.picture),
+        "start of the engine, with the model": command.timed(WaveletCoder, coder.content)[0],
+        "first picture, at the start": command.timed(short, cold)[0],
+        "first picture, once warm": command.timed(short, warm)[0],
+        "digits of all further levels": command.timed(warm.feed, stream[first:])[0],
+        "last picture": command.timed(warm.picture)[0],
     }
 
 
-def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 if __name__ == "__main__":
-    main()
+    command.run(main)

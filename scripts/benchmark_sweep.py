@@ -5,14 +5,14 @@ time that a run takes beside its steps: to start, to resume, to be skipped when 
 `--help` and a mistake. Nothing else should run on the machine meanwhile.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
+import command
 import readme
 
 from progdtd.evaluation import markdown
@@ -26,9 +26,8 @@ SWEEP = ["-m", *SMALL, "lambda=0.01,0.1,1.0", "drop.range=[0.0,1.0],[0.3,1.0]"]
 
 def seconds(folder: str, *arguments: str, code: int = 0) -> float:
     """Wall time of a training command, which must end with the given exit code."""
-    started = time.perf_counter()
-    done = subprocess.run([*TRAIN, *arguments], cwd=folder, capture_output=True, text=True)
-    taken = time.perf_counter() - started
+    train = partial(subprocess.run, cwd=folder, capture_output=True, text=True)
+    taken, done = command.timed(train, [*TRAIN, *arguments])
     if done.returncode != code:
         raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
     return taken
@@ -59,7 +58,7 @@ def single(rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("--steps", type=int, default=150, help="of each of the six runs")
     parser.add_argument("--rounds", type=int, default=3, help="of the single runs")
     parser.add_argument("--readme", action="store_true", help="put the result into its page")
@@ -85,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -4,8 +4,9 @@ The converted file is safetensors: it holds numbers only, and anybody can load i
 published code. Evaluating needs no conversion; every command takes published checkpoints as well.
 """
 
-import argparse
 from pathlib import Path
+
+import command
 
 from progdtd import tail_drop
 from progdtd.errors import UserError
@@ -13,7 +14,7 @@ from progdtd.models import published, weights
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("source", type=Path, help="what the published code saved")
     parser.add_argument("destination", type=Path, help="what to write, *.safetensors")
     parser.add_argument(
@@ -27,10 +28,7 @@ def main() -> None:
         "--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of p in training, likewise"
     )
     arguments = parser.parse_args()
-    try:
-        n, m = convert(arguments.source, arguments.destination, arguments.lmbda, arguments.range)
-    except UserError as error:
-        parser.exit(1, f"{error}\n")
+    n, m = convert(arguments.source, arguments.destination, arguments.lmbda, arguments.range)
     print(f"{arguments.destination}: N={n}, M={m}")
 
 
@@ -60,4 +58,4 @@ def convert(
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -1,13 +1,11 @@
 """Download the 24 Kodak images, the test set of the field: `python scripts/download_kodak.py`."""
 
-import argparse
-import sys
 from pathlib import Path
 
+import command
 from tqdm import tqdm
 
 from progdtd.download import fetch
-from progdtd.errors import UserError
 from progdtd.files import data_root
 
 SOURCE = "https://r0k.us/graphics/kodak/kodak"
@@ -41,17 +39,14 @@ SHA256 = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("--to", type=Path, default=data_root() / "kodak", help="folder")
     parser.add_argument("--source", default=SOURCE, help="address of the folder of images")
     arguments = parser.parse_args()
-    try:
-        for name, sha256 in tqdm(SHA256.items(), "Kodak", unit="image"):
-            fetch(f"{arguments.source}/{name}", arguments.to / name, sha256)
-    except UserError as error:
-        sys.exit(str(error))
+    for name, sha256 in tqdm(SHA256.items(), "Kodak", unit="image"):
+        fetch(f"{arguments.source}/{name}", arguments.to / name, sha256)
     print(f"{len(SHA256)} images in {arguments.to}")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

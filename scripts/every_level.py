@@ -4,11 +4,10 @@ Are there many levels of planes, does each bring bytes, is the picture never wor
 much longer do they make the whole stream? A row for each model, over all images.
 """
 
-import argparse
-import sys
 from functools import partial
 from pathlib import Path
 
+import command
 import numpy as np
 import readme
 import torch
@@ -27,9 +26,7 @@ from progdtd.models import weights
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="runs or weights files")
     kodak = data_root() / "kodak"
     parser.add_argument("--images", type=Path, default=kodak, help=f"a folder (default: {kodak})")
@@ -44,11 +41,8 @@ def main() -> None:
         "whole stream over one level",
         "over CompressAI's",
     )
-    try:
-        paths = data.folder(options.images)
-        table = markdown.table(header, [row(run, paths) for run in options.runs])
-    except UserError as error:
-        sys.exit(str(error))
+    paths = data.folder(options.images)
+    table = markdown.table(header, [row(run, paths) for run in options.runs])
     text = (
         f"{table}\n\nThe least and the most, over all levels of {len(paths)} images; then all "
         "bytes, headers included, over those of the same channels coded at once: by this codec as "
@@ -124,4 +118,4 @@ def compressai_bytes(plain: nn.Module, picture: np.ndarray) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

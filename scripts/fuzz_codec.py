@@ -6,7 +6,6 @@ right checksums over wrong contents, as only an attacker makes them: whatever th
 have the size that the header says, and nothing may be raised but a `CodecError`.
 """
 
-import argparse
 import random
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import command
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -33,9 +33,7 @@ SLOWEST_S = 5.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--count", type=int, default=10_000, help="streams to decode")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -138,4 +136,4 @@ def forge(stream: bytes, rng: random.Random) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -5,20 +5,19 @@ weights this does it, and writes them into the weights file. The fingerprint sta
 do sensitivities that are there: streams of planes made with them would no longer decode.
 """
 
-import argparse
-import sys
 from pathlib import Path
+
+import command
 
 from progdtd import data
 from progdtd.codec import sensitivities
 from progdtd.errors import UserError
 from progdtd.files import WEIGHTS
+from progdtd.models import weights
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("model", type=Path, nargs="+", help="run directories or .safetensors files")
     parser.add_argument(
         "--images", help="a folder of photographs, best of the training; default: the bundled ones"
@@ -27,15 +26,18 @@ def main() -> None:
     again = "replace sensitivities: earlier streams of planes are lost"
     parser.add_argument("--again", action="store_true", help=again)
     options = parser.parse_args()
-    try:
-        photographs = data.folder(options.images) if options.images else data.photos()
-        for path in options.model:
-            weights = path / WEIGHTS if path.is_dir() else path
-            sensitivities.record(weights, photographs, options.device, options.again)
-            print(f"{weights}: sensitivities recorded")
-    except UserError as error:
-        sys.exit(str(error))
+    photographs = data.folder(options.images) if options.images else data.photos()
+    for path in options.model:
+        file = path / WEIGHTS if path.is_dir() else path
+        loaded = weights.load_model(file, options.device)
+        if "sensitivities" in loaded.meta and not options.again:
+            raise UserError(
+                f"{file} has sensitivities, and streams of planes made with them would no longer "
+                "decode: --again measures new ones all the same."
+            )
+        weights.add_meta(file, {"sensitivities": sensitivities.of(loaded, photographs)})
+        print(f"{file}: sensitivities recorded")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

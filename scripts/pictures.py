@@ -4,18 +4,16 @@ docs/prefixes.jpg shows what prefixes of one stream decode to, docs/rate_distort
 of a table of means, such as `progdtd.figures` writes. Without --image only the chart is drawn.
 """
 
-import argparse
 import io
-import sys
 from pathlib import Path
 
+import command
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
 from progdtd import Codec
-from progdtd.errors import UserError
 from progdtd.evaluation import charts, curves, results
 from progdtd.images import psnr, read_image, readable
 
@@ -29,24 +27,19 @@ RATE = 1.25
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--results", type=Path, default=REFERENCE / "results.csv", help="the table")
     parser.add_argument("--image", type=Path, help="what to show prefixes of")
     parser.add_argument("--model", help="a run or a name; default: as the codec")
     parser.add_argument("--to", type=Path, default=ROOT / "docs", help="a folder")
     options = parser.parse_args()
-    try:
-        means = results.read_means(options.results)
-        options.to.mkdir(parents=True, exist_ok=True)
-        save(charts.named_at_ends(shown(means), RATE), options.to / "rate_distortion.png")
-        if options.image:
-            drawn = prefixes(Codec.load(options.model), options.image)
-            path = options.to / "prefixes.jpg"
-            drawn.savefig(path, bbox_inches="tight", pil_kwargs={"quality": 88})
-    except (UserError, OSError) as error:
-        sys.exit(str(error))
+    means = results.read_means(options.results)
+    options.to.mkdir(parents=True, exist_ok=True)
+    save(charts.named_at_ends(shown(means), RATE), options.to / "rate_distortion.png")
+    if options.image:
+        drawn = prefixes(Codec.load(options.model), options.image)
+        path = options.to / "prefixes.jpg"
+        drawn.savefig(path, bbox_inches="tight", pil_kwargs={"quality": 88})
 
 
 def shown(means: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -93,4 +86,4 @@ def prefixes(codec: Codec, path: Path) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -4,13 +4,11 @@ python scripts/prepare_vimeo90k.py --to data/vimeo_triplet
 python scripts/prepare_vimeo90k.py --zip vimeo_triplet.zip     # a zip that is already here
 """
 
-import argparse
-import shutil
-import sys
 import zipfile
 import zlib
 from pathlib import Path
 
+import command
 from tqdm import tqdm
 
 from progdtd import data
@@ -24,9 +22,7 @@ TOP = "vimeo_triplet/"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--to", type=Path, default=data_root() / "vimeo_triplet", help="folder")
     parser.add_argument("--zip", type=Path, help="the zip, if it is already here")
     parser.add_argument("--source", default=SOURCE, help="address of the zip")
@@ -34,13 +30,10 @@ def main() -> None:
     arguments = parser.parse_args()
     root = arguments.to.absolute()
     archive = arguments.zip or root.with_name(f"{root.name}.zip")
-    try:
-        if not arguments.zip:
-            fetch(arguments.source, archive, arguments.sha256)
-        unpack(archive, arguments.to)
-        check(arguments.to)
-    except UserError as error:
-        sys.exit(str(error))
+    if not arguments.zip:
+        fetch(arguments.source, archive, arguments.sha256)
+    unpack(archive, arguments.to)
+    check(arguments.to)
     if not arguments.zip:
         print(f"{archive} is no longer needed.")
     root = printed("dataset.root", arguments.to)
@@ -48,10 +41,11 @@ def main() -> None:
 
 
 def unpack(archive: Path, root: Path) -> None:
-    """Unpack what is not there yet, each file aside and renamed.
+    """Unpack what is not there yet, whole: a file that was cut short has another size.
 
     Raises:
-        UserError: not a zip, or one with entries that would leave `root`.
+        UserError: not a zip, a damaged one, or one with entries that would leave `root`; or `root`
+            cannot be written to.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -59,26 +53,14 @@ def unpack(archive: Path, root: Path) -> None:
                 target = (root / entry.filename.removeprefix(TOP)).resolve()
                 if not target.is_relative_to(root.resolve()):
                     raise UserError(f"{archive} holds {entry.filename}, which is outside {root}.")
-                if entry.is_dir():
-                    continue
-                if target.exists() and target.stat().st_size == entry.file_size:
+                if entry.is_dir() or (target.exists() and target.stat().st_size == entry.file_size):
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
-                aside = target.with_name(target.name + ".part")
-                try:
-                    with file.open(entry) as source, aside.open("wb") as copy:
-                        shutil.copyfileobj(source, copy)
-                    aside.rename(target)
-                finally:
-                    aside.unlink(missing_ok=True)
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{archive} is damaged ({error}): download it again.") from error
-    except RuntimeError as error:  # encrypted, or compressed in a way that zipfile does not know
-        raise UserError(f"{archive} cannot be unpacked: {error}.") from error
-    except OSError as error:
+                target.write_bytes(file.read(entry))
+    except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, OSError) as error:
         raise UserError(
-            f"{archive} cannot be unpacked to {root} ({error}). Mend that, then start the same "
-            "command again: it goes on where it stopped."
+            f"{archive} cannot be unpacked to {root} ({error}). Mend that, or download it again, "
+            "then start the same command again: it goes on where it stopped."
         ) from error
 
 
@@ -98,4 +80,4 @@ def check(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -6,11 +6,10 @@ are made anew, and nothing is written if any level of the images decodes to a pi
 by more than 0.01 dB on average. The released model has a fingerprint of its own.
 """
 
-import argparse
 import shutil
-import sys
 from pathlib import Path
 
+import command
 import numpy as np
 import torch
 from every_level import prefixes
@@ -35,9 +34,7 @@ TABLES = ("metrics.csv", "validation.csv")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="run directories")
     parser.add_argument("--to", type=Path, required=True, help="the folder to write to")
     parser.add_argument(
@@ -49,14 +46,11 @@ def main() -> None:
         help="replace other models of these names: their streams are lost",
     )
     options = parser.parse_args()
-    try:
-        outs = [options.to / directory.resolve().name for directory in options.runs]
-        if twice := {out for out in outs if outs.count(out) > 1}:
-            raise UserError(f"Several runs would be written to {min(twice)}: one at a time.")
-        for directory, out in zip(options.runs, outs, strict=True):
-            release(directory, out, options.images, options.replace)
-    except UserError as error:
-        sys.exit(str(error))
+    outs = [options.to / directory.resolve().name for directory in options.runs]
+    if twice := {out for out in outs if outs.count(out) > 1}:
+        raise UserError(f"Several runs would be written to {min(twice)}: one at a time.")
+    for directory, out in zip(options.runs, outs, strict=True):
+        release(directory, out, options.images, options.replace)
 
 
 def release(directory: Path, out: Path, images: Path | None, replace: bool) -> None:
@@ -157,4 +151,4 @@ def psnrs(codec: Codec, picture: np.ndarray) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

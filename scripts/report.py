@@ -6,10 +6,10 @@ python scripts/report.py outputs/reference --controls outputs/controls --priors 
 
 import argparse
 import itertools
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import command
 import numpy as np
 import pandas as pd
 import readme
@@ -49,18 +49,13 @@ SUMMARY = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("folder", type=Path, help="what `progdtd.figures out=` was given")
     parser.add_argument("--controls", type=Path, help="the same of models with other tail drops")
     parser.add_argument("--priors", type=Path, help="the same of models with other priors")
     parser.add_argument("--readme", action="store_true", help="put the tables into the pages")
     options = parser.parse_args()
-    try:
-        report = sections(options)
-    except (UserError, OSError) as error:
-        sys.exit(str(error))
+    report = sections(options)
     for section, parts in report.items():
         print(*parts, sep="\n\n", end="\n\n")
         if options.readme:
@@ -431,4 +426,4 @@ def comparison(deltas: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -7,18 +7,16 @@ AVIF (4:4:4) of at most as many bytes, with the PSNR of the whole picture. What 
 centre of each, pixel by pixel.
 """
 
-import argparse
 import bisect
 import io
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import command
 import numpy as np
 from PIL import Image, ImageDraw
 
 from progdtd.codec import Codec, model_store
-from progdtd.errors import UserError
 from progdtd.evaluation import classical
 from progdtd.images import centre, psnr, read_image, readable
 
@@ -27,24 +25,19 @@ CAPTION = 14
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("models", nargs="+", metavar="model", help="a path or a name")
     parser.add_argument("--images", type=Path, nargs="+", required=True, metavar="image")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.3], metavar="bpp")
     parser.add_argument("--side", type=int, default=320, help="of what is shown, in pixels")
     parser.add_argument("--to", type=Path, default=Path("same_bytes.png"), metavar="FILE")
     options = parser.parse_args()
-    try:
-        codecs = {name_of(model): Codec.load(model) for model in options.models}
-        rows = [
-            row
-            for path in options.images
-            for row in compared(codecs, path, options.rates, options.side)
-        ]
-    except UserError as error:
-        sys.exit(str(error))
+    codecs = {name_of(model): Codec.load(model) for model in options.models}
+    rows = [
+        row
+        for path in options.images
+        for row in compared(codecs, path, options.rates, options.side)
+    ]
     sheet(rows, options.side).save(options.to)
     print(options.to)
 
@@ -115,4 +108,4 @@ def sheet(rows: list[list[Cell]], side: int) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -10,15 +10,13 @@ image by image, the means over the images of the same comparisons: streams cut a
 their bytes give an image with more detail more bits, which is good for a curve of means.
 """
 
-import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import command
 import numpy as np
 import pandas as pd
 
-from progdtd.errors import UserError
 from progdtd.evaluation import bd, curves, markdown, results
 from progdtd.files import PACKAGE
 
@@ -28,9 +26,7 @@ MEANS = PACKAGE.parent / "outputs/reference/results.csv"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("table", type=Path, help="by progdtd.evaluate, of the model")
     parser.add_argument(
         "--beside",
@@ -41,11 +37,8 @@ def main() -> None:
         help="by progdtd.evaluate, baselines or figures (default: the project's own)",
     )
     options = parser.parse_args()
-    try:
-        model = results.read([options.table])
-        rows = list(compared(model, options.beside))
-    except UserError as error:
-        sys.exit(str(error))
+    model = results.read([options.table])
+    rows = list(compared(model, options.beside))
     header = ("beside", *(f"{rate:g} bpp" for rate in RATES), "BD-rate")
     print(markdown.table(header, rows))
     print("\nBits of the model for the same PSNR, relative to the other; negative is better.")
@@ -108,4 +101,4 @@ def shown(percent: np.ndarray) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

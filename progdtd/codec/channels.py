@@ -12,7 +12,9 @@ has the upper, `integer_network.py` how the scales and means are computed. The h
 are those of CompressAI's entropy bottleneck, of sum 2^16. A symbol stands for the difference to the
 mean (of the hyper-latent: to the channel's median, in 1/4096).
 
-The parameters of the levels, in the container's header, are those of `counts.py`.
+The parameters of the levels, in the container's header, are one pair of varints for each level:
+how many channels of the latent (at least one) and of the hyper-latent it adds. No parameters stand
+for the paper's 16 fractions with both tails dropped.
 """
 
 import itertools
@@ -25,9 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progdtd.codec import counts, entropy
+from progdtd.codec import container, entropy
 from progdtd.codec.container import CHANNELS, Header
-from progdtd.codec.counts import Counts
 from progdtd.codec.entropy import (
     CLASSES,
     LARGEST,
@@ -38,59 +39,95 @@ from progdtd.codec.entropy import (
     gaussian_tables,
     thresholds,
 )
-from progdtd.codec.errors import UndecodableError
+from progdtd.codec.errors import DamagedError, UndecodableError
 from progdtd.codec.integer_network import UNIT, IntegerSynthesis
 from progdtd.downsampling_factor import LATENT_TO_HYPER
 from progdtd.models import Progressive
+from progdtd.tail_drop import P_LEVELS, TailDrop, kept
+
+Counts = tuple[int, int]
+"""Channels of the latent and of the hyper-latent known at a level."""
 
 
-@dataclass(frozen=True)
+def plan(drop: TailDrop, p_levels: Sequence[float], latent: int, hyper: int) -> list[Counts]:
+    """The levels for these fractions p: strictly more channels of the latent at each.
+
+    Fractions that keep as many latent channels are one level; the last brings all that `drop` has
+    trained.
+    """
+    known: dict[int, int] = {}
+    for p in sorted({*(min(p, drop.top) for p in p_levels), drop.top}):
+        p_latent, p_hyper = drop.fractions(p)
+        known[kept(p_latent, latent)] = kept(p_hyper, hyper)
+    return list(known.items())
+
+
+def default_plan(latent: int, hyper: int) -> list[Counts]:
+    """The paper's 16 fractions, both tails dropped."""
+    return plan(TailDrop(latent=True, hyper=True), P_LEVELS, latent, hyper)
+
+
+def pack(levels: Sequence[Counts], latent: int, hyper: int) -> bytes:
+    """Levels as the container's parameters."""
+    if list(levels) == default_plan(latent, hyper):
+        return b""
+    pairs = zip(levels, [(0, 0), *levels[:-1]], strict=True)
+    return b"".join(
+        container.varint(y - y_before) + container.varint(z - z_before)
+        for (y, z), (y_before, z_before) in pairs
+    )
+
+
+def unpack(parameters: bytes, levels: int, latent: int, hyper: int) -> list[Counts]:
+    """The inverse of `pack`: all that was planned, of which a stream has the first `levels`.
+
+    Raises:
+        DamagedError: the parameters do not suit the model, or plan fewer levels.
+        IncompleteError: they end within a number.
+    """
+    known = default_plan(latent, hyper)
+    if parameters:
+        added = container.varints(parameters)
+        ys, zs = (list(itertools.accumulate(added[first::2])) for first in (0, 1))
+        if len(ys) != len(zs) or min(added[::2]) < 1 or ys[-1] > latent or zs[-1] > hyper:
+            raise DamagedError("the levels in the header are not those of this model")
+        known = list(zip(ys, zs, strict=True))
+    if levels > len(known):
+        raise DamagedError(f"the header has {levels} levels for {len(known)} steps")
+    return known
+
+
 class Prior:
     """What encoder and decoder must agree on, in integers.
 
+    `synthesis` is `h_s`; `scale_rows` and `mean_rows` are which of its outputs are the scale and
+    the mean (None: it is zero) of each of the M channels of the latent. `z_tables` has a table for
+    each of the N channels of the hyper-latent, `y_tables` one for each of the 64 classes of scale.
+    `medians` (N,) are those of the hyper-latent's channels, in 1/4096, `thresholds` (63,) int64 the
+    scales, in 1/4096, where one class gives way to the next.
+
     Args:
-        synthesis: `h_s`.
-        z_tables: for each of the N channels of the hyper-latent.
-        y_tables: for each of the 64 classes of scale.
-        medians: (N,) of the hyper-latent's channels, in 1/4096.
-        scale_rows, mean_rows: which outputs of `h_s` are the scale and the mean (None: it is zero)
-            of each of the M channels of the latent.
-        thresholds: (63,) int64, scales in 1/4096 where one class gives way to the next.
+        model: the hyperprior.
+
+    Raises:
+        TypeError: a part of its prior that has no form in integers.
     """
 
-    synthesis: IntegerSynthesis
-    z_tables: list[Table]
-    y_tables: list[Table]
-    medians: np.ndarray
-    scale_rows: list[int]
-    mean_rows: list[int] | None
-    thresholds: Tensor
-
-    @classmethod
-    def of(cls, model: Progressive) -> "Prior":
-        """The integer form of a model's prior.
-
-        Raises:
-            TypeError: a part of it that has none.
-        """
+    def __init__(self, model: Progressive) -> None:
         bottleneck = model.entropy_bottleneck
         cdfs, lengths = bottleneck._quantized_cdf.cpu(), bottleneck._cdf_length.cpu()
         offsets = bottleneck._offset.tolist()
+        self.synthesis = IntegerSynthesis(model.h_s)
+        outputs = len(self.synthesis.layers[-1].weight)
+        self.scale_rows, self.mean_rows = rows_of(model, outputs)
+        self.z_tables = [
+            Table(offset, np.diff(cdf[:length].numpy()).astype(np.int64))
+            for cdf, length, offset in zip(cdfs, lengths, offsets, strict=True)
+        ]
+        self.y_tables = gaussian_tables()
         medians = bottleneck.quantiles[:, 0, 1].detach().cpu().double()
-        synthesis = IntegerSynthesis(model.h_s, model.device)
-        scale_rows, mean_rows = rows_of(model, len(synthesis.layers[-1].weight))
-        return cls(
-            synthesis,
-            [
-                Table(offset, np.diff(cdf[:length].numpy()).astype(np.int64))
-                for cdf, length, offset in zip(cdfs, lengths, offsets, strict=True)
-            ],
-            gaussian_tables(),
-            torch.round(medians * UNIT).long().numpy(),
-            scale_rows,
-            mean_rows,
-            torch.from_numpy(thresholds(UNIT)),
-        )
+        self.medians = torch.round(medians * UNIT).long().numpy()
+        self.thresholds = torch.from_numpy(thresholds(UNIT))
 
     @property
     def channels(self) -> Counts:
@@ -175,8 +212,8 @@ class Predictor:
         return predicted
 
 
-Show = Callable[[Tensor, bool], np.ndarray]
-"""Makes the picture (H, W, 3) uint8 of a latent (1, M, H, W), with or without a progress bar."""
+Show = Callable[[Tensor], np.ndarray]
+"""Makes the picture (H, W, 3) uint8 of a latent (1, M, H, W)."""
 
 
 class LatentDecoder:
@@ -218,9 +255,9 @@ class LatentDecoder:
         """
         raise NotImplementedError
 
-    def picture(self, progress: bool = False) -> np.ndarray:
+    def picture(self) -> np.ndarray:
         """Returns the picture (H, W, 3) uint8 of the latent as it is known."""
-        return self.show(self.y_hat, progress)
+        return self.show(self.y_hat)
 
 
 @dataclass(frozen=True)
@@ -229,7 +266,7 @@ class Channels:
 
     Args:
         prior: of the model.
-        plan: the channels known at each level, from `counts.plan` or `counts.unpack`.
+        plan: the channels known at each level, from `plan` or `unpack`.
     """
 
     prior: Prior
@@ -252,7 +289,7 @@ class Channels:
             order, sizes = _by_class(classes)
             symbols = symbols_of(y[0, known[0] : level[0]] - means).ravel()[order]
             encoder.put(np.split(symbols, np.cumsum(sizes)[:-1]), self.prior.y_tables)
-        return counts.pack(self.plan, *self.prior.channels), entropy.payloads(encoders)
+        return pack(self.plan, *self.prior.channels), entropy.payloads(encoders)
 
     def decoder(self, height: int, width: int, show: Show) -> "ChannelDecoder":
         """Returns a decoder of a latent of this size."""
@@ -264,7 +301,8 @@ class Channels:
 
     def level_at(self, header: Header, ends: Sequence[int], p: float) -> int:
         """How many levels hold no more than the fraction p of the channels, at least one."""
-        return counts.level_at(self.plan, p, self.prior.channels[0])
+        latent, _ = self.prior.channels
+        return max(1, sum(y <= kept(p, latent) for y, _ in self.plan))
 
 
 class ChannelDecoder(LatentDecoder):

@@ -11,10 +11,9 @@ from PIL import Image
 
 from progdtd.codec import container, model_store
 from progdtd.codec.coder import Coder, LevelDecoder, Levels, Wanted
-from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError, UndecodableError
+from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError
 from progdtd.errors import UserError
 from progdtd.images import Picture, psnr, to_rgb
-from progdtd.options import number, whole
 
 log = logging.getLogger(__name__)
 
@@ -57,27 +56,25 @@ class Codec:
 
     @classmethod
     def load_for(cls, stream: bytes, device: Any = "cpu") -> "Codec":
-        """Load the model that made a stream. What is wrong with that model itself is raised as it
-        is; what is wrong at a place where it was once seen becomes the reason why it is not here.
+        """Load the model that made a stream.
 
         Raises:
-            CodecError: the bytes are not a stream, or its model is not here.
+            CodecError: the bytes are not a stream, or its model is not here, or not as it was.
         """
-        header = container.read_header(stream)[0]
-        reason: UserError = model_store.not_here(header.fingerprint)
+        header, tried = container.read_header(stream)[0], ""
         for path in model_store.by_fingerprint(header.fingerprint):
-            right = model_store.fingerprint_in(path) == header.fingerprint.hex()
             try:
                 codec = cls.load(path, device)
-                right = codec.fingerprint == header.fingerprint
-                if right:
-                    codec.check(header)
-                    return codec
+                codec.check(header)
+                return codec
+            except DamagedError:
+                raise
             except UserError as error:
-                reason = (
-                    error if right else model_store.not_here(header.fingerprint, f"{path}: {error}")
-                )
-        raise reason
+                tried = f" It was looked for at {path}: {error}"
+        raise OtherModelError(
+            f"The stream was made by the model {header.fingerprint.hex()}, which is not here: give "
+            f"it (--model, Codec.load), or name its folder in PROGDTD_MODELS.{tried}"
+        )
 
     def check(self, header: container.Header) -> Levels:
         """The levels of a stream, if this is the model that made it.
@@ -102,7 +99,6 @@ class Codec:
         max_bytes: int | None = None,
         target_psnr: float | None = None,
         effort: int = 0,
-        progress: bool = False,
     ) -> bytes:
         """Code an image as a stream.
 
@@ -119,25 +115,20 @@ class Codec:
             target_psnr: keep as few levels as reach this PSNR, in dB (all, if none does).
             effort: steps in which the latent is fitted to the image (`latent_refinement.py`); 2
                 bring half of the gain, 10 nearly all.
-            progress: show progress bars.
 
         Raises:
-            UserError: not an image, too large, no such levels or target, or not even the first
-                level fits; or the model has no sensitivities, which planes and effort need, or no
-                lambda, which effort needs.
+            UserError: not an image, too large, no such levels, or not even the first level fits; or
+                the model has no sensitivities, which planes and effort need, or no lambda, which
+                effort needs.
         """
         chosen = self.coder.levels(levels)
-        if target_psnr is not None and not number(target_psnr):
-            raise UserError(f"target_psnr={target_psnr!r} is not a PSNR in dB.")
-        if max_bytes is not None and not whole(max_bytes, 1):
-            raise UserError(f"max_bytes={max_bytes!r} is not a number of bytes.")
         picture = to_rgb(image)
         height, width = picture.shape[:2]
         if not 0 < height * width <= MAX_PIXELS or max(height, width) > container.MAX_SIDE:
             raise UserError(
                 f"An image of {width}x{height} pixels cannot be coded; at most {MAX_PIXELS} pixels."
             )
-        parameters, payloads = chosen.encode(picture, effort, progress)
+        parameters, payloads = chosen.encode(picture, effort)
         header = container.Header(width, height, self.fingerprint, chosen.kind, parameters)
         if target_psnr is not None:
             stream = container.write(header, payloads)
@@ -161,12 +152,7 @@ class Codec:
         return enough
 
     def decode(
-        self,
-        stream: bytes,
-        levels: int | None = None,
-        p: float | None = None,
-        salvage: bool = False,
-        progress: bool = False,
+        self, stream: bytes, levels: int | None = None, p: float | None = None
     ) -> Image.Image:
         """The picture that a stream, or any prefix of it, holds.
 
@@ -175,20 +161,14 @@ class Codec:
             levels: decode at most this many.
             p: at most this fraction of the channels, or of levels of another kind this fraction of
                 the stream's bytes (at least the first level).
-            salvage: of a damaged stream, show the levels before the damage.
-            progress: show a progress bar for images of several tiles.
 
         Raises:
             CodecError: see `progdtd.codec.errors`.
-            UserError: `stream` is not bytes, or `levels` or `p` is out of range.
+            UserError: `levels` or `p` is out of range.
         """
         decoder = self.decoder()
-        try:
-            decoder.feed(stream, levels, p)
-        except DamagedError:
-            if not salvage or decoder.level == 0:
-                raise
-        return Image.fromarray(decoder.picture(progress))
+        decoder.feed(stream, levels, p)
+        return Image.fromarray(decoder.picture())
 
     def progressive(self, chunks: Iterable[bytes] | bytes) -> Iterator[Image.Image]:
         """Decode while bytes arrive: yields a picture whenever a level is complete. No symbol is
@@ -199,7 +179,6 @@ class Codec:
 
         Raises:
             CodecError: see `progdtd.codec.errors`; also when the chunks end before the first level.
-            UserError: a chunk is not bytes.
         """
         decoder = self.decoder()
         for chunk in [chunks] if isinstance(chunks, container.Bytes) else chunks:
@@ -224,7 +203,6 @@ class StreamDecoder:
         self.reader = container.Reader()
         self.position = 0
         self.known: LevelDecoder | None = None
-        self._error: UndecodableError | None = None
         self._picture: np.ndarray | None = None
 
     @property
@@ -242,17 +220,10 @@ class StreamDecoder:
 
         Raises:
             CodecError: see `progdtd.codec.errors`.
-            UserError: the chunk is not bytes.
         """
-        if self._error:
-            raise self._error
         for payload in self.reader.feed(chunk):
             known = self._begun()
-            try:
-                known.feed(payload)
-            except UndecodableError as error:  # what comes after it would be taken for it
-                self._error = error
-                raise
+            known.feed(payload)
             self.position = self.reader.position
             if known.changed:
                 self._picture = None
@@ -268,10 +239,10 @@ class StreamDecoder:
             CodecError: see `progdtd.codec.errors`.
             UserError: `levels` is below 1, or `p` outside [0, 1].
         """
-        if levels is not None and not whole(levels, 1):
-            raise UserError(f"There is no level {levels!r}: levels count from 1.")
-        if p is not None and not (number(p) and 0 <= p <= 1):
-            raise UserError(f"p={p!r} is not within [0, 1].")
+        if levels is not None and levels < 1:
+            raise UserError(f"There is no level {levels}: levels count from 1.")
+        if p is not None and not 0 <= p <= 1:
+            raise UserError(f"p={p} is not within [0, 1].")
         most = levels or container.MAX_LEVELS
         if p is not None:
             most = min(most, self.level_at(p, stream))
@@ -290,7 +261,7 @@ class StreamDecoder:
         """
         self.reader.require_header()
         if self.level == 0:
-            raise IncompleteError(f"level 1 is not complete in {self.reader.received} bytes")
+            raise IncompleteError("level 1", self.reader.received)
 
     def level_at(self, p: float, stream: bytes) -> int:
         """How many levels of a stream hold no more than a fraction p of the channels, or if they
@@ -298,10 +269,10 @@ class StreamDecoder:
         header = container.read_header(stream)[0]
         return self.codec.check(header).level_at(header, container.ends(stream), p)
 
-    def picture(self, progress: bool = False) -> np.ndarray:
+    def picture(self) -> np.ndarray:
         """The picture (H, W, 3) uint8 of the levels known; synthesised when first asked for."""
         if self._picture is None:
-            self._picture = self._begun().picture(progress)
+            self._picture = self._begun().picture()
         return self._picture
 
     def _begun(self) -> LevelDecoder:

@@ -34,7 +34,7 @@ class LevelDecoder(Protocol):
                 is shown.
         """
 
-    def picture(self, progress: bool = False) -> np.ndarray:
+    def picture(self) -> np.ndarray:
         """The picture (H, W, 3) uint8 of the levels decoded, of which there is at least one."""
 
 
@@ -44,16 +44,13 @@ class Levels(Protocol):
     kind: str
     """One of `container.KINDS`."""
 
-    def encode(
-        self, picture: np.ndarray, effort: int = 0, progress: bool = False
-    ) -> tuple[bytes, list[bytes]]:
+    def encode(self, picture: np.ndarray, effort: int = 0) -> tuple[bytes, list[bytes]]:
         """The parameters that the header gets, and the payload of each level, in whole words of
         `container.WORD` bytes.
 
         Args:
             picture: (H, W, 3) uint8, of any size.
             effort: how long to look for something better, from 0.
-            progress: show progress bars.
 
         Raises:
             UserError: effort is negative, or this model takes none.

@@ -31,7 +31,6 @@ what is left of an incomplete level at its end is not checked, as nothing tells 
 
 import bisect
 import contextlib
-import itertools
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -101,6 +100,12 @@ class Header:
         """Bytes of the whole stream."""
         return len(bytes(self)) + self.total
 
+    def levels_within(self, p: float, ends: Sequence[int]) -> int:
+        """How many of the levels that end there are within a fraction p of the bytes of the whole
+        stream, at least one."""
+        most = p * self.whole
+        return max(1, sum(end <= most for end in ends))
+
     def crc_size(self, level: int) -> int:
         """Bytes of the checksum of a level; levels count from 1."""
         return KINDS[self.kind] if level < self.levels else CRC_SIZE
@@ -108,21 +113,16 @@ class Header:
 
 def write(header: Header, payloads: Sequence[bytes]) -> bytes:
     """The stream of these levels, each of whole words, with their number and size in its header."""
-    header = replace(header, levels=len(payloads), total=totals(header, payloads)[-1])
-    pieces = [bytes(header)]
+    levels = len(payloads)
+    sizes = [varint(len(payload) // WORD) for payload in payloads]
+    framing = sum(map(len, sizes)) + KINDS[header.kind] * (levels - 1) + CRC_SIZE
+    total = framing + sum(map(len, payloads))
+    pieces = [bytes(header := replace(header, levels=levels, total=total))]
     crc = crc_of(pieces[0])
-    for level, payload in enumerate(payloads, 1):
+    for level, (size, payload) in enumerate(zip(sizes, payloads, strict=True), 1):
         crc = zlib.crc32(payload, crc)
-        checksum = struct.pack("<I", crc)[: header.crc_size(level)]
-        pieces += [varint(len(payload) // WORD), checksum, payload]
+        pieces += [size, struct.pack("<I", crc)[: header.crc_size(level)], payload]
     return b"".join(pieces)
-
-
-def totals(header: Header, payloads: Sequence[bytes]) -> list[int]:
-    """What `total` is of a stream of the first of these levels, of the first two, and so on."""
-    short = KINDS[header.kind]
-    framed = (len(varint(len(payload) // WORD)) + short + len(payload) for payload in payloads)
-    return [total - short + CRC_SIZE for total in itertools.accumulate(framed)]
 
 
 def fitting(header: Header, payloads: Sequence[bytes], most: int) -> int:
@@ -131,10 +131,9 @@ def fitting(header: Header, payloads: Sequence[bytes], most: int) -> int:
     Raises:
         UserError: not even the first.
     """
-    known = totals(header, payloads)
 
     def size(levels: int) -> int:
-        return replace(header, levels=levels, total=known[levels - 1]).whole
+        return len(write(header, payloads[:levels]))
 
     levels = bisect.bisect_right(range(1, len(payloads) + 1), most, key=size)
     if not levels:
@@ -181,7 +180,6 @@ class Reader:
                 else.
             DamagedError: a checksum does not match, or a size is impossible.
         """
-        require_bytes(chunk)
         self.received += len(chunk)
         self._rest += chunk
         with contextlib.suppress(IncompleteError):
@@ -210,7 +208,7 @@ class Reader:
                 f"level {level} claims {WORD * words} bytes, more than there can be", level
             )
         if len(self._rest) < end:
-            raise IncompleteError(f"level {level} is not complete in {self.received} bytes")
+            raise IncompleteError(f"level {level}", self.received)
         payload = bytes(self._rest[start:end])
         crc = zlib.crc32(payload, self._crc)
         if struct.pack("<I", crc)[:crc_size] != self._rest[start - crc_size : start]:
@@ -230,7 +228,7 @@ class Reader:
             IncompleteError: it has not arrived yet.
         """
         if self.header is None:
-            raise IncompleteError(f"the header is not complete in {self.received} bytes")
+            raise IncompleteError("the header", self.received)
         return self.header
 
 
@@ -241,10 +239,8 @@ def read_header(data: Bytes) -> tuple[Header, int]:
         IncompleteError: the header is not complete.
         NotAStreamError, NewerVersionError, OlderVersionError: the bytes are something else.
         DamagedError: the header does not match its checksum.
-        UserError: `data` are not bytes.
     """
-    require_bytes(data)
-    unfinished = IncompleteError(f"the header is not complete in {len(data)} bytes")
+    unfinished = IncompleteError("the header", len(data))
     if bytes(data[: len(MAGIC)]) != MAGIC[: len(data)]:
         raise NotAStreamError
     if len(data) < len(MAGIC) + 2:
@@ -299,7 +295,7 @@ def read_varint(data: Bytes, at: int, where: str = "the header") -> tuple[int, i
     value = 0
     for shift in range(0, 49, 7):
         if at >= len(data):
-            raise IncompleteError(f"{where} is not complete in {len(data)} bytes")
+            raise IncompleteError(where, len(data))
         value |= (data[at] & 0x7F) << shift
         at += 1
         if data[at - 1] < 0x80:
@@ -307,17 +303,18 @@ def read_varint(data: Bytes, at: int, where: str = "the header") -> tuple[int, i
     raise DamagedError(f"{where} holds a number that is too long")
 
 
-def require_bytes(stream: object) -> None:
-    """Refuse what is not a stream, such as a path.
+def varints(data: Bytes) -> list[int]:
+    """All the varints that `data` consist of.
 
     Raises:
-        UserError: says what to give.
+        IncompleteError: the bytes end before the last one does.
+        DamagedError: one is too long.
     """
-    if not isinstance(stream, Bytes):
-        raise UserError(
-            f"A stream is bytes, and this is {type(stream).__name__}: read the file first, as "
-            "Path(...).read_bytes() does."
-        )
+    numbers, at = [], 0
+    while at < len(data):
+        number, at = read_varint(data, at)
+        numbers.append(number)
+    return numbers
 
 
 def crc_of(data: Bytes) -> int:

@@ -31,7 +31,6 @@ import itertools
 import math
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import constriction
 import numpy as np
@@ -82,17 +81,11 @@ class Table:
         low: the smallest symbol with a frequency of its own.
         frequencies: positive integers, one a symbol; the last is the escape's, which stands for
             every other symbol. Their sum is a power of two.
-
-    Raises:
-        ValueError: the sum is not a power of two, or a frequency is not positive.
     """
 
     def __init__(self, low: int, frequencies: np.ndarray) -> None:
-        total = int(frequencies.sum())
-        if len(frequencies) < 2 or frequencies.min() < 1 or total & (total - 1):
-            raise ValueError("the frequencies of a table are wrong")
         self.low, self.escape = low, len(frequencies) - 1
-        self.model = Categorical(frequencies / total, perfect=False)
+        self.model = Categorical(frequencies / frequencies.sum(), perfect=False)
 
 
 def gaussian_tables() -> list[Table]:
@@ -268,13 +261,11 @@ class Decoder:
             return np.empty(0, np.int64)
         return self._coder.decode(model, count).astype(np.int64)
 
-    def mark(self) -> Any:
-        """Where it is, for `back_to`."""
-        return self._coder.clone()
-
-    def back_to(self, mark: Any) -> None:
-        """Undo what was taken since."""
-        self._coder = mark
+    def copy(self) -> "Decoder":
+        """One that goes on from here by itself."""
+        other = Decoder()
+        other._coder = self._coder.clone()
+        return other
 
     def lacks_words(self) -> bool:
         """Whether what was taken needed more words than there are."""

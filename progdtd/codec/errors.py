@@ -46,32 +46,28 @@ class OtherModelError(CodecError):
 
 
 class DamagedError(CodecError):
-    """A checksum, a size or a symbol cannot be right: `what`, in a few words, and in which `level`,
-    which counts from 1; 0 is the header."""
+    """A checksum, a size or a symbol cannot be right, in which `level`, which counts from 1; 0 is
+    the header."""
 
     exit_code = 6
+    sentences = "The stream is damaged: {}. Fetch it again"
 
     def __init__(self, what: str, level: int = 0) -> None:
-        hint = (
-            "Fetch it again, or show the levels before it (--salvage, salvage=True)."
-            if level > 1
-            else "Fetch it again."
-        )
-        super().__init__(f"The stream is damaged: {what}. {hint}")
-        self.what, self.level = what, level
+        before = f", or decode what is before (--level {level - 1})" if level > 1 else ""
+        super().__init__(f"{self.sentences.format(what)}{before}.")
+        self.level = level
 
 
 class UndecodableError(DamagedError):
     """The bytes of a level are as they were written, and yet its symbols cannot be right."""
 
+    sentences = (
+        "{}, though its checksum matches: it was not written by this encoder with this model. "
+        "Encode the image again"
+    )
+
     def __init__(self, level: int) -> None:
-        what = f"level {level} does not decode to what was encoded"
-        super().__init__(what, level)
-        salvage = ", or show the levels before it (--salvage, salvage=True)" if level > 1 else ""
-        self.args = (
-            f"{what.capitalize()}, though its checksum matches: it was not written by this encoder "
-            f"with this model. Encode the image again{salvage}.",
-        )
+        super().__init__(f"Level {level} does not decode to what was encoded", level)
 
 
 class IncompleteError(CodecError):
@@ -79,5 +75,8 @@ class IncompleteError(CodecError):
 
     exit_code = 7
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"No level is complete yet: {what}. More bytes are needed.")
+    def __init__(self, what: str, received: int) -> None:
+        super().__init__(
+            f"No level is complete yet: {what} is not complete in {received} bytes. More bytes are "
+            "needed."
+        )

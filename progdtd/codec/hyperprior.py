@@ -5,24 +5,21 @@ The latents are coded in levels of channels (`channels.py`) or of planes (`tritp
 
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from progdtd.codec import container, counts, tritplanes
+from progdtd.codec import channels, container, tritplanes
 from progdtd.codec.channels import Channels, LatentDecoder, Prior
 from progdtd.codec.coder import Wanted
 from progdtd.codec.container import CHANNELS, PLANES, Header
-from progdtd.codec.errors import DamagedError, OtherModelError
+from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError
 from progdtd.codec.latent_refinement import effort_of, fit
 from progdtd.codec.tiles import tiled
 from progdtd.codec.tritplanes import Planes
 from progdtd.downsampling_factor import HYPER_FACTOR, LATENT_FACTOR, LATENT_TO_HYPER
 from progdtd.errors import UserError
-from progdtd.models import weights
 from progdtd.models.weights import Loaded, fingerprint
 from progdtd.tail_drop import P_LEVELS
 
@@ -38,38 +35,22 @@ class HyperpriorCoder:
         loaded: a model and its tail drop; the networks run where it is.
 
     Raises:
-        UserError: weights that are not finite, or a hyper-synthesis that has no form in
-            integers.
+        UserError: a prior that has no form in integers.
     """
 
     def __init__(self, loaded: Loaded) -> None:
-        self.model, self.drop = loaded.model.eval(), loaded.drop
+        self.loaded, self.model, self.drop = loaded, loaded.model.eval(), loaded.drop
         self.device = self.model.device
         self.fingerprint = fingerprint(self.model)
         self.sensitivities = recorded_sensitivities(loaded)
         self._lmbda = loaded.lmbda
         try:
-            if not all((w * 0).sum() == 0 for w in self.model.parameters()):
-                raise ValueError("some of its weights are not finite")
-            self.prior = Prior.of(self.model)
+            self.prior = Prior(self.model)
         except (TypeError, ValueError) as error:
             raise UserError(f"This model cannot code images: {error}.") from error
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"prior": None}  # its coder's tables do not go to other processes
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.prior = Prior.of(self.model)
-
-    @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "HyperpriorCoder":
-        """The coder of whatever `load_model` takes.
-
-        Raises:
-            UserError: the path has no model, or one that cannot code images.
-        """
-        return cls(weights.load_model(path, device))
+    def __reduce__(self) -> tuple[type["HyperpriorCoder"], tuple[Loaded]]:
+        return HyperpriorCoder, (self.loaded,)
 
     def levels(self, wanted: Wanted = None) -> "LatentLevels":
         """Levels to encode in: planes, channels at the paper's fractions p as far as they are
@@ -82,19 +63,21 @@ class HyperpriorCoder:
         if wanted is None:
             wanted = CHANNELS if self.sensitivities is None else PLANES
         if not isinstance(wanted, str):
-            fractions = fractions_of(wanted)
+            fractions = list(wanted)
+            if not fractions or not all(0 <= p <= 1 for p in fractions):
+                raise UserError(f"levels={fractions}: give fractions of the channels, in [0, 1].")
         elif wanted == CHANNELS:
             fractions = self.drop.within(P_LEVELS)
         elif wanted == PLANES:
             sensitivities = tritplanes.require_sensitivities(self.sensitivities, "Planes need")
-            carried = counts.plan(self.drop, [], *self.prior.channels)[-1]
+            carried = channels.plan(self.drop, [], *self.prior.channels)[-1]
             return LatentLevels(self, Planes(self.prior, sensitivities, carried))
         else:
             raise UserError(
                 f"levels={wanted!r}: this model has {CHANNELS!r} and {PLANES!r}, or give fractions "
                 "of the channels."
             )
-        plan = counts.plan(self.drop, fractions, *self.prior.channels)
+        plan = channels.plan(self.drop, fractions, *self.prior.channels)
         return LatentLevels(self, Channels(self.prior, plan))
 
     def levels_of(self, header: Header) -> "LatentLevels":
@@ -104,12 +87,16 @@ class HyperpriorCoder:
             OtherModelError: its planes were made with other sensitivities.
             DamagedError: the header's parameters contradict the model.
         """
-        if header.kind == CHANNELS:
-            plan = counts.unpack(header.parameters, header.levels, *self.prior.channels)
-            return LatentLevels(self, Channels(self.prior, plan))
-        if header.kind != PLANES:
+        if header.kind not in (CHANNELS, PLANES):
             raise DamagedError(f"its model has no levels of {header.kind}")
-        levels, made_with, carried = tritplanes.unpack(header.parameters, self.prior.channels)
+        parameters, known = header.parameters, self.prior.channels
+        try:
+            if header.kind == CHANNELS:
+                plan = channels.unpack(parameters, header.levels, *known)
+                return LatentLevels(self, Channels(self.prior, plan))
+            levels, made_with, carried = tritplanes.unpack(parameters, known)
+        except IncompleteError as error:
+            raise DamagedError("the levels in the header end too soon") from error
         if self.sensitivities is None or made_with != tritplanes.digest(self.sensitivities):
             raise OtherModelError(
                 "The stream was made by this model with other sensitivities of its channels than "
@@ -118,9 +105,7 @@ class HyperpriorCoder:
         return LatentLevels(self, Planes(self.prior, self.sensitivities, carried, levels))
 
     @torch.inference_mode()
-    def analyse(
-        self, picture: np.ndarray, effort: int = 0, progress: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def analyse(self, picture: np.ndarray, effort: int = 0) -> tuple[Tensor, Tensor]:
         """The latent (1, M, H/16, W/16) and the hyper-latent (1, N, H/64, W/64), float32, on the
         CPU, of (H, W, 3) uint8, which is padded to multiples of 64 by repeating its edge.
 
@@ -142,13 +127,11 @@ class HyperpriorCoder:
             return self.model.hyper_analyse(part.to(self.device)).cpu()
 
         pixels = torch.from_numpy(padded).permute(2, 0, 1)[None]
-        title = "analyse" if progress else ""
-        y = tiled(g_a, pixels, Fraction(1, LATENT_FACTOR), TILE, halo["g_a"], title)
+        y = tiled(g_a, pixels, Fraction(1, LATENT_FACTOR), TILE, halo["g_a"])
         z = tiled(h_a, y, Fraction(1, LATENT_TO_HYPER), TILE // LATENT_TO_HYPER, halo["h_a"])
         if chosen:
             shown, side = pixels[..., :height, :width], TILE // LATENT_FACTOR
-            title = "fit" if progress else ""
-            y = fit(self.model, self.drop, chosen, shown, y, z, side, title)
+            y = fit(self.model, self.drop, chosen, shown, y, z, side)
         return y, z
 
     @torch.inference_mode()
@@ -172,9 +155,7 @@ class HyperpriorCoder:
         return container.write(header, payloads)
 
     @torch.inference_mode()
-    def synthesise(
-        self, y_hat: Tensor, height: int, width: int, progress: bool = False
-    ) -> np.ndarray:
+    def synthesise(self, y_hat: Tensor, height: int, width: int) -> np.ndarray:
         """The picture (height, width, 3) uint8 of a latent (1, M, H/16, W/16)."""
 
         def g_s(part: Tensor) -> Tensor:
@@ -182,9 +163,8 @@ class HyperpriorCoder:
             x_hat = self.model.g_s(x).float().nan_to_num_(0.0)
             return x_hat.clamp_(0, 1).mul_(255).round_().to(torch.uint8).cpu()
 
-        halo, title = self.model.RECEPTIVE_FIELD["g_s"], "synthesise" if progress else ""
-        ratio, side = Fraction(LATENT_FACTOR), TILE // LATENT_FACTOR
-        pixels = tiled(g_s, y_hat, ratio, side, halo, title)
+        halo, side = self.model.RECEPTIVE_FIELD["g_s"], TILE // LATENT_FACTOR
+        pixels = tiled(g_s, y_hat, Fraction(LATENT_FACTOR), side, halo)
         return np.ascontiguousarray(pixels[0, :, :height, :width].permute(1, 2, 0).numpy())
 
 
@@ -200,21 +180,15 @@ class LatentLevels:
         self.coder, self.latents, self.kind = coder, latents, latents.kind
 
     @torch.inference_mode()
-    def encode(
-        self, picture: np.ndarray, effort: int = 0, progress: bool = False
-    ) -> tuple[bytes, list[bytes]]:
+    def encode(self, picture: np.ndarray, effort: int = 0) -> tuple[bytes, list[bytes]]:
         """Returns the parameters of the levels and the payload of each; see `analyse`."""
-        return self.latents.encode(*self.coder.analyse(picture, effort, progress))
+        return self.latents.encode(*self.coder.analyse(picture, effort))
 
     def decoder(self, header: Header) -> LatentDecoder:
         """Returns a decoder of a stream with this header."""
-        sides = (header.height, header.width)
-
-        def show(y_hat: Tensor, progress: bool) -> np.ndarray:
-            return self.coder.synthesise(y_hat, *sides, progress)
-
+        sides = header.height, header.width
         height, width = (-(-side // HYPER_FACTOR) * LATENT_TO_HYPER for side in sides)
-        return self.latents.decoder(height, width, show)
+        return self.latents.decoder(height, width, lambda y: self.coder.synthesise(y, *sides))
 
     def level_at(self, header: Header, ends: Sequence[int], p: float) -> int:
         """Returns how many levels are within a fraction p of the channels, or if they are planes,
@@ -222,40 +196,8 @@ class LatentLevels:
         return self.latents.level_at(header, ends, p)
 
 
-def fractions_of(wanted: Sequence[float]) -> list[float]:
-    """The fractions of the channels that somebody gave.
-
-    Raises:
-        UserError: they are not a list of numbers within [0, 1].
-    """
-    try:
-        fractions = [float(p) for p in wanted]
-    except (TypeError, ValueError):  # one number, or no numbers
-        fractions = []
-    if not (fractions and all(0 <= p <= 1 for p in fractions)):
-        raise UserError(
-            f"levels={wanted}: give a list of fractions of the channels, within [0, 1]."
-        )
-    return fractions
-
-
 def recorded_sensitivities(loaded: Loaded) -> np.ndarray | None:
-    """The sensitivities (M,) of the latent's channels that `sensitivities.py` measured, if it did.
-
-    Raises:
-        UserError: what is recorded does not suit the latent's channels.
-    """
+    """The sensitivities (M,) of the latent's channels that `sensitivities.py` measured, if it
+    did."""
     recorded = loaded.meta.get("sensitivities")
-    if recorded is None:
-        return None
-    try:
-        sensitivities = np.array(recorded, dtype=np.int64)
-    except (TypeError, ValueError, OverflowError):
-        sensitivities = np.empty(0, np.int64)
-    most = tritplanes.LARGEST_SENSITIVITY
-    if sensitivities.shape != (loaded.model.M,) or np.abs(sensitivities).max() > most:
-        raise UserError(
-            "The sensitivities recorded with this model are not those of its channels: measure "
-            "them anew with python scripts/measure_sensitivities.py --again."
-        )
-    return sensitivities
+    return None if recorded is None else np.array(recorded, np.int64)

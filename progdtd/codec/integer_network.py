@@ -22,7 +22,6 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,20 +48,20 @@ class Layer:
     Args:
         convolution: an `nn.Conv2d` or `nn.ConvTranspose2d`, without dilation or groups, padded with
             zeros, alike in height and width.
-        slope: of the activation that follows, for negative values; 1 for none.
+
+    `slope` is that of the activation that follows, for negative values, in 2^-16: 1 for none.
 
     Raises:
         TypeError: another kind of module, or weights that are not finite or too large.
     """
 
-    def __init__(self, convolution: nn.Module, slope: float) -> None:
+    def __init__(self, convolution: nn.Module) -> None:
         if not isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d):
             raise TypeError(f"{type(convolution).__name__} cannot be computed in integers")
         usual = {"dilation": (1, 1), "groups": 1, "padding_mode": "zeros"}
-        for name in (*usual, "kernel_size", "stride", "padding", "output_padding"):
-            value = getattr(convolution, name)
-            if value != (usual[name] if name in usual else (value[0], value[0])):
-                raise TypeError(f"a convolution with {name}={value} cannot be computed in integers")
+        for name, value in usual.items():
+            if getattr(convolution, name) != value:
+                raise TypeError(f"a convolution with another {name} than {value} has no exact form")
         self.transposed = isinstance(convolution, nn.ConvTranspose2d)
         weight = convolution.weight.detach().double()
         if self.transposed:
@@ -74,13 +73,12 @@ class Layer:
         if self.shift < 4:
             raise TypeError("the weights are too large")
         self.weight = torch.round(weight * 2**self.shift)
-        self.slope = round(slope * 2**16)
+        self.slope = 1 << 16
         self.stride, self.padding = convolution.stride[0], int(convolution.padding[0])
         self.output_padding = convolution.output_padding[0]
-        bias = torch.zeros(len(weight)) if convolution.bias is None else convolution.bias
-        self.bias = torch.round(bias.detach().double() * UNIT * 2**self.shift).clamp(
-            -(2**51), 2**51
-        )
+        bias = convolution.bias
+        bias = weight.new_zeros(len(weight)) if bias is None else bias.detach().double()
+        self.bias = torch.round(bias * UNIT * 2**self.shift).clamp(-(2**51), 2**51)
 
     def sums(self, x: Tensor, outputs: Tensor | slice = slice(None), first: int = 0) -> Tensor:
         """Exact weighted sums without the bias.
@@ -90,12 +88,12 @@ class Layer:
             outputs: which output channels to compute.
         """
         weight = self.weight[outputs, first : first + x.shape[1]]
-        place: dict[str, Any] = {"stride": self.stride, "padding": self.padding}
+        place = self.stride, self.padding
         with without_cudnn() if x.is_cuda else contextlib.nullcontext():
             if not self.transposed:
-                return functional.conv2d(x, weight, **place)
-            place["output_padding"] = self.output_padding
-            return functional.conv_transpose2d(x, weight.transpose(0, 1), **place)
+                return functional.conv2d(x, weight, None, *place)
+            weight, more = weight.transpose(0, 1), self.output_padding
+            return functional.conv_transpose2d(x, weight, None, *place, more)
 
     def finish(self, sums: Tensor, outputs: Tensor | slice = slice(None)) -> Tensor:
         """Add the bias, go back to the grid of activations, activate and clamp."""
@@ -122,29 +120,24 @@ class IntegerSynthesis:
     """An `h_s` of convolutions and (leaky) ReLUs, with integers in and out.
 
     Args:
-        h_s: the hyper-synthesis, at least two convolutions.
-        device: where it computes.
+        h_s: the hyper-synthesis, at least two convolutions; it computes where their weights are.
 
     Raises:
         TypeError: it has other modules, or is not an `nn.Sequential`.
     """
 
-    def __init__(self, h_s: nn.Module, device: torch.device) -> None:
+    def __init__(self, h_s: nn.Module) -> None:
         if not isinstance(h_s, nn.Sequential):
             raise TypeError(f"h_s is not an nn.Sequential but {type(h_s).__name__}")
-        activations, none, modules = (nn.ReLU, nn.LeakyReLU), nn.Identity(), list(h_s.children())
         self.layers: list[Layer] = []
-        for before, module, after in zip(
-            [none, *modules[:-1]], modules, [*modules[1:], none], strict=True
-        ):
-            if not isinstance(module, activations):
-                self.layers.append(Layer(module, _slope(after)))
-            elif before is none or isinstance(before, activations):
-                raise TypeError("h_s has an activation that follows no convolution")
+        for module in h_s:
+            if self.layers and isinstance(module, nn.ReLU | nn.LeakyReLU):
+                self.layers[-1].slope = round(getattr(module, "negative_slope", 0.0) * 2**16)
+            else:
+                self.layers.append(Layer(module))
         if len(self.layers) < 2:
             raise TypeError("h_s has fewer than two convolutions")
-        for layer in self.layers:
-            layer.weight, layer.bias = layer.weight.to(device), layer.bias.to(device)
+        self.device = self.layers[0].weight.device
         self.up = math.prod(layer.stride for layer in self.layers if layer.transposed)
         self.halo = 0  # of a sample after the last layer, in samples after the first
         for layer in reversed(self.layers[1:]):
@@ -153,7 +146,6 @@ class IntegerSynthesis:
                 self.halo = math.ceil((self.halo + half) / layer.stride)
             else:
                 self.halo = self.halo * layer.stride + half
-        self.device = device
 
     def begin(self, height: int, width: int) -> Tensor:
         """Sums of the first layer for no channels at all of a hyper-latent of this size."""
@@ -185,9 +177,3 @@ class IntegerSynthesis:
         x = self.layers[0].finish(sums)
         ratio = Fraction(self.up, self.layers[0].stride if self.layers[0].transposed else 1)
         return tiled(rest, x, ratio, TILE, self.halo).long().cpu()
-
-
-def _slope(module: nn.Module) -> float:
-    if isinstance(module, nn.ReLU):
-        return 0.0
-    return module.negative_slope if isinstance(module, nn.LeakyReLU) else 1.0

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from progdtd.codec.digits import OCTAVE
-from progdtd.codec.tiles import Box, tiles
+from progdtd.codec.tiles import SHOWN_AFTER_S, Box, tiles
 from progdtd.codec.tritplanes import require_sensitivities
 from progdtd.downsampling_factor import LATENT_FACTOR, LATENT_TO_HYPER
 from progdtd.errors import UserError
@@ -98,7 +98,6 @@ def fit(
     y: Tensor,
     z: Tensor,
     side: int,
-    title: str = "",
 ) -> Tensor:
     """A latent of images that suits them better than what the analysis found.
 
@@ -110,7 +109,6 @@ def fit(
         y, z: latent (B, M, H, W) and hyper-latent (B, N, H/4, W/4) of them, not quantised.
         side: of the tiles that are fitted one after the other, in samples of the latent; a
             multiple of LATENT_TO_HYPER.
-        title: of the progress bar, shown while a terminal looks on.
 
     Returns:
         a latent of the shape of `y`, on its device. With as many channels as the model was trained
@@ -121,9 +119,8 @@ def fit(
         y, z = y.clone(), z.clone()
         height, width = y.shape[-2:]
         boxes = list(tiles(height, width, side))
-        quiet = None if title else True
-        total = len(boxes) * effort.steps
-        with tqdm(None, title, total, False, unit="step", disable=quiet) as bar:
+        total, delay = len(boxes) * effort.steps, SHOWN_AFTER_S
+        with tqdm(total=total, leave=False, disable=None, unit="step", delay=delay) as bar:
             for box in boxes:
                 tile = Tile(model, drop, effort, pixels, y, z, box)
                 y[box.slices] = tile.fitted(bar)

@@ -4,13 +4,11 @@ import contextlib
 import itertools
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from progdtd.codec.coder import Coder
-from progdtd.codec.errors import OtherModelError
 from progdtd.errors import NOT_INSTALLED, UserError
 from progdtd.files import MODEL, PACKAGE, WEIGHTS
 from progdtd.wavelet.network import card_in
@@ -18,11 +16,8 @@ from progdtd.wavelet.network import card_in
 REFERENCE = PACKAGE.parent / "outputs/reference/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
 """The run of the paper's middle lambda over the whole range."""
 
-PACKAGED = PACKAGE / "codec/default.onnx"
-"""The wavelet model that comes with the package."""
-
-DEFAULT = PACKAGED if PACKAGED.exists() else REFERENCE
-"""What codes when no model is named."""
+DEFAULT = PACKAGE / "codec/default.onnx"
+"""The wavelet model that comes with the package: it codes when no model is named."""
 
 LARGEST_HEADER = 100_000_000
 """The bytes of a safetensors file's header, by its format."""
@@ -61,37 +56,23 @@ def by_name(name: str | Path | None = None) -> Path:
     Raises:
         UserError: no model has this name (the message says which names there are), or several.
     """
-    if not isinstance(name, str | Path | None):
-        raise UserError(f"A model is named by a path or a name, not by {type(name).__name__}.")
-    chosen = str(name or os.environ.get("PROGDTD_MODEL") or "")
-    with contextlib.suppress(OSError, RuntimeError):  # too long, or of an unknown user
-        if chosen and Path(chosen).expanduser().exists():
-            return Path(chosen).expanduser()
-    if not chosen and in_run(DEFAULT).exists():
-        return DEFAULT
-    found: dict[str, Path] = {}
+    chosen = str(name or os.environ.get("PROGDTD_MODEL") or DEFAULT)
+    if os.path.exists(path := os.path.expanduser(chosen)):
+        return Path(path)
+    names = set[str]()
     for root in roots():
-        for called, same in itertools.groupby(sorted(models(root), key=name_of), name_of):
-            paths = list(same)
-            if called == chosen and called not in found and len(paths) > 1:
-                raise UserError(
-                    f"Several models have the name {called}; give the path of one: "
-                    f"{', '.join(map(str, paths))}."
-                )
-            found.setdefault(called, paths[0])
-    if chosen in found:
-        return found[chosen]
-    if not chosen and len(found) == 1:
-        return next(iter(found.values()))
-    there = f"There are: {', '.join(sorted(found))}."
-    if not found:
-        there = (
-            "There are none here: train one (python -m progdtd.train), or name a folder that "
-            "holds some in PROGDTD_MODELS."
-        )
-    if chosen:
-        raise UserError(f"No model {chosen}: it is neither a file nor a name. {there}")
-    raise UserError(f"Which model? Give one (--model, or PROGDTD_MODEL). {there}")
+        files = models(root)
+        names |= {*map(name_of, files)}
+        found = [file for file in files if name_of(file) == chosen]
+        if len(found) > 1:
+            raise UserError(
+                f"Several models have the name {chosen}; give the path of one: "
+                f"{', '.join(map(str, found))}."
+            )
+        if found:
+            return found[0]
+    there = f"There are: {', '.join(sorted(names))}." if names else "There are none here."
+    raise UserError(f"No model {chosen}: it is neither a file nor a name. {there}")
 
 
 def open_model(path: Path, device: Any = "cpu") -> Coder:
@@ -111,33 +92,24 @@ def open_model(path: Path, device: Any = "cpu") -> Coder:
         return WaveletCoder.load(file)
     try:  # of a run, its weights or a checkpoint
         from progdtd.codec.hyperprior import HyperpriorCoder
+        from progdtd.models.weights import load_model
     except ModuleNotFoundError as error:
         raise UserError(f"{path} cannot be opened. {NOT_INSTALLED.format(error.name)}") from error
 
-    return HyperpriorCoder.load(path, device)
+    return HyperpriorCoder(load_model(path, device))
 
 
 def by_fingerprint(fingerprint: bytes) -> Iterator[Path]:
     """Where the model that made a stream should be: where one was seen before on this machine (it
     may have been trained further since), the default one, then under the roots. There may be
     none."""
-    link = _memory() / fingerprint.hex()
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # the last of what is no text
-        remembered = Path(link.read_text())
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no note, no home, no text
+        remembered = Path((_memory() / fingerprint.hex()).read_text())
         if remembered.exists():
             yield remembered
     for path in itertools.chain([DEFAULT], itertools.chain.from_iterable(map(models, roots()))):
         if fingerprint_in(path) == fingerprint.hex():
             yield path
-
-
-def not_here(fingerprint: bytes, where_it_was: str = "") -> OtherModelError:
-    """What to say when no model has this fingerprint, and none can be read where one was."""
-    return OtherModelError(
-        f"The stream was made by the model {fingerprint.hex()}, which is not under "
-        f"{', '.join(map(str, roots()))}. Give it (--model, Codec.load), or name its folder in "
-        f"PROGDTD_MODELS.{f' Where it was before: {where_it_was}' if where_it_was else ''}"
-    )
 
 
 def fingerprint_in(path: Path) -> str | None:
@@ -157,11 +129,8 @@ def fingerprint_in(path: Path) -> str | None:
 def remember(fingerprint: bytes, path: Path) -> None:
     """Note where a model is, so that its streams decode without naming it."""
     with contextlib.suppress(OSError, RuntimeError):  # no home costs the user a --model, no more
-        folder = _memory()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-            file.write(str(path.resolve()))
-        os.replace(file.name, folder / fingerprint.hex())
+        _memory().mkdir(parents=True, exist_ok=True)
+        (_memory() / fingerprint.hex()).write_text(str(path.resolve()))
 
 
 def _memory() -> Path:

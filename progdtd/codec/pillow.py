@@ -38,17 +38,6 @@ class PdtdImageFile(ImageFile.ImageFile):
         self._mode = "RGB"
         self.info = {"levels": header.levels, "fingerprint": header.fingerprint.hex()}
 
-    def verify(self) -> None:
-        """Check all checksums, which takes no model; then the file has to be opened again."""
-        assert self.fp is not None
-        self.fp.seek(0)
-        try:
-            if not list(container.Reader().feed(self.fp.read())):
-                raise OSError("no level is complete")
-        except CodecError as error:
-            raise OSError(str(error)) from error
-        super().verify()
-
     def load(self) -> Any:
         if self._im is None:
             assert self.fp is not None

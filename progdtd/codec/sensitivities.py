@@ -24,7 +24,6 @@ from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.codec.tritplanes import LARGEST_SENSITIVITY
 from progdtd.errors import UserError
 from progdtd.images import centre, to_tensor
-from progdtd.models import weights
 from progdtd.models.weights import Loaded
 
 SIDE = 256
@@ -42,30 +41,6 @@ SMALLEST = 0.01
 
 PHOTOGRAPHS = 16
 """As many as tell the sensitivities well enough."""
-
-
-def record(
-    path: Path, photographs: Sequence[Path], device: str | torch.device, again: bool = False
-) -> None:
-    """Measure the sensitivities of the model in a weights file and write them into it.
-
-    Args:
-        path: a file that `weights.save_weights` wrote.
-        photographs: as `of` takes them.
-        device: where the model runs.
-        again: even if it has some; streams of planes made with them decode no more.
-
-    Raises:
-        UserError: the file cannot be read or has sensitivities, or what `of` raises.
-    """
-    loaded = weights.load_model(path, device)
-    if "sensitivities" in loaded.meta and not again:
-        raise UserError(
-            f"{path} has sensitivities, and streams of planes made with them would no longer "
-            "decode: --again measures new ones all the same."
-        )
-    sensitivities = of(loaded, photographs)
-    weights.add_meta(path, {"sensitivities": sensitivities})
 
 
 def of(loaded: Loaded, photographs: Sequence[Path]) -> list[int]:

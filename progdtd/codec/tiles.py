@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+SHOWN_AFTER_S = 1.0
+"""Progress bars are for what takes longer, while a terminal looks on."""
+
 
 class Box(NamedTuple):
     """A rectangle of samples; `bottom` and `right` lie just outside."""
@@ -62,7 +65,6 @@ def tiled(
     ratio: Fraction,
     side: int,
     halo: int,
-    title: str = "",
 ) -> Tensor:
     """`function(source)`, computed tile by tile where the source is larger than a tile.
 
@@ -72,7 +74,6 @@ def tiled(
         ratio: size of the result relative to the source.
         side: of a tile, in samples of the source; a multiple of what `ratio` divides by.
         halo: the receptive field around a tile, in samples of the source.
-        title: of the progress bar, shown while a terminal looks on and there are several tiles.
     """
     height, width = source.shape[-2:]
     boxes = list(tiles(height, width, side))
@@ -80,7 +81,7 @@ def tiled(
         return function(source)
     halo = -(-halo // ratio.denominator) * ratio.denominator
     result = None
-    for box in tqdm(boxes, title, unit="tile", leave=False, disable=None if title else True):
+    for box in tqdm(boxes, leave=False, disable=None, unit="tile", delay=SHOWN_AFTER_S):
         outer = box.grown(halo, height, width)
         part = function(source[outer.slices])[box.within(outer).times(ratio).slices]
         if result is None:

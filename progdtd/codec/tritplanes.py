@@ -46,12 +46,11 @@ import numpy as np
 from torch import Tensor
 
 from progdtd.codec import container, entropy
-from progdtd.codec.channels import LatentDecoder, Predictor, Prior, Show, symbols_of
+from progdtd.codec.channels import Counts, LatentDecoder, Predictor, Prior, Show, symbols_of
 from progdtd.codec.container import PLANES, Header
-from progdtd.codec.counts import Counts
 from progdtd.codec.digits import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinement, shares
 from progdtd.codec.entropy import Encoder, MismatchError
-from progdtd.codec.errors import DamagedError, IncompleteError
+from progdtd.codec.errors import DamagedError
 from progdtd.errors import UserError
 
 LEVEL_BYTES, FEWEST_LEVELS, MOST_LEVELS = 400, 16, 128
@@ -88,20 +87,15 @@ def unpack(parameters: bytes, channels: Counts) -> tuple[int, bytes, Counts]:
 
     Raises:
         DamagedError: the parameters do not suit the model.
+        IncompleteError: they end within a number.
     """
-    try:
-        levels, at = container.read_varint(parameters, 0)
-        made_with, at, carried = parameters[at : at + DIGEST_SIZE], at + DIGEST_SIZE, channels
-        if at < len(parameters):
-            latent, at = container.read_varint(parameters, at)
-            hyper, at = container.read_varint(parameters, at)
-            carried = latent, hyper
-    except IncompleteError as error:
-        raise DamagedError("the levels in the header end too soon") from error
-    fits = all(0 < some <= most for some, most in zip(carried, channels, strict=True))
-    if not (0 < levels <= container.MAX_LEVELS and len(parameters) == at and fits):
+    levels, at = container.read_varint(parameters, 0)
+    made_with, rest = parameters[at : at + DIGEST_SIZE], parameters[at + DIGEST_SIZE :]
+    carried = container.varints(rest) or [*channels]
+    fits = len(carried) == 2 and 0 < carried[0] <= channels[0] and 0 < carried[1] <= channels[1]
+    if not (0 < levels <= container.MAX_LEVELS and len(made_with) == DIGEST_SIZE and fits):
         raise DamagedError("the levels in the header cannot be")
-    return levels, made_with, carried
+    return levels, made_with, (carried[0], carried[1])
 
 
 def digest(sensitivities: np.ndarray) -> bytes:
@@ -285,7 +279,7 @@ class Planes:
     def level_at(self, header: Header, ends: Sequence[int], p: float) -> int:
         """How many levels hold no more than the fraction p of the bytes of the whole stream, at
         least one."""
-        return max(1, sum(end <= p * header.whole for end in ends))
+        return header.levels_within(p, ends)
 
 
 class _Digits:

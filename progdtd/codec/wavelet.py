@@ -88,9 +88,7 @@ class WaveletCoder:
         unpack(header.parameters)
         return self
 
-    def encode(
-        self, picture: np.ndarray, effort: int = 0, progress: bool = False
-    ) -> tuple[bytes, list[bytes]]:
+    def encode(self, picture: np.ndarray, effort: int = 0) -> tuple[bytes, list[bytes]]:
         """The header's parameters and the payloads of all levels, of pixels (H, W, 3) uint8.
 
         Raises:
@@ -119,8 +117,7 @@ class WaveletCoder:
 
     def level_at(self, header: Header, ends: Sequence[int], p: float) -> int:
         """How many levels hold no more than a fraction p of the bytes of the whole stream."""
-        most = p * (len(bytes(header)) + header.total)
-        return max(1, sum(end <= most for end in ends))
+        return header.levels_within(p, ends)
 
 
 class WaveletDecoder:
@@ -158,15 +155,15 @@ class WaveletDecoder:
 
     def _answer(self, unit: walk.Unit) -> walk.Answer | None:
         """The answer to a unit; None if it needs more words than there are."""
-        before = self._decoder.mark()
-        digits = self._decoder.take_digits(_ODDS, unit.event).astype(np.int16)
-        signs = self._decoder.take_digits(_ODDS, unit.sign[unit.new & (digits > 0)])
-        if self._decoder.lacks_words():
-            self._decoder.back_to(before)
+        ahead = self._decoder.copy()
+        digits = ahead.take_digits(_ODDS, unit.event).astype(np.int16)
+        signs = ahead.take_digits(_ODDS, unit.sign[unit.new & (digits > 0)])
+        if ahead.lacks_words():
             return None
+        self._decoder = ahead
         return digits, signs.astype(np.int16)
 
-    def picture(self, progress: bool = False) -> np.ndarray:
+    def picture(self) -> np.ndarray:
         """The picture (H, W, 3), uint8."""
         return show(self._network, self._walk.places, max(self._walk.plane, 0), *self._size)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from progdtd import Codec
-from progdtd.codec import container, counts, hyperprior, model_store
+from progdtd.codec import channels, container, hyperprior, model_store
 from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError
 from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.errors import UserError
@@ -154,36 +154,15 @@ def test_p_and_levels_choose_prefixes(codec, photograph) -> None:
     for levels, p, fewer in ((1, 1.0, 1), (2, 0.9, 2), (3, 0.2, 1), (3, 0.5, 2), (9, 1.0, 3)):
         both, expected = codec.decode(stream, levels, p), codec.decode(stream, fewer)
         np.testing.assert_array_equal(pixels(both), pixels(expected))
-    with pytest.raises(UserError, match="within"):
+    with pytest.raises(UserError, match=r"levels=\[1.5\]: give fractions"):
         codec.encode(photograph, levels=[1.5])
     same = codec.encode(photograph[:64, :64], levels=(k / 10 for k in (2, 5, 10)))
     assert same == stream, "any iterable will do"
-    for levels in (0.5, ["a"], []):
-        with pytest.raises(UserError, match="give a list of fractions"):
-            codec.encode(photograph, levels=levels)
-    for wrong in ({"p": 1.5}, {"p": "1"}, {"levels": 0}, {"levels": 1.5}, {"levels": "3"}):
+    with pytest.raises(UserError, match="give fractions"):
+        codec.encode(photograph, levels=[])
+    for wrong in ({"p": 1.5}, {"p": float("nan")}, {"levels": 0}):
         with pytest.raises(UserError, match=r"within|levels count"):
             codec.decode(stream, **wrong)
-
-
-def test_what_is_no_stream_and_no_target_is_refused(codec, photograph, tmp_path) -> None:
-    path = tmp_path / "a.pdtd"
-    path.write_bytes(codec.encode(photograph[:64, :64]))
-    with path.open("rb") as file:
-        for wrong in (path, str(path), file):
-            for chosen in ({}, {"p": 0.5}):
-                with pytest.raises(UserError, match="A stream is bytes, and this is"):
-                    codec.decode(wrong, **chosen)
-    pictures = [*codec.progressive(memoryview(path.read_bytes()))]
-    np.testing.assert_array_equal(pixels(pictures[-1]), pixels(codec.decode(path.read_bytes())))
-    for target in (float("nan"), "30"):
-        with pytest.raises(UserError, match="is not a PSNR"):
-            codec.encode(photograph, target_psnr=target)
-    for most in ("1000", 0, 99.5):
-        with pytest.raises(UserError, match="is not a number of bytes"):
-            codec.encode(photograph, max_bytes=most)
-    with pytest.raises(UserError, match="not by int"):
-        Codec.load(5)
 
 
 def test_limits(codec, photograph) -> None:
@@ -351,33 +330,33 @@ def test_what_cannot_be_decoded_is_refused_at_its_header(codec, photograph) -> N
             next(codec.progressive([bytes(begun), bytes([last])]))
 
 
-def test_salvage_shows_the_levels_before_the_damage(codec, photograph) -> None:
+def test_the_levels_before_the_damage_decode(codec, photograph) -> None:
     stream = codec.encode(photograph[:64, :64])
     decoder = codec.decoder()
     ends = [decoder.position for _ in decoder.levels_of(stream)]
     damaged = bytearray(stream)
     damaged[ends[3] - 1] ^= 1
-    with pytest.raises(DamagedError, match="level 4"):
+    with pytest.raises(DamagedError, match=r"level 4.*\(--level 3\)"):
         codec.decode(bytes(damaged))
     np.testing.assert_array_equal(
-        pixels(codec.decode(bytes(damaged), salvage=True)), pixels(codec.decode(stream, levels=3))
+        pixels(codec.decode(bytes(damaged), levels=3)), pixels(codec.decode(stream, levels=3))
     )
     damaged[ends[0] - 1] ^= 1
     with pytest.raises(DamagedError, match="level 1"):
-        codec.decode(bytes(damaged), salvage=True)
+        codec.decode(bytes(damaged), levels=3)
 
 
 def test_plans_grow_and_bring_everything() -> None:
     for drop in DROPS.values():
-        levels = counts.plan(drop, P_LEVELS, 192, 128)
+        levels = channels.plan(drop, P_LEVELS, 192, 128)
         assert levels[-1] == (192, 128)
         assert all(a[0] < b[0] and a[1] <= b[1] for a, b in itertools.pairwise(levels))
-        packed = counts.pack(levels, 192, 128)
-        assert counts.unpack(packed, len(levels), 192, 128) == levels
+        packed = channels.pack(levels, 192, 128)
+        assert channels.unpack(packed, len(levels), 192, 128) == levels
         with pytest.raises(DamagedError, match="steps"):
-            counts.unpack(packed, len(levels) + 1, 192, 128)
-    assert counts.pack(counts.plan(DTD, P_LEVELS, 192, 128), 192, 128) == b""
-    assert len(counts.default_plan(192, 128)) == 16
+            channels.unpack(packed, len(levels) + 1, 192, 128)
+    assert channels.pack(channels.plan(DTD, P_LEVELS, 192, 128), 192, 128) == b""
+    assert len(channels.default_plan(192, 128)) == 16
 
 
 def test_levels_begin_where_the_model_was_trained(photograph) -> None:
@@ -387,7 +366,7 @@ def test_levels_begin_where_the_model_was_trained(photograph) -> None:
         HyperpriorCoder(Loaded(model, TailDrop(True, True, range=(0.3, 1.0)), {"model": {}}))
     )
     header = container.read_header(upper.encode(photograph))[0]
-    plan = counts.plan(upper.coder.drop, P_LEVELS[P_LEVELS.index(0.3) :], 12, 8)
+    plan = channels.plan(upper.coder.drop, P_LEVELS[P_LEVELS.index(0.3) :], 12, 8)
     assert upper.check(header).latents.plan == plan
     rows = [*protocols.native(upper.coder, photograph, P_LEVELS)]
     assert [row["p"] for row in rows] == [p for p in P_LEVELS if p >= 0.3]
@@ -540,12 +519,12 @@ def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photogr
         "lambda": 0.1,
     }
     with pytest.raises(UserError, match="none here"):
-        Codec.load()
+        Codec.load("run-1")
     path = tmp_path / "outputs" / "mine" / "run-1" / "weights.safetensors"
     save_weights(path, lively(ProgressiveHyperprior(8, 12)), meta)
-    named, only = Codec.load("run-1"), Codec.load()
+    named = Codec.load("run-1")
     assert Codec.load(Path("run-1")).fingerprint == named.fingerprint
-    assert named.fingerprint == only.fingerprint == bytes.fromhex(model_store.fingerprint_in(path))
+    assert named.fingerprint == bytes.fromhex(model_store.fingerprint_in(path))
     stream = named.encode(photograph[:64, :64])
     with Image.open(io.BytesIO(stream[: len(stream) // 2])) as opened:
         assert (opened.format, opened.size, opened.mode) == ("PDTD", (64, 64), "RGB")
@@ -575,10 +554,6 @@ def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photogr
     Path("damaged.pdtd").write_bytes(damaged)
     with pytest.raises(OSError, match="damaged"), Image.open("damaged.pdtd") as opened:
         opened.load()
-    with pytest.raises(OSError, match="damaged"), Image.open("damaged.pdtd") as opened:
-        opened.verify()
-    with Image.open("a.pdtd") as opened:
-        opened.verify()
 
 
 def test_p_does_not_hide_that_the_model_is_another(codec, photograph) -> None:
@@ -599,7 +574,7 @@ def test_levels_may_begin_at_none_and_a_limit_holds_when_fed_again(codec, photog
 @pytest.mark.parametrize("numbers", [(0, 1), (13, 1), (1, 9)])
 def test_levels_that_cannot_be_are_damage(numbers) -> None:
     with pytest.raises(DamagedError, match="not those of this model"):
-        counts.unpack(b"".join(map(container.varint, numbers)), 1, 12, 8)
+        channels.unpack(b"".join(map(container.varint, numbers)), 1, 12, 8)
 
 
 def test_colour_profiles_are_applied(photograph) -> None:

@@ -146,7 +146,7 @@ def test_damage_is_noticed(codec, photograph) -> None:
         with pytest.raises(DamagedError, match=f"level {level} "):
             codec.decode(bytes(damaged))
         if level > 1:
-            shown = codec.decode(bytes(damaged), salvage=True)
+            shown = codec.decode(bytes(damaged), levels=level - 1)
             assert shown.tobytes() == codec.decode(stream, levels=level - 1).tobytes()
     header = container.read_header(stream)[0]
     payloads = list(container.Reader().feed(stream))
@@ -196,12 +196,9 @@ def test_a_stream_ends_where_its_code_began_unless_it_was_cut(monkeypatch, level
     decoder, last = CODECS[0].decoder(), len(container.ends(stream))
     header, payloads = container.read_header(stream)[0], list(container.Reader().feed(stream))
     assert CODECS[0].decode(container.write(header, payloads[:-1])).size == (64, 64)
-    for _ in range(2):  # what is wrong stays so
-        with pytest.raises(UndecodableError) as caught:
-            decoder.feed(stream)
-        assert caught.value.level == last
-    assert decoder.level == last - 1
-    decoder.feed(b"", levels=2)
+    with pytest.raises(UndecodableError) as caught:
+        decoder.feed(stream)
+    assert caught.value.level == last
     assert decoder.level == last - 1
 
 
@@ -255,9 +252,6 @@ def test_other_sensitivities_are_another_model(model, photograph) -> None:
     changed.g_s[0].bias.data += 1
     with pytest.raises(OtherModelError, match="made by the model"):
         codec_of(changed).decode(stream)
-    for wrong in ([1, 2], ["a"] * 12, [10**6] * 12, 5):
-        with pytest.raises(UserError, match="sensitivities"):
-            codec_of(model, measured=wrong)
 
 
 def test_tiles_bound_what_is_computed_at_once(codec, photograph, monkeypatch) -> None:
@@ -451,7 +445,7 @@ def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photogr
 
 def test_what_a_damaged_level_would_show_is_never_shown(photograph) -> None:
     """Not even in part, when the damage is noticed only at the level's end."""
-    coder = HyperpriorCoder.load(model_store.REFERENCE)
+    coder = HyperpriorCoder(weights.load_model(model_store.REFERENCE))
     parameters, payloads = coder.levels("planes").encode(photograph[:64, :64])
     header = container.Header(64, 64, coder.fingerprint, "planes", parameters, len(payloads))
     decoder = coder.levels_of(header).decoder(header)

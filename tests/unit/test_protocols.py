@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from progdtd import Codec
 from progdtd.codec import container
-from progdtd.codec.channels import ChannelDecoder
-from progdtd.codec.counts import default_plan
+from progdtd.codec.channels import ChannelDecoder, default_plan
 from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.codec.tritplanes import PlaneDecoder
 from progdtd.evaluation import protocols
