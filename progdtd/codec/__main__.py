@@ -18,7 +18,7 @@ from progdtd.codec import container, model_store
 from progdtd.codec.codec import Codec
 from progdtd.codec.errors import DamagedError
 from progdtd.errors import NOT_INSTALLED, UserError
-from progdtd.files import files_below, write_aside
+from progdtd.files import WEIGHTS, files_below, write_aside
 from progdtd.images import SUFFIXES, readable, to_rgb
 from progdtd.machine import keep_freed_memory, loading, steady_streams
 
@@ -182,6 +182,8 @@ def parser() -> argparse.ArgumentParser:
 def run_encode(options: argparse.Namespace) -> int:
     """Encode every image."""
     model, codec = model_store.by_name(options.model), opened(options)
+    if model.is_dir() and not (model / WEIGHTS).exists():
+        say(f"{model}: once it is trained further, nothing decodes what it codes now.")
 
     def code(content: bytes, name: str, output: str) -> None:
         suffix = Path(output).suffix.lower()
@@ -302,6 +304,8 @@ def run_strip(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UserError(NOT_INSTALLED.format(error.name)) from error
 
+    if options.output != "-" and Path(options.output).resolve() == Path(options.input).resolve():
+        raise UserError(f"{options.output} would be drawn over: give another name.")
     picture, codec = read_picture(get(options.input), options.input), opened(options)
     stream = codec.encode(picture, options.levels, effort=options.effort)
     drawn, kind = io.BytesIO(), Path(options.output).suffix[1:].lower() or "png"
@@ -450,6 +454,8 @@ def put(name: str, content: bytes) -> None:
         sys.stdout.buffer.flush()
     elif path.exists() and not path.is_file():  # not by its link, which leads a pipe nowhere
         path.write_bytes(content)
+    elif path.exists() and not os.access(path, os.W_OK):
+        raise UserError(f"{name} is write-protected.")
     else:
         write_aside(path.resolve(), lambda aside: aside.write_bytes(content))
 

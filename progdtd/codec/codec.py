@@ -11,7 +11,7 @@ from PIL import Image
 
 from progdtd.codec import container, model_store
 from progdtd.codec.coder import Coder, LevelDecoder, Levels, Wanted
-from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError
+from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError, UndecodableError
 from progdtd.errors import UserError
 from progdtd.images import Picture, psnr, to_rgb
 
@@ -203,6 +203,7 @@ class StreamDecoder:
         self.reader = container.Reader()
         self.position = 0
         self.known: LevelDecoder | None = None
+        self._error: UndecodableError | None = None
         self._picture: np.ndarray | None = None
 
     @property
@@ -221,9 +222,15 @@ class StreamDecoder:
         Raises:
             CodecError: see `progdtd.codec.errors`.
         """
+        if self._error:
+            raise self._error
         for payload in self.reader.feed(chunk):
             known = self._begun()
-            known.feed(payload)
+            try:
+                known.feed(payload)
+            except UndecodableError as error:  # what comes after it would be taken for it
+                self._error = error
+                raise
             self.position = self.reader.position
             if known.changed:
                 self._picture = None

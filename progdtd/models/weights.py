@@ -295,7 +295,11 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return published.read_weights(path)
     content = load_checkpoint(path)
     if isinstance(content, dict) and "model" in content and "meta" in content:
-        step, steps = content["step"], content["meta"]["trainer"]["steps"]
+        try:
+            step, steps = content["step"], content["meta"]["trainer"]["steps"]
+            content["meta"]["model"]["_target_"], content["meta"]["drop"]
+        except (TypeError, KeyError) as error:
+            raise UserError(f"The description of the model in {path} is damaged.") from error
         if step < steps:
             log.warning("%s is not finished: step %d of %d.", path, step, steps)
         return content["model"], content["meta"]

@@ -274,6 +274,23 @@ def test_folders_are_not_decoded_over_what_was_coded(model_file, images, codec) 
     assert (images / "a.png").read_bytes() == before
 
 
+def test_what_is_write_protected_stays(model_file, photo, codec, monkeypatch) -> None:
+    Path("a.pdtd").write_text("mine")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    code, output = codec("encode", photo, "a.pdtd")
+    assert (code, "is write-protected" in output) == (1, True), output
+    assert Path("a.pdtd").read_text() == "mine"
+
+
+def test_streams_of_a_run_that_goes_on_are_warned_of(trained, photo, codec) -> None:
+    encode = ("encode", photo, "photo.pdtd", "--model", str(trained))
+    for unfinished in (False, True):
+        if unfinished:
+            (trained / "weights.safetensors").unlink()
+        code, output = codec(*encode)
+        assert (code, "nothing decodes what it codes now" in output) == (0, unfinished)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said", "code"),
     [
@@ -308,6 +325,7 @@ def test_folders_are_not_decoded_over_what_was_coded(model_file, images, codec) 
         (("decode", "older.pdtd", "x.png"), "has format version 1, which is no longer read", 4),
         (("decode", "other.pdtd", "x.png"), "made by the model", 5),
         (("info", "photo.png"), "not a ProgDTD stream", 3),
+        (("strip", "photo.png", "photo.png"), "would be drawn over", 1),
         (("strip", "photo.png", "x.gif2"), "'gif2' is not supported", 1),
     ],
 )

@@ -196,9 +196,12 @@ def test_a_stream_ends_where_its_code_began_unless_it_was_cut(monkeypatch, level
     decoder, last = CODECS[0].decoder(), len(container.ends(stream))
     header, payloads = container.read_header(stream)[0], list(container.Reader().feed(stream))
     assert CODECS[0].decode(container.write(header, payloads[:-1])).size == (64, 64)
-    with pytest.raises(UndecodableError) as caught:
-        decoder.feed(stream)
-    assert caught.value.level == last
+    for _ in range(2):  # what is wrong stays so
+        with pytest.raises(UndecodableError) as caught:
+            decoder.feed(stream)
+        assert caught.value.level == last
+    assert decoder.level == last - 1
+    decoder.feed(b"", levels=2)
     assert decoder.level == last - 1
 
 
