@@ -56,10 +56,11 @@ def read_image(path: Path | BinaryIO) -> np.ndarray:
     """Read an image of any mode as (H, W, 3) uint8, upright.
 
     EXIF orientation is applied, grey becomes RGB, 16-bit grey is scaled to 8 bits, CMYK and
-    palettes are converted, and transparent pixels are shown on white.
+    palettes are converted, and transparent pixels are shown on white. Pixels of 32 bits, whose
+    range no file states, count as in [0, 1], [0, 255] or [0, 65535] by the largest of them.
 
     Raises:
-        one of UNREADABLE: Pillow cannot read it, or its pixels have 32 bits.
+        one of UNREADABLE: Pillow cannot read it, or its largest pixel is of none of these ranges.
     """
     with Image.open(path) as file:
         return rgb(file)
@@ -104,19 +105,29 @@ def quiet() -> Iterator[None]:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """A grey image of 16 bits in 8, transparent where it was.
-
-    Raises:
-        ValueError: it has 32 bits.
-    """
-    if not image.mode.startswith("I;16"):
-        raise ValueError("its pixels have 32 bits, whose range no file states: convert it to 16")
-    values = np.asarray(image)
-    grey = Image.fromarray((values / 257 + 0.5).astype(np.uint8))
+    """An image of one channel of 16 or 32 bits in 8, transparent where it was."""
+    values = np.asarray(image, dtype=np.float64)
+    largest = values.max(initial=0, where=np.isfinite(values))
+    scaled = np.nan_to_num(values) * (255 / _peak(image.mode, largest))
+    grey = Image.fromarray(np.clip(scaled + 0.5, 0, 255).astype(np.uint8))
     clear = image.info.get("transparency")
     if isinstance(clear, int):
         grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return grey
+
+
+def _peak(mode: str, largest: float) -> float:
+    """The value that is white.
+
+    Raises:
+        ValueError: nothing tells.
+    """
+    if mode == "F" and largest <= 1.5:  # resampling overshoots
+        return 1
+    if largest > 65535 or (mode == "F" and largest < 16):  # bright lights, or a dark image?
+        ranges = "[0, 1], [0, 255] or [0, 65535]"
+        raise ValueError(f"its pixels reach {largest:g}: scale them to {ranges}")
+    return 65535 if mode.startswith("I;16") or largest > 255 else 255
 
 
 def to_rgb(image: Picture) -> np.ndarray:

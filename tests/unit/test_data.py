@@ -275,12 +275,28 @@ def test_deep_pixels_keep_their_brightness(tmp_path) -> None:
         assert to_rgb(values).max() == 1
     Image.fromarray(dark).save(tmp_path / "dark.png")
     assert read_image(tmp_path / "dark.png").max() == 1
+    over = np.full((8, 8), 0.5, np.float32)
+    over[0, 0] = 1.02
+    assert rgb(Image.fromarray(over))[4, 4, 0] == 128
+    for scale in (1, 255, 65535):
+        ramp = np.linspace(0, scale, 64, dtype=np.float32).reshape(8, 8)
+        Image.fromarray(ramp).save(tmp_path / "ramp.tiff")
+        assert read_image(tmp_path / "ramp.tiff")[4, 0, 0] == 130
+    broken = np.full((8, 8), np.nan, np.float32)
+    assert rgb(Image.fromarray(broken)).max() == 0
+    broken[:] = 0.5
+    broken[0, 0] = np.inf
+    assert rgb(Image.fromarray(broken))[:, :, 0].ravel()[[0, 1]].tolist() == [255, 128]
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.int32])
-def test_pixels_of_no_known_range_are_refused(kind) -> None:
-    with pytest.raises(ValueError, match="its pixels have 32 bits"):
-        rgb(Image.fromarray(np.zeros((8, 8), kind)))
+@pytest.mark.parametrize(
+    ("kind", "largest"), [(np.float32, 2.5), (np.float32, 1e5), (np.int32, 65536)]
+)
+def test_pixels_of_no_known_range_are_refused(kind, largest) -> None:
+    values = np.zeros((8, 8), kind)
+    values[0, 0] = largest
+    with pytest.raises(ValueError, match="its pixels reach"):
+        rgb(Image.fromarray(values))
 
 
 def test_deep_pixels_may_be_transparent(tmp_path) -> None:
