@@ -45,6 +45,8 @@ class HyperpriorCoder:
         self.sensitivities = recorded_sensitivities(loaded)
         self._lmbda = loaded.lmbda
         try:
+            if not all(weight.isfinite().all() for weight in self.model.parameters()):
+                raise ValueError("some of its weights are not finite")
             self.prior = Prior(self.model)
         except (TypeError, ValueError) as error:
             raise UserError(f"This model cannot code images: {error}.") from error

@@ -373,7 +373,7 @@ def test_a_run_has_its_name_also_from_within(command, trained, images, monkeypat
 def test_a_model_that_cannot_code_images_has_a_way(command, trained, images) -> None:
     model = weights.load_model(trained).model
     with torch.no_grad():
-        model.h_s[0].bias[0] = float("inf")
+        model.g_s[0].bias[0] = float("inf")
     meta = weights.load_model(trained).meta
     weights.save_weights(Path("w/infinite.safetensors"), model, meta)
     arguments = ("run=w/infinite.safetensors", f"images={images}", "levels=1.0")
