@@ -327,13 +327,12 @@ class Picture(nn.Module):
         ):
             nn.init.zeros_(part.weight)
 
-    def forward(self, places: Sequence[Tensor], plane: Tensor, correct: bool = True) -> Tensor:
+    def forward(self, places: Sequence[Tensor], plane: Tensor) -> Tensor:
         """Pixels (B, 3, H, W), not clipped.
 
         Args:
             places: per scale, (B, C, H, W).
             plane: (B,), the plane that these places are in.
-            correct: whether the pixels are corrected after the inverse wavelet.
         """
         row, message, values = plane.clamp(max=PLANES - 2), None, []
         threshold = (STEP * 2.0**plane)[:, None, None, None]
@@ -345,8 +344,7 @@ class Picture(nn.Module):
                 message = self.scales.pass_on(scale, h, seen)
             centre, half = interval(place)
             values.append((centre + half * out) * threshold)
-        x = inverse(values)
-        x = self.corrected(x, h, row) if correct else x
+        x = self.corrected(inverse(values), h, row)
         for _ in range(finest, SCALES):
             x = enlarged(x)
         return x

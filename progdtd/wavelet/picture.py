@@ -36,9 +36,9 @@ def show(
     assert features is not None
     pixels = inverse(values, height, width)
     values.clear()
-    rows, columns = pixels.shape[1:]
-    more = [(0, 2 * side - there) for side, there in zip(place.shape, pixels.shape, strict=True)]
-    pixels = np.pad(pixels, [(0, 0), *more[1:]], "edge")
+    (rows, columns), (tall, wide) = pixels.shape[1:], places[finest].shape[1:]
+    more = (0, 0), (0, 2 * tall - rows), (0, 2 * wide - columns)
+    pixels = np.pad(pixels, more, "edge")
     shown = network.corrected(pixels, features[0], row)[:, :rows, :columns]
     for times in reversed(range(SCALES - finest)):
         shown = enlarged(shown, *halved(height, width, times))
