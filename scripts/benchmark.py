@@ -57,10 +57,7 @@ def main() -> None:
     parser.add_argument("--evaluated", type=int, default=1, help="images evaluated in a round")
     parser.add_argument("--readme", action="store_true", help="put the result into its page")
     arguments = parser.parse_args()
-    report = compare(arguments)
-    print(report)
-    if arguments.readme:
-        readme.put("benchmark", report)
+    readme.show({"benchmark": compare(arguments)}, arguments.readme)
 
 
 def compare(arguments: argparse.Namespace) -> str:
@@ -88,16 +85,14 @@ def compare(arguments: argparse.Namespace) -> str:
     rows = [
         (what, f"{our:.2f}", f"{its:.2f}", f"{our / its:.1f}") for what, (our, its) in rates.items()
     ]
-    return "\n\n".join(
-        (
-            markdown.table(("", "this project", "plain", "ratio"), rows),
-            f"Medians of {arguments.rounds} rounds in turn; torch {torch.__version__}, "
-            f"{device_name(torch.device(device))}, "
-            f"{torch.get_num_threads()} threads, bf16 "
-            f"{'on' if fast_bf16(torch.device(device)) else 'off'}, "
-            f"{matrix_rate(torch.device(device), torch.float32) / 1e9:.0f} GFLOP/s in a float32 "
-            "matrix product.",
-        )
+    where = torch.device(device)
+    return markdown.table(
+        ("", "this project", "plain", "ratio"),
+        rows,
+        note=f"Medians of {arguments.rounds} rounds in turn; torch {torch.__version__}, "
+        f"{device_name(where)}, {torch.get_num_threads()} threads, bf16 "
+        f"{'on' if fast_bf16(where) else 'off'}, {matrix_rate(where, torch.float32) / 1e9:.0f} "
+        "GFLOP/s in a float32 matrix product.",
     )
 
 

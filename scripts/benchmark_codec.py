@@ -15,7 +15,6 @@ CompressAI's own class codes the same weights at one rate. Quote the ratios of t
 """
 
 import resource
-import statistics
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -65,10 +64,7 @@ def main() -> None:
         efforts(codec, paths),
     ]
     report = {"benchmark_codec": "\n\n".join(parts), "stream": sizes(codec, paths)}
-    print(*report.values(), sep="\n\n")
-    if options.readme:
-        for section, text in report.items():
-            readme.put(section, text)
+    readme.show(report, options.readme)
 
 
 def kinds(codec: Codec, paths: list[Path]) -> str:
@@ -148,30 +144,20 @@ def sizes(codec: Codec, paths: list[Path]) -> str:
     )
     table["stream"] = 100 * (table.bpp / table.nested - 1)
     table["nesting"] = 100 * (table.nested / table.bpp_estimated - 1)
-    header = (
-        "p",
-        "bytes",
-        "bpp",
-        "nested, estimated",
-        "alone, estimated",
-        "PSNR (dB)",
-        "stream over estimate",
-        "nesting over alone",
-    )
+    columns = {
+        "bytes": ("bytes", "{:.0f}"),
+        "bpp": ("bpp", "{:.4f}"),
+        "nested": ("nested, estimated", "{:.4f}"),
+        "bpp_estimated": ("alone, estimated", "{:.4f}"),
+        "psnr": ("PSNR (dB)", "{:.2f}"),
+        "stream": ("stream over estimate", "{:+.2f} %"),
+        "nesting": ("nesting over alone", "{:+.2f} %"),
+    }
     rows = [
-        (
-            f"{p:g}",
-            f"{row.bytes:.0f}",
-            f"{row.bpp:.4f}",
-            f"{row.nested:.4f}",
-            f"{row.bpp_estimated:.4f}",
-            f"{row.psnr:.2f}",
-            f"{row.stream:+.2f} %",
-            f"{row.nesting:+.2f} %",
-        )
+        (f"{p:g}", *(form.format(row[name]) for name, (_, form) in columns.items()))
         for p, row in table.iterrows()
     ]
-    return markdown.table(header, rows, "r")
+    return markdown.table(("p", *(heading for heading, _ in columns.values())), rows, "r")
 
 
 @torch.inference_mode()
@@ -198,23 +184,21 @@ def times(model: str | None, path: Path, rounds: int) -> str:
     with contestant() as ours, contestant() as plain:
         ours.submit(start, our_times, model, path).result()
         plain.submit(start, plain_times, model, path).result()
-        measured: dict[tuple[str, str], list[float]] = {}
-        for number in tqdm(range(rounds + 1), "times", disable=None):
-            for name, pool in (("ours", ours), ("plain", plain)):
-                for step, seconds in pool.submit(advance).result().items():
-                    if number:  # the first round is not counted
-                        measured.setdefault((name, step), []).append(seconds)
-    median = {key: statistics.median(values) for key, values in measured.items()}
-    pairs = {step: (median["ours", step], median["plain", step]) for step in ("encode", "decode")}
-    rows = [(step, f"{a:.3f}", f"{b:.3f}", f"{a / b:.2f}") for step, (a, b) in pairs.items()]
-    return "\n\n".join(
-        (
-            markdown.table(("seconds", "all levels", "CompressAI, one rate", "ratio"), rows),
-            f"One more level costs {median['ours', 'level']:.3f} s for its symbols (mean of the "
-            f"levels) and {median['ours', 'synthesis']:.3f} s for the synthesis; symbols and their "
-            f"prior take {100 * median['ours', 'entropy'] / median['ours', 'decode']:.0f} % of "
-            "decoding.",
-        )
+        turns = [
+            [pool.submit(advance).result() for pool in (ours, plain)]
+            for _ in tqdm(range(rounds + 1), "times", disable=None)
+        ]
+    our, its = map(command.medians, zip(*turns[1:], strict=True))  # the first is not counted
+    rows = [
+        (step, f"{our[step]:.3f}", f"{its[step]:.3f}", f"{our[step] / its[step]:.2f}")
+        for step in its
+    ]
+    return markdown.table(
+        ("seconds", "all levels", "CompressAI, one rate", "ratio"),
+        rows,
+        note=f"One more level costs {our['level']:.3f} s for its symbols (mean of the levels) and "
+        f"{our['synthesis']:.3f} s for the synthesis; symbols and their prior take "
+        f"{100 * our['entropy'] / our['decode']:.0f} % of decoding.",
     )
 
 

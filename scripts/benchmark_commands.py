@@ -5,7 +5,6 @@ of their parts within a process that has started. The first picture is that of 0
 Quote ratios of one run; nothing else should run on the machine meanwhile.
 """
 
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,9 +27,6 @@ FIRST = 0.05
 
 CODEC = [sys.executable, "-m", "progdtd.codec"]
 
-Times = dict[str, dict[str, list[float]]]
-"""Seconds by what was timed and by model."""
-
 
 def main() -> None:
     parser = command.parser(__doc__)
@@ -42,51 +38,48 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--readme", action="store_true", help="put the table into its page")
     options = parser.parse_args()
-    times: Times = {}
     codecs = {model: Codec.load(model) for model in options.models}
-    for _ in tqdm(range(options.rounds), "rounds", disable=None):
-        for model, codec in codecs.items():
-            timings = commands(model, options.image) + parts(codec, options.image)
-            for what, seconds in timings:
-                times.setdefault(what, {}).setdefault(model, []).append(seconds)
-    names = [model_store.name_of(model_store.by_name(model)) for model in options.models]
-    rows = [
-        (what, *(f"{statistics.median(found[model]):.2f}" for model in options.models))
-        for what, found in times.items()
+    rounds = [
+        [
+            commands(model, options.image) | parts(codec, options.image)
+            for model, codec in codecs.items()
+        ]
+        for _ in tqdm(range(options.rounds), "rounds", disable=None)
     ]
-    text = markdown.table(("seconds", *names), rows)
-    text += f"\n\n{options.image.stem}, medians of {options.rounds} rounds, {cores()} cores."
-    print(text)
-    if options.readme:
-        readme.put("benchmark_commands", text)
+    times = [command.medians(of_model) for of_model in zip(*rounds, strict=True)]
+    names = [model_store.name_of(model_store.by_name(model)) for model in codecs]
+    rows = [(what, *(f"{found[what]:.2f}" for found in times)) for what in times[0]]
+    note = f"{options.image.stem}, medians of {options.rounds} rounds, {cores()} cores."
+    text = markdown.table(("seconds", *names), rows, note=note)
+    readme.show({"benchmark_commands": text}, options.readme)
 
 
-def commands(model: str, image: Path) -> list[tuple[str, float]]:
+def commands(model: str, image: Path) -> dict[str, float]:
     """Seconds of each command."""
     with tempfile.TemporaryDirectory() as folder:
         stream, short, shown = (Path(folder, name) for name in ("a.pdtd", "b.pdtd", "c.png"))
         encode = run("encode", image, stream, "--model", model)
         short.write_bytes(stream.read_bytes()[: first_bytes(image)])
-        return [
-            ("`--help`", run("--help")),
-            ("`info`", run("info", stream)),
-            ("`encode`", encode),
-            ("`decode`, all levels", run("decode", stream, shown)),
-            ("`decode`, the first picture", run("decode", short, shown)),
-        ]
+        return {
+            "`--help`": run("--help"),
+            "`info`": run("info", stream),
+            "`encode`": encode,
+            "`decode`, all levels": run("decode", stream, shown),
+            "`decode`, the first picture": run("decode", short, shown),
+        }
 
 
-def parts(codec: Codec, path: Path) -> list[tuple[str, float]]:
+def parts(codec: Codec, path: Path) -> dict[str, float]:
     """Seconds of what the commands do once they have started."""
     encode, stream = command.timed(codec.encode, read_image(path))
     whole, first = codec.decoder(), codec.decoder()
-    return [
-        ("encoding", encode),
-        ("decoding all levels", command.timed(whole.feed, stream)[0]),
-        ("the whole picture", command.timed(whole.picture)[0]),
-        ("decoding the first levels", command.timed(first.feed, stream[: first_bytes(path)])[0]),
-        ("the first picture", command.timed(first.picture)[0]),
-    ]
+    return {
+        "encoding": encode,
+        "decoding all levels": command.timed(whole.feed, stream)[0],
+        "the whole picture": command.timed(whole.picture)[0],
+        "decoding the first levels": command.timed(first.feed, stream[: first_bytes(path)])[0],
+        "the first picture": command.timed(first.picture)[0],
+    }
 
 
 def first_bytes(path: Path) -> int:

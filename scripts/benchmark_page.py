@@ -56,8 +56,8 @@ def main() -> None:
                 times[f"browser, {threads} threads"] = json.loads(said)
             serving.shutdown()
         rows = [(what, *(f"{times[who][what]:.2f}" for who in times)) for what in times["Python"]]
-        print(markdown.table(("seconds", *times), rows))
-        print(f"\n{options.image.stem}, {len(stream)} bytes, one round, {cores()} cores.")
+        note = f"{options.image.stem}, {len(stream)} bytes, one round, {cores()} cores."
+        print(markdown.table(("seconds", *times), rows, note=note))
         engine = sum(path.stat().st_size for path in (page / "engine").iterdir())
         scripts = sum(path.stat().st_size for path in writer.SITE.iterdir())
         model = (page / "model.onnx").stat().st_size

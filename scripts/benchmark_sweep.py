@@ -5,7 +5,6 @@ time that a run takes beside its steps: to start, to resume, to be skipped when 
 `--help` and a mistake. Nothing else should run on the machine meanwhile.
 """
 
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,21 +39,18 @@ def swept(workers: int, steps: int) -> tuple[float, float]:
         return tuple(seconds(folder, *SWEEP, *QUIET, *settings) for _ in range(2))  # type: ignore
 
 
-def single(rounds: int) -> dict[str, float]:
-    """Medians of what surrounds the steps of one run."""
-    times: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            run = [*SMALL, *QUIET, "trainer.steps=1", "run_name=run"]
-            times.setdefault("`--help`", []).append(seconds(folder, "--help"))
-            mistake = seconds(folder, "lambda=-1", code=1)
-            times.setdefault("a mistake in the configuration", []).append(mistake)
-            times.setdefault("a run of one step", []).append(seconds(folder, *run))
-            times.setdefault("a finished run, skipped", []).append(seconds(folder, *run))
-            weights = next(Path(folder).rglob("weights.safetensors"))
-            weights.unlink()
-            times.setdefault("the same, resumed at its end", []).append(seconds(folder, *run))
-    return {name: statistics.median(values) for name, values in times.items()}
+def single() -> dict[str, float]:
+    """Wall time of what surrounds the steps of one run."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = [*SMALL, *QUIET, "trainer.steps=1", "run_name=run"]
+        times = {
+            "`--help`": seconds(folder, "--help"),
+            "a mistake in the configuration": seconds(folder, "lambda=-1", code=1),
+            "a run of one step": seconds(folder, *run),
+            "a finished run, skipped": seconds(folder, *run),
+        }
+        next(Path(folder).rglob("weights.safetensors")).unlink()
+        return times | {"the same, resumed at its end": seconds(folder, *run)}
 
 
 def main() -> None:
@@ -69,18 +65,12 @@ def main() -> None:
         f"six runs of {arguments.steps} steps, one at a time": one,
         "the same, two at a time": two,
         "the finished sweep again": again,
-    } | single(arguments.rounds)
+    } | command.medians(single() for _ in range(arguments.rounds))
     rows = [(what, f"{taken:.1f}") for what, taken in times.items()]
-    text = "\n\n".join(
-        (
-            markdown.table(("", "seconds"), rows),
-            f"{cores()} cores; two workers take {two / one:.2f} of the time of "
-            f"one. Single runs: medians of {arguments.rounds}.",
-        )
-    )
-    print(text)
-    if arguments.readme:
-        readme.put("benchmark_sweep", text)
+    note = f"{cores()} cores; two workers take {two / one:.2f} of the time of one. "
+    note += f"Single runs: medians of {arguments.rounds}."
+    text = markdown.table(("", "seconds"), rows, note=note)
+    readme.show({"benchmark_sweep": text}, arguments.readme)
 
 
 if __name__ == "__main__":

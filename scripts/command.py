@@ -1,9 +1,10 @@
 """A script as a command: its options, what its user can mend in one sentence, and a clock."""
 
 import argparse
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from progdtd.errors import UserError
@@ -21,6 +22,12 @@ def run(main: Callable[[], None]) -> None:
         main()
     except (UserError, OSError) as error:
         sys.exit(str(error))
+
+
+def medians(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The median of each thing that was timed in all rounds."""
+    first, *others = rounds
+    return {what: statistics.median(one[what] for one in (first, *others)) for what in first}
 
 
 def timed(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:

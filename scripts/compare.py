@@ -21,8 +21,7 @@ def main() -> None:
     levels = sorted({p for points in rows.values() for p in points})
     header = ("p", *(f"{p:g}" for p in levels))
     cells = ((name, *(points.get(p, "") for p in levels)) for name, points in rows.items())
-    print(markdown.table(header, cells))
-    print("\nBits per pixel: PSNR in dB, loss.")
+    print(markdown.table(header, cells, note="Bits per pixel: PSNR in dB, loss."))
 
 
 def last(directory: Path) -> dict[float, str]:

@@ -42,15 +42,14 @@ def main() -> None:
         "over CompressAI's",
     )
     paths = data.folder(options.images)
-    table = markdown.table(header, [row(run, paths) for run in options.runs])
-    text = (
-        f"{table}\n\nThe least and the most, over all levels of {len(paths)} images; then all "
-        "bytes, headers included, over those of the same channels coded at once: by this codec as "
-        "a stream of one level, and by CompressAI's own class, whose strings have no header."
+    text = markdown.table(
+        header,
+        [row(run, paths) for run in options.runs],
+        note=f"The least and the most, over all levels of {len(paths)} images; then all bytes, "
+        "headers included, over those of the same channels coded at once: by this codec as a "
+        "stream of one level, and by CompressAI's own class, whose strings have no header.",
     )
-    print(text)
-    if options.readme:
-        readme.put("every_level", text)
+    readme.show({"every_level": text}, options.readme)
 
 
 def row(run: Path, paths: list[Path]) -> tuple[str, ...]:

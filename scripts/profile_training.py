@@ -17,15 +17,13 @@ from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from progdtd import readers
-from progdtd.errors import UserError
 from progdtd.evaluation import markdown
 from progdtd.experiment.check import check
-from progdtd.experiment.config import CONF
+from progdtd.experiment.config import CONF, sentences
 from progdtd.machine import keep_freed_memory
 from progdtd.training.trainer import Trainer, device_name, products_in
 
@@ -42,14 +40,11 @@ def main() -> None:
         return
     keep_freed_memory()
     torch.backends.cudnn.benchmark = True
-    try:
+    with sentences(), tempfile.TemporaryDirectory() as directory:
         with initialize_config_dir(CONF, version_base="1.3"):
             cfg = compose("train", sys.argv[1:])
         check(cfg)
-        with tempfile.TemporaryDirectory() as directory:
-            print(report(Trainer(cfg, Path(directory)), cfg.dataset.workers))
-    except (HydraException, UserError) as error:
-        sys.exit(str(error))
+        print(report(Trainer(cfg, Path(directory)), cfg.dataset.workers))
 
 
 def report(trainer: Trainer, workers: int | None) -> str:
@@ -89,15 +84,14 @@ def report(trainer: Trainer, workers: int | None) -> str:
     asked = {what: f"{operations(part)}" for what, part in parts.items()}
     rows = [(what, f"{1e3 * value:.1f}", asked.get(what, "")) for what, value in times.items()]
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0
-    return "\n\n".join(
-        (
-            markdown.table(("", "ms", "operations"), rows),
-            f"{batch / times['the whole step']:.0f} crops of {crop}x{crop} a second, {batch} a "
-            f"step; torch {torch.__version__}, {device_name(device)}"
-            f"{f' ({peak:.1f} GiB of its memory)' if peak else ''}, {flops / 1e9:.1f} GFLOP "
-            f"forward and backward, {rate / 1e12:.2f} TFLOP/s in a matrix product of "
-            f"{str(dtype).removeprefix('torch.')}.",
-        )
+    return markdown.table(
+        ("", "ms", "operations"),
+        rows,
+        note=f"{batch / times['the whole step']:.0f} crops of {crop}x{crop} a second, {batch} a "
+        f"step; torch {torch.__version__}, {device_name(device)}"
+        f"{f' ({peak:.1f} GiB of its memory)' if peak else ''}, {flops / 1e9:.1f} GFLOP "
+        f"forward and backward, {rate / 1e12:.2f} TFLOP/s in a matrix product of "
+        f"{str(dtype).removeprefix('torch.')}.",
     )
 
 

@@ -1,6 +1,7 @@
 """Sections of the README and of docs/ that scripts write, so that no number there is typed by
 hand."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -10,6 +11,14 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *(ROOT / "outputs" / name / "README.md" for name in RESULTS),
 ]
+
+
+def show(sections: Mapping[str, str], into_pages: bool) -> None:
+    """Print the texts of sections and, if asked to, put them into their pages."""
+    print(*sections.values(), sep="\n\n")
+    if into_pages:
+        for section, text in sections.items():
+            put(section, text)
 
 
 def put(section: str, text: str) -> None:

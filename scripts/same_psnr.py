@@ -40,8 +40,8 @@ def main() -> None:
     model = results.read([options.table])
     rows = list(compared(model, options.beside))
     header = ("beside", *(f"{rate:g} bpp" for rate in RATES), "BD-rate")
-    print(markdown.table(header, rows))
-    print("\nBits of the model for the same PSNR, relative to the other; negative is better.")
+    note = "Bits of the model for the same PSNR, relative to the other; negative is better."
+    print(markdown.table(header, rows, note=note))
 
 
 def compared(model: pd.DataFrame, tables: list[Path]) -> Iterator[tuple[str, ...]]:

@@ -136,4 +136,4 @@ def described(deltas: pd.DataFrame) -> str:
         shown[name] = ["" if pd.isna(value) else f"{value:{form}}" for value in deltas[name]]
     rows = shown.itertuples(index=False)
     header = [*shown.rename(columns=HEADINGS)]
-    return f"{markdown.table(header, rows, 'llllrrllrllr')}\n\n{EXPLANATION}\n"
+    return markdown.table(header, rows, "llllrrllrllr", EXPLANATION) + "\n"
