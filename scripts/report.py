@@ -6,7 +6,7 @@ python scripts/report.py outputs/reference --controls outputs/controls --priors 
 
 import argparse
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import command
@@ -20,6 +20,7 @@ from progdtd.evaluation import bd, curves, markdown, results
 RATES = (0.1, 0.25, 0.5, 1.0)
 BESIDE = ("bmshj2018-hyperprior", "DPICT", "CTC(tri_planet_23)")
 SHOWN = (0.05, 0.1, 0.3, 0.5, 1.0)
+AT_RATES, AT_LEVELS = [f"{rate:g} bpp" for rate in RATES], [f"p = {p:g}" for p in SHOWN]
 AGAINST = (
     "ProgDTD (published)",
     "JPEG progressive (prefix)",
@@ -55,11 +56,8 @@ def main() -> None:
     parser.add_argument("--priors", type=Path, help="the same of models with other priors")
     parser.add_argument("--readme", action="store_true", help="put the tables into the pages")
     options = parser.parse_args()
-    report = sections(options)
-    for section, parts in report.items():
-        print(*parts, sep="\n\n", end="\n\n")
-        if options.readme:
-            readme.put(section, "\n\n".join(parts))
+    report = {section: "\n\n".join(parts) for section, parts in sections(options).items()}
+    readme.show(report, options.readme)
 
 
 def sections(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
@@ -119,26 +117,31 @@ def named(key: tuple[float, float, float]) -> tuple[str, str]:
     return f"{lmbda:g}", f"[{low:g}, {high:g}]"
 
 
-def table(columns: Iterable[str], rows: Iterable[Sequence[str]], explanation: str) -> str:
+def table(columns: Iterable[str], rows: Iterable[Sequence[str]], note: str) -> str:
     """A line for each model, and what its numbers are."""
-    lines = markdown.table(("λ", "range of p", *columns), rows, "rlr")
-    return f"{lines}\n\n{explanation}"
+    return markdown.table(("λ", "range of p", *columns), rows, "rlr", note)
+
+
+def by_model(
+    ours: pd.DataFrame, cells: Callable[[pd.DataFrame], Iterable[str]]
+) -> list[tuple[str, ...]]:
+    """The line of each model: its name, and the cells of its curve."""
+    return [(*named(key), *cells(curve)) for key, curve in ours.groupby(NAMED)]
+
+
+def at_levels(curve: pd.DataFrame) -> list[str]:
+    """The points of a curve at the levels that it has of those that are shown."""
+    points = curve.set_index("p")
+    return [point(points.loc[p]) if p in points.index else "" for p in SHOWN]
 
 
 def quality(ours: pd.DataFrame) -> str:
     """Rate, PSNR and MS-SSIM of every model at some levels, whole images and real bytes."""
-    rows = []
-    for key, curve in ours.groupby(NAMED):
-        points = curve.set_index("p")
-        rows.append(
-            (*named(key), *(point(points.loc[p]) if p in points.index else "" for p in SHOWN))
-        )
-    images = ours.images.unique().tolist()
     return table(
-        (f"p = {p:g}" for p in SHOWN),
-        rows,
-        f"Bits per pixel, PSNR and MS-SSIM (dB), means of {images[0]} images; bits are those of "
-        "the prefix of one file.",
+        AT_LEVELS,
+        by_model(ours, at_levels),
+        f"Bits per pixel, PSNR and MS-SSIM (dB), means of {ours.images.iloc[0]} images; bits are "
+        "those of the prefix of one file.",
     )
 
 
@@ -147,17 +150,9 @@ def published(deltas: pd.DataFrame) -> str:
     same = deltas[(deltas.against == "ProgDTD (published)") & (deltas.protocol == "reference")]
     rows = []
     for key, row in same.set_index(NAMED).iterrows():
-        shared = not pd.isna(row.bd_psnr)
-        cells = (
-            (
-                f"{row.bd_rate:+.1f} %",
-                f"{row.bd_psnr:+.2f} dB",
-                f"{row.bpp_from:.3f} to {row.bpp_to:.3f}",
-            )
-            if shared
-            else ("", "", "")
-        )
-        rows.append((*named(key), *cells))
+        cells = [f"{row.bd_rate:+.1f} %", f"{row.bd_psnr:+.2f} dB"]
+        cells.append(f"{row.bpp_from:.3f} to {row.bpp_to:.3f}")
+        rows.append((*named(key), *(["", "", ""] if pd.isna(row.bd_psnr) else cells)))
     return table(
         ("BD-rate", "BD-PSNR", "over bpp"),
         rows,
@@ -173,19 +168,16 @@ GROUPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 def groups(ours: pd.DataFrame) -> str:
     """What each group of channels costs and brings: whether the tail is alive."""
     spans = list(itertools.pairwise(GROUPS))
-    rows = []
-    for key, curve in ours.groupby(NAMED):
+
+    def cells(curve: pd.DataFrame) -> Iterable[str]:
         at = curve.set_index("p")
-        cells = (
-            f"{at.bpp[b] - at.bpp[a]:.3f}: {at.psnr[b] - at.psnr[a]:+.2f}"
-            if {a, b} <= {*at.index}
-            else ""
-            for a, b in spans
-        )
-        rows.append((*named(key), *cells))
+        for a, b in spans:
+            there = {a, b} <= {*at.index}
+            yield f"{at.bpp[b] - at.bpp[a]:.3f}: {at.psnr[b] - at.psnr[a]:+.2f}" if there else ""
+
     return table(
         (f"{a:g} to {b:g}" for a, b in spans),
-        rows,
+        by_model(ours, cells),
         "Bits per pixel that the channels between two fractions p cost, and the PSNR (dB) that "
         "they bring.",
     )
@@ -213,13 +205,14 @@ def falls(ours: pd.DataFrame) -> str:
 
 def overhead(ours: pd.DataFrame) -> str:
     """By how much real streams are longer than the model's estimate for coding a prefix alone."""
-    rows = []
-    for key, curve in ours.groupby(NAMED):
+
+    def cells(curve: pd.DataFrame) -> list[str]:
         more = (curve.bpp / curve.bpp_estimated - 1).set_axis(curve.p)
-        rows.append((*named(key), *(f"{more[p]:+.1%}" if p in more.index else "" for p in SHOWN)))
+        return [f"{more[p]:+.1%}" if p in more.index else "" for p in SHOWN]
+
     return table(
-        (f"p = {p:g}" for p in SHOWN),
-        rows,
+        AT_LEVELS,
+        by_model(ours, cells),
         "Bytes of the prefix over what the model estimates for its channels coded at once, mean "
         "rates of all images.",
     )
@@ -228,19 +221,26 @@ def overhead(ours: pd.DataFrame) -> str:
 def beside_each_other(ours: pd.DataFrame, option: str) -> tuple[str, str]:
     """Models that differ in one option, as `drop`: levels of channels, then of planes."""
     channels, planes = [], []
-    for (lmbda, choice), curve in ours[ours.kind == "channels"].groupby(["lambda", option]):
-        points = curve.sort_values("p").drop_duplicates("bytes", keep="last").set_index("p")
-        cells = (point(points.loc[p]) if p in points.index else "" for p in SHOWN)
-        channels.append((f"{lmbda:g}", f"`{option}={choice}`", *cells))
-    for (lmbda, choice), curve in ours[ours.kind == "planes"].groupby(["lambda", option]):
-        whole = point(curve.loc[curve.bpp.idxmax()])
-        planes.append((f"{lmbda:g}", f"`{option}={choice}`", *interpolated(curve), whole))
-    at_p, at_rate = (f"p = {p:g}" for p in SHOWN), (f"{rate:g} bpp" for rate in RATES)
+    for (kind, lmbda, choice), curve in ours.groupby(["kind", "lambda", option]):
+        name = f"{lmbda:g}", f"`{option}={choice}`"
+        if kind == "channels":
+            distinct = curve.sort_values("p").drop_duplicates("bytes", keep="last")
+            channels.append((*name, *at_levels(distinct)))
+        elif kind == "planes":
+            planes.append((*name, *interpolated(curve), point(curve.loc[curve.bpp.idxmax()])))
     return (
-        f"{markdown.table(('λ', 'channels', *at_p), channels, 'rlr')}\n\n"
-        "Bits per pixel, PSNR and MS-SSIM (dB); empty where the level is that of p = 1.",
-        f"{markdown.table(('λ', 'planes', *at_rate, 'whole'), planes, 'rlr')}\n\n"
-        "PSNR and MS-SSIM (dB) of planes of the same weights.",
+        markdown.table(
+            ("λ", "channels", *AT_LEVELS),
+            channels,
+            "rlr",
+            "Bits per pixel, PSNR and MS-SSIM (dB); empty where the level is that of p = 1.",
+        ),
+        markdown.table(
+            ("λ", "planes", *AT_RATES, "whole"),
+            planes,
+            "rlr",
+            "PSNR and MS-SSIM (dB) of planes of the same weights.",
+        ),
     )
 
 
@@ -285,12 +285,11 @@ def at_rates(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame] | None = Non
         found[name] = results.trained(curve)
     found |= wavelet(ours) | (beside or {})
     rows = [(CALLED.get(name, name), *interpolated(curve)) for name, curve in found.items()]
-    rows = [row for row in rows if any(row[1:])]
-    header = ("levels or codec", *(f"{rate:g} bpp" for rate in RATES))
-    return (
-        f"{markdown.table(header, rows)}\n\n"
-        "PSNR and MS-SSIM (dB), interpolated between the points of each curve of means, in the "
-        "logarithm of the rate, as are the bit savings; empty outside of it."
+    return markdown.table(
+        ("levels or codec", *AT_RATES),
+        [row for row in rows if any(row[1:])],
+        note="PSNR and MS-SSIM (dB), interpolated between the points of each curve of means, in "
+        "the logarithm of the rate, as are the bit savings; empty outside of it.",
     )
 
 
@@ -313,7 +312,7 @@ def summary(ours: pd.DataFrame, beside: Mapping[str, pd.DataFrame]) -> str:
     for name, curve in found.items():
         values = value_at(RATES, curve, "psnr")
         rows.append((name, *("" if np.isnan(value) else f"{value:.2f}" for value in values)))
-    return markdown.table(("PSNR in dB at", *(f"{rate:g} bpp" for rate in RATES)), rows)
+    return markdown.table(("PSNR in dB at", *AT_RATES), rows)
 
 
 def effort(plain: pd.DataFrame, fitted: pd.DataFrame, deltas: pd.DataFrame) -> str:
@@ -373,7 +372,7 @@ def difference(row: pd.Series) -> str:
 
 def kinds(ours: pd.DataFrame) -> str:
     """Levels of planes beside those of channels of the same weights, whole images."""
-    rows = []
+    rows, least = [], ""
     ahead: dict[str, list[float]] = {"psnr": [], "ms_ssim_db": []}
     for key, both in ours.groupby(NAMED):
         found = dict(list(both.groupby("kind")))
@@ -381,24 +380,19 @@ def kinds(ours: pd.DataFrame) -> str:
             continue
         channels, planes = results.trained(found["channels"]), found["planes"]
         full = channels.bpp.max()
-        cells = [f"{planes.bpp.max() / full - 1:+.2%}"]
-        parts = (full / 4, full / 2)
-        for there, here in zip(
-            *(value_at(parts, c, "psnr") for c in (channels, planes)), strict=True
-        ):
+        cells, parts = [f"{planes.bpp.max() / full - 1:+.2%}"], (full / 4, full / 2)
+        at_parts = (value_at(parts, curve, "psnr") for curve in (channels, planes))
+        for there, here in zip(*at_parts, strict=True):
             cells.append(f"{here:.2f}" + ("" if np.isnan(there) else f", {here - there:+.2f}"))
         rows.append((*named(key), *cells))
         for metric, differences in ahead.items():
             more = value_at(channels.bpp, planes, metric) - channels[metric]
             differences += more.dropna().tolist()
-    least = (
-        ""
-        if not ahead["psnr"]
-        else (
+    if ahead["psnr"]:
+        least = (
             " At the rates of those of their levels that planes reach too, planes have from "
             "{:+z.3f} to {:+z.3f} dB more, and in MS-SSIM from {:+z.3f} to {:+z.3f} dB."
         ).format(*(limit(values) for values in ahead.values() for limit in (min, max)))
-    )
     return table(
         ("whole stream, planes over channels", "at 1/4", "at 1/2"),
         rows,
@@ -416,12 +410,14 @@ def comparison(deltas: pd.DataFrame) -> str:
         cells = ("" if pd.isna(rates.get(name)) else f"{rates[name]:+.0f} %" for name in columns)
         rows.append((*named(key), kind, *cells))
     header = ("λ", "range of p", "levels", *(CALLED.get(name, name) for name in columns))
-    return (
-        f"{markdown.table(header, rows, 'rllr')}\n\n"
+    return markdown.table(
+        header,
+        rows,
+        "rllr",
         "BD-rate: bits for the same PSNR, relative to the other codec; negative is better. Against "
         "the published ProgDTD with its own protocol, against the others on whole images. The "
         "progressive JPEG is of quality 75; JPEG 2000 is counted without the markers that no "
-        "decoder needs, packet lengths and comment."
+        "decoder needs, packet lengths and comment.",
     )
 
 
