@@ -101,6 +101,20 @@ def script(started_with: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+def succeeded(run: Run, *words: object) -> str:
+    """The output of what `run` ends well."""
+    code, output = run(*words)
+    assert code == 0, output
+    return output
+
+
+def refused(run: Run, *words: object) -> str:
+    """The output of what `run` ends with a message for its user, and no traceback."""
+    code, output = run(*words)
+    assert (code, "Traceback" in output) == (1, False), output
+    return output
+
+
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """Tests started in the background of a shell ignore it, and so would all that they start."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import RUN, TINY, composed, shell
+from conftest import RUN, TINY, composed, refused, shell, succeeded
 from filelock import FileLock
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -29,8 +29,17 @@ from progdtd.files import LAST, PREVIOUS, WEIGHTS
 from progdtd.models.weights import parameters
 
 GROUP = "outputs/smoke"
-LONG = ("trainer.steps=100000", "trainer.checkpoint_every=100000", "trainer.validate_every=100000")
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def smoke(steps: int, checkpoint_every: int = 100_000) -> tuple[str, ...]:
+    """The words of a training of so many steps that is validated at its end alone."""
+    often = f"trainer.checkpoint_every={checkpoint_every}"
+    return "experiment=smoke", f"trainer.steps={steps}", often, "trainer.validate_every=100000"
+
+
+LONG = smoke(100_000)
 
 
 def of(lmbda: float, group: str = "smoke") -> Path:
@@ -89,8 +98,7 @@ def test_a_job_that_is_refused_says_why_and_leaves_the_record_alone(command, tra
     shutil.copy(Path(RUN) / run.CONFIG, of(1.0))
     shutil.copytree(Path(RUN), of(2.0), ignore=shutil.ignore_patterns("*.lock"))
     again = ("-m", "experiment=smoke", "launcher=local", "lambda=0.1,1.0,2.0", "trainer.lr=0.01")
-    code, output = command("train", *again)
-    assert code == 1
+    output = refused(command, "train", *again)
     assert all(f"{of(lmbda)}: {of(lmbda)} holds a run" in output for lmbda in (0.1, 1.0, 2.0))
     assert run.recorded(Path(RUN)) == before
     assert run.recorded(of(1.0))["error"] == "an earlier failure"
@@ -100,16 +108,14 @@ def test_a_job_that_is_refused_says_why_and_leaves_the_record_alone(command, tra
 
 @pytest.mark.parametrize("axis", ["trainer.lr=1e-3,2e-3", "seed=0,0"])
 def test_runs_of_one_name_are_refused_before_the_first_begins(command, axis) -> None:
-    code, output = command("train", "-m", "experiment=smoke", axis, "launcher=local")
-    assert code == 1
+    output = refused(command, "train", "-m", "experiment=smoke", axis, "launcher=local")
     assert f"Several runs of this sweep would be in {Path(RUN).name}: name them after" in output
     assert not Path(GROUP).exists()
 
 
 def test_a_sweep_over_what_directories_are_not_named_after(command) -> None:
     words = ("trainer.lr=1e-3,2e-3", "run_name='lr-${trainer.lr}'")
-    code, output = command("train", "experiment=smoke", "-m", *words)  # wherever -m is
-    assert code == 0, output
+    succeeded(command, "train", "experiment=smoke", "-m", *words)  # wherever -m is
     assert json.loads(Path(GROUP, run.PLAN).read_text())["runs"] == ["lr-0.001", "lr-0.002"]
     assert {progress.read(path).state for path in progress.runs([Path(GROUP)])} == {"finished"}
 
@@ -127,26 +133,22 @@ def test_a_sweep_ends_in_a_table_of_its_own_runs(command) -> None:
 def test_a_sweep_whose_plan_is_unknown_ends_in_a_table_too(command, monkeypatch) -> None:
     # as of another sweeper
     monkeypatch.setattr("progdtd.experiment.sweep.planned", lambda config: [])
-    code, output = command("train", "-m", "experiment=smoke", "trainer.steps=1")
-    assert code == 0, output
+    output = succeeded(command, "train", "-m", "experiment=smoke", "trainer.steps=1")
     assert "seed-0" in output.partition("last error")[2]
 
 
 @pytest.mark.parametrize("launcher", ["basic", "local"])
 def test_a_sweep_may_number_its_runs(command, launcher) -> None:
     words = ("trainer.steps=1", f"launcher={launcher}", "hydra.sweep.subdir=${hydra.job.num}")
-    code, output = command("train", "-m", "experiment=smoke", "seed=3,4", *words)
-    assert code == 0, output
+    succeeded(command, "train", "-m", "experiment=smoke", "seed=3,4", *words)
     configs = [OmegaConf.load(f"outputs/smoke/{number}/config.yaml") for number in (0, 1)]
     assert [config.seed for config in configs] == [3, 4]
 
 
 def test_a_sweep_that_does_not_begin_has_no_table(command, monkeypatch) -> None:
-    code, output = command("train", "-m", "experiment=smoke", "--cfg", "job")
-    assert (code, "leave out -m" in output, "Traceback" in output) == (1, True, False)
+    assert "leave out -m" in refused(command, "train", "-m", "experiment=smoke", "--cfg", "job")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    code, output = command("train", "-m", "experiment=smoke", "launcher=gpus")
-    assert (code, "last error" in output) == (1, False), output
+    assert "last error" not in refused(command, "train", "-m", "experiment=smoke", "launcher=gpus")
 
 
 @pytest.mark.parametrize("mode", [(), ("-m",)])
@@ -154,10 +156,8 @@ def test_a_sweep_that_does_not_begin_has_no_table(command, monkeypatch) -> None:
     ("word", "missing"), [("run_name='${trainer.rl}'", "trainer.rl"), ("~drop.name", "drop.name")]
 )
 def test_a_name_that_cannot_be_made_is_one_clear_message(command, mode, word, missing) -> None:
-    code, output = command("train", *mode, "experiment=smoke", word)
-    assert code == 1
+    output = refused(command, "train", *mode, "experiment=smoke", word)
     assert f"Interpolation key '{missing}' not found" in output
-    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("launcher", ["basic", "local"])
@@ -167,8 +167,7 @@ def test_configs_may_be_the_user_s_own(command, launcher) -> None:
         "# @package _global_\ndefaults: [smoke]\ntrainer: {steps: 2}\n"
     )
     words = ("--config-dir", "own", "-m", "experiment=mine", "seed=0", f"launcher={launcher}")
-    code, output = command("train", *words)
-    assert code == 0, output
+    succeeded(command, "train", *words)
     assert progress.read(Path(RUN)).steps == 2
     assert progress.read(Path(RUN)).state == "finished"
 
@@ -177,24 +176,16 @@ def test_a_follower_ends_where_its_leader_does(command, trained, monkeypatch) ->
     """Under torchrun and srun it would wait for a leader that has ended."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert command("train", "experiment=smoke")[0] == 0
-    code, output = command("train", "experiment=smoke", "trainer.lr=0.01")
-    assert (code, "another configuration" in output) == (1, True)
-    code, output = command("train", "experiment=smoke", "seed=1", "trainer.lr=-1")
-    assert (code, "must not be negative" in output) == (1, True)
+    succeeded(command, "train", "experiment=smoke")
+    output = refused(command, "train", "experiment=smoke", "trainer.lr=0.01")
+    assert "another configuration" in output
+    output = refused(command, "train", "experiment=smoke", "seed=1", "trainer.lr=-1")
+    assert "must not be negative" in output
 
 
 def test_a_killed_job_is_resumed_by_the_same_sweep(command) -> None:
     """SIGKILL of one of two jobs: the other finishes; the sweep again finishes both."""
-    arguments = (
-        "-m",
-        "experiment=smoke",
-        "lambda=0.01,1.0",
-        "launcher=local",
-        "trainer.steps=150",
-        "trainer.checkpoint_every=5",
-        "trainer.validate_every=1000",
-    )
+    arguments = ("-m", *smoke(150, 5), "lambda=0.01,1.0", "launcher=local")
     process = shell("progdtd.train", *arguments)
     wait_for(lambda: steps(of(0.01)) > 10, process)
     os.kill(pid(of(0.01)), signal.SIGKILL)
@@ -203,9 +194,7 @@ def test_a_killed_job_is_resumed_by_the_same_sweep(command) -> None:
     assert "killed by SIGKILL (out of memory?)" in output
     assert progress.read(of(0.01)).state == "interrupted"
     assert progress.read(of(1.0)).state == "finished"
-    code, output = command("train", *arguments)
-    assert code == 0, output
-    assert "finished" in output
+    assert "finished" in succeeded(command, "train", *arguments)
     assert "Resuming" in (of(0.01) / "train.log").read_text()
     assert progress.read(of(0.01)).state == "finished"
 
@@ -219,7 +208,7 @@ def test_a_killed_job_is_resumed_by_the_same_sweep(command) -> None:
     ],
 )
 def test_a_sweep_that_ends_has_its_jobs_save_and_end(how) -> None:
-    process = shell("progdtd.train", "-m", "experiment=smoke", *LONG, "seed=0,1", "launcher=local")
+    process = shell("progdtd.train", "-m", *LONG, "seed=0,1", "launcher=local")
     both = [Path(RUN), Path(RUN.replace("seed-0", "seed-1"))]
     wait_for(lambda: all(steps(directory) > 3 for directory in both), process)
     jobs = [pid(directory) for directory in both]
@@ -236,13 +225,8 @@ def test_a_sweep_that_ends_has_its_jobs_save_and_end(how) -> None:
 
 
 def test_sigterm_saves_what_there_is_and_the_rest_is_the_same_to_the_bit(command) -> None:
-    settings = (
-        "experiment=smoke",
-        "trainer.steps=60",
-        "trainer.checkpoint_every=1000",
-        "trainer.validate_every=1000",
-    )
-    assert command("train", *settings, "group=whole")[0] == 0
+    settings = smoke(60)
+    succeeded(command, "train", *settings, "group=whole")
     process = shell("progdtd.train", *settings)
     wait_for(lambda: steps(Path(RUN)) > 5, process)
     process.terminate()
@@ -254,22 +238,15 @@ def test_sigterm_saves_what_there_is_and_the_rest_is_the_same_to_the_bit(command
     record, batch = run.recorded(Path(RUN)), composed("experiment=smoke").trainer.batch_size
     assert record["images_seen"] == state["step"] * batch
     assert 0 < record["wall_time_s"] < 60
-    assert command("train", *settings)[0] == 0
+    succeeded(command, "train", *settings)
     assert equal(Path(RUN), of(0.1, "whole"))
 
 
 def test_sigterm_to_all_processes_of_a_job_costs_no_checkpoint() -> None:
     """As `timeout` and Slurm send it: the workers that read images get it too."""
+    words = ("progdtd.train", *LONG, "dataset.workers=2", "dataset.cache_gib=0")
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "progdtd.train",
-            "experiment=smoke",
-            *LONG,
-            "dataset.workers=2",
-            "dataset.cache_gib=0",
-        ],
+        [sys.executable, "-m", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -284,10 +261,10 @@ def test_sigterm_to_all_processes_of_a_job_costs_no_checkpoint() -> None:
 
 @pytest.mark.parametrize("launcher", [(), ("launcher=local", "-m")])
 def test_a_directory_is_one_process_s_until_it_dies(launcher) -> None:
-    process = shell("progdtd.train", "experiment=smoke", *LONG)
+    process = shell("progdtd.train", *LONG)
     wait_for(lambda: steps(Path(RUN)) > 1, process)
     before = (Path(RUN) / run.RECORD).read_text()
-    second = shell("progdtd.train", "experiment=smoke", *LONG, *launcher)
+    second = shell("progdtd.train", *LONG, *launcher)
     output, _ = second.communicate(timeout=60)
     assert second.returncode == 1, output
     assert f"is being trained by process {process.pid} on " in output
@@ -299,13 +276,8 @@ def test_a_directory_is_one_process_s_until_it_dies(launcher) -> None:
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(command) -> None:
-    settings = (
-        "experiment=smoke",
-        "trainer.steps=40",
-        "trainer.checkpoint_every=4",
-        "trainer.validate_every=1000",
-    )
-    assert command("train", *settings, "group=whole")[0] == 0
+    settings = smoke(40, 4)
+    succeeded(command, "train", *settings, "group=whole")
     process = shell("progdtd.train", *settings)
     last = Path(RUN) / LAST
     wait_for(lambda: (Path(RUN) / PREVIOUS).exists() and last.exists(), process)
@@ -314,8 +286,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(command) -> None:
     damaged = bytearray(last.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     last.write_bytes(damaged)
-    code, output = command("train", *settings)
-    assert code == 0, output
+    output = succeeded(command, "train", *settings)
     assert "last.pt is not a readable checkpoint" in output
     assert "Falling back to" in output
     assert equal(Path(RUN), of(0.1, "whole"))
@@ -326,8 +297,7 @@ def test_when_every_checkpoint_is_damaged_the_run_says_so(command, trained) -> N
     (trained / WEIGHTS).unlink()
     for name in (LAST, PREVIOUS):
         (trained / name).write_bytes(b"PK nothing")
-    code, output = command("train", "experiment=smoke")
-    assert code == 1
+    output = refused(command, "train", "experiment=smoke")
     assert "No checkpoint in" in output
     assert "Delete the directory to start over" in output
 
@@ -346,13 +316,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_a_full_disk_costs_nothing_that_was_saved(command, small_disk) -> None:
-    settings = (
-        "experiment=smoke",
-        "trainer.steps=60",
-        "trainer.checkpoint_every=5",
-        "trainer.validate_every=1000",
-    )
-    assert command("train", *settings, "group=whole")[0] == 0
+    settings = smoke(60, 5)
+    succeeded(command, "train", *settings, "group=whole")
     shutil.copytree(of(0.1, "whole"), "whole")
     shutil.rmtree(of(0.1, "whole"))
     process = shell("progdtd.train", *settings)
@@ -363,28 +328,15 @@ def test_a_full_disk_costs_nothing_that_was_saved(command, small_disk) -> None:
     assert process.returncode == 1
     assert "could not be written" in output or "No space left on device" in output
     (small_disk / "filler").unlink()
-    code, output = command("train", *settings)
-    assert code == 0, output
-    assert "Resuming" in output
+    assert "Resuming" in succeeded(command, "train", *settings)
     assert equal(Path(RUN), Path("whole"))
 
 
 def test_an_image_that_breaks_during_the_run_is_skipped(images) -> None:
     """No image is kept in memory, so each is read again every epoch."""
-    data = (
-        "dataset=folder",
-        f"dataset.root={images}",
-        "dataset.validation=1",
-        "dataset.cache_gib=0",
-        "dataset.workers=1",
-    )
-    process = shell(
-        "progdtd.train",
-        "experiment=smoke",
-        *data,
-        "trainer.steps=60",
-        "trainer.validate_every=1000",
-    )
+    data = ("dataset=folder", f"dataset.root={images}", "dataset.validation=1")
+    read = ("dataset.cache_gib=0", "dataset.workers=1")
+    process = shell("progdtd.train", *smoke(60, 2), *data, *read)
     wait_for(lambda: steps(Path(RUN)) > 3, process)
     (images / "a.png").write_bytes((images / "a.png").read_bytes()[:3000])
     (images / "b.jpg").write_bytes(b"no image at all")
@@ -400,8 +352,7 @@ def test_wandb_out_of_reach_costs_a_warning(command, monkeypatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "4")
-    code, output = command("train", "experiment=smoke", "logger=wandb")
-    assert code == 0, output
+    output = succeeded(command, "train", "experiment=smoke", "logger=wandb")
     assert "W&B cannot be reached" in output
     assert "logging offline" in output
     assert list(Path(RUN).glob("wandb/offline-run-*"))
@@ -450,7 +401,7 @@ def test_two_processes_end_with_the_weights_of_one(torchrun, optimizer) -> None:
 
 
 def test_two_processes_stop_together(command) -> None:
-    process = shell("progdtd.train", "experiment=smoke", *LONG, *DDP)
+    process = shell("progdtd.train", *LONG, *DDP)
     wait_for(lambda: steps(Path(RUN)) > 3, process)
     os.kill(pid(Path(RUN)), signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
@@ -461,12 +412,9 @@ def test_two_processes_stop_together(command) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_of_runs_of_two_processes(command) -> None:
-    code, output = command("train", "-m", "experiment=smoke", *DDP)
-    assert code == 1
-    assert "add launcher=local" in output
+    assert "add launcher=local" in refused(command, "train", "-m", "experiment=smoke", *DDP)
     one = ("launcher=local", "launcher.workers=1", "group=sweep")
-    code, output = command("train", "-m", "experiment=smoke", *DDP, *one)
-    assert code == 0, output
+    succeeded(command, "train", "-m", "experiment=smoke", *DDP, *one)
     assert progress.read(of(0.1, "sweep")).state == "finished"
 
 
@@ -497,8 +445,7 @@ def test_the_script_of_the_reference_models_goes_on_in_chunks() -> None:
 
 
 def test_qualities_are_swept_as_lambdas_are(command) -> None:
-    code, output = command("train", "-m", "experiment=smoke", *TINY, "quality=low,high")
-    assert code == 0, output
+    output = succeeded(command, "train", "-m", "experiment=smoke", *TINY, "quality=low,high")
     assert json.loads(Path("outputs/smoke", run.PLAN).read_text())["runs"] == [
         of(0.01).name,
         of(1.0).name,
@@ -519,37 +466,25 @@ def test_qualities_are_swept_as_lambdas_are(command) -> None:
         (["experiment=reference", "quality=high"], "quality= has no effect"),
         (["trainer.step=5,6"], "Did you mean trainer.steps?"),
         (["launcher=local", "trainer.step=5"], "Did you mean trainer.steps?"),
+        (["drop=[dtd,none]"], "or with -m some, as drop=A,B"),
     ],
 )
-def test_bad_launchers_end_in_one_sentence(command, monkeypatch, arguments, said) -> None:
+def test_bad_sweeps_end_in_one_sentence(command, monkeypatch, arguments, said) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    code, output = command("train", "-m", "experiment=smoke", *arguments)
-    assert code != 0
-    assert said in output
-    assert "Traceback" not in output
-
-
-def test_a_list_of_choices_is_refused_with_the_sweep_that_is_meant(command) -> None:
-    code, output = command("train", "-m", "experiment=smoke", "drop=[dtd,none]")
-    assert code == 1
-    assert "or with -m some, as drop=A,B" in output
+    assert said in refused(command, "train", "-m", "experiment=smoke", *arguments)
 
 
 @pytest.mark.parametrize(
     "word", ["drop=null", "quality=", "trainer/optimizer=null", "quality=0.1", "model=128"]
 )
 def test_a_group_without_a_choice_is_refused_in_a_sentence(command, word) -> None:
-    code, output = command("train", word)
-    assert code == 1
-    assert f"{word}: choose one of " in output
-    assert "Traceback" not in output
+    assert f"{word}: choose one of " in refused(command, "train", word)
 
 
 def test_a_plugin_that_is_missing_is_named_with_its_remedy(command, monkeypatch) -> None:
     monkeypatch.setattr("progdtd.experiment.sweep.find_spec", lambda name: None)
-    code, output = command("train", "-m", "experiment=smoke", "launcher=ray")
-    assert code == 1
+    output = refused(command, "train", "-m", "experiment=smoke", "launcher=ray")
     assert "pip install -e '.[ray]'" in output
 
 
@@ -571,7 +506,7 @@ def test_finished_runs_are_skipped_without_torch(trained) -> None:
 
 
 def test_status_shows_what_is_planned_running_and_done() -> None:
-    arguments = ("experiment=smoke", *LONG, "seed=0,1,2", "launcher=local", "launcher.workers=1")
+    arguments = (*LONG, "seed=0,1,2", "launcher=local", "launcher.workers=1")
     process = shell("progdtd.train", "-m", *arguments)
     wait_for(lambda: steps(Path(RUN)) > 1, process)
     shown, _ = shell("progdtd.status").communicate()
@@ -624,9 +559,8 @@ def test_status_fits_a_terminal(trained) -> None:
 
 def test_status_names_the_groups_of_several(command) -> None:
     for group in ("one", "two"):
-        assert command("train", "experiment=smoke", f"group={group}", "init_from=none")[0] == 1
-    code, output = command("status", "outputs/*")
-    assert code == 0
+        refused(command, "train", "experiment=smoke", f"group={group}", "init_from=none")
+    output = succeeded(command, "status", "outputs/*")
     assert [f"{group}/hyperprior_dtd" in output for group in ("one", "two")] == [True, True]
     assert "one/" not in command("status", "outputs/one")[1]
 
@@ -681,8 +615,7 @@ def test_status_waits_in_a_terminal_for_runs_that_have_not_begun() -> None:
 
 
 def test_status_of_nothing(command) -> None:
-    code, output = command("status")
-    assert (code, "No runs in outputs/*" in output) == (1, True)
+    assert "No runs in outputs/*" in refused(command, "status")
 
 
 def test_status_takes_odd_configurations(command) -> None:
@@ -752,13 +685,8 @@ def test_slurm_trains_one_model_with_two_tasks(slurm) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["preempted", "cancelled", "signalled"])
 def test_slurm_requeues_what_is_preempted_and_that_resumes(slurm, command, how) -> None:
-    settings = (
-        "experiment=smoke",
-        "trainer.steps=400",
-        "trainer.checkpoint_every=100000",
-        "trainer.validate_every=1000",
-    )
-    assert command("train", *settings, "group=whole")[0] == 0
+    settings = smoke(400)
+    succeeded(command, "train", *settings, "group=whole")
     process = shell("progdtd.train", "-m", *settings, *NODE, "launcher.cpus=2")
     wait_for(lambda: steps(Path(RUN)) > 5, process)
     job = run.recorded(Path(RUN))["holder"]["slurm_job"]

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import RUN, shell
+from conftest import RUN, refused, shell, succeeded
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
@@ -50,8 +50,7 @@ def test_trainings_are_compared_by_their_last_validations(script) -> None:
         (("one", "new"), "new has not been validated yet"),
         (("one", "none"), "none has no validation"),
     ):
-        code, output = script("compare.py", *names)
-        assert (code, said in output) == (1, True), output
+        assert said in refused(script, "compare.py", *names)
 
 
 @pytest.mark.slow
@@ -69,14 +68,12 @@ def test_the_parts_of_a_step_are_timed(script) -> None:
     for part in parts:
         asked = " " if part.startswith("floor") else r" [1-9]\d*"
         assert re.search(rf"^\| {part} \| \d+\.\d \|{asked} \|$", output, re.MULTILINE), output
-    for word, said in (("lambda=-1", "lambda=-1"), ("trainr=gpu", "Could not override 'trainr'")):
-        code, output = script("profile_training.py", word)
-        assert (code, said in output) == (1, True), output
+    for word, said in (("lambda=-1", "lambda=-1"), ("trainr=gpu", "Did you mean trainer?")):
+        assert said in refused(script, "profile_training.py", word)
 
 
 def test_smoke_run_leaves_everything(command) -> None:
-    code, output = command("train", "experiment=smoke")
-    assert code == 0, output
+    succeeded(command, "train", "experiment=smoke")
     run = Path(RUN)
     assert {path.name for path in run.iterdir()} == {
         ".lock",
@@ -106,22 +103,18 @@ def test_smoke_run_leaves_everything(command) -> None:
     assert OmegaConf.load(run / "config.yaml")["lambda"] == 0.1
 
     written = (run / "weights.safetensors").stat().st_mtime_ns
-    code, output = command("train", "experiment=smoke")
-    assert code == 0
-    assert "finished: nothing to do" in output
+    assert "finished: nothing to do" in succeeded(command, "train", "experiment=smoke")
     assert (run / "weights.safetensors").stat().st_mtime_ns == written
 
-    code, output = command("train", "experiment=smoke", "trainer.steps=7")
-    assert code == 1
+    output = refused(command, "train", "experiment=smoke", "trainer.steps=7")
     assert "trainer.steps: 6 there, 7 now" in output
-    assert "Traceback" not in output
     assert (run / "weights.safetensors").stat().st_mtime_ns == written
 
 
 def test_without_drop_compressai_loads_the_weights(command) -> None:
     from compressai.models.google import ScaleHyperprior
 
-    assert command("train", "experiment=smoke", "drop=none")[0] == 0
+    succeeded(command, "train", "experiment=smoke", "drop=none")
     state = load_file(RUN.replace("dtd", "none") + "/weights.safetensors")
     model = ScaleHyperprior.from_state_dict(state).eval()
     out = model.compress(torch.rand(1, 3, 64, 64))
@@ -158,7 +151,7 @@ WAVELET = (
 def test_killed_and_resumed_equals_undisturbed(command, smoke, kills) -> None:
     """SIGKILL at random moments; the final weights and tables are the same to the bit."""
     settings = (*smoke, "run_name=run", *KILLED, f"trainer.steps={20 * kills}")
-    assert command("train", "group=whole", *settings)[0] == 0
+    succeeded(command, "train", "group=whole", *settings)
     whole, killed = (Path("outputs", group, "run") for group in ("whole", "killed"))
     moments = random.Random(os.getpid())
     for _ in range(kills):
@@ -172,8 +165,7 @@ def test_killed_and_resumed_equals_undisturbed(command, smoke, kills) -> None:
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert not (killed / "weights.safetensors").exists(), "it was never that fast"
-    code, output = command("train", "group=killed", *settings)
-    assert code == 0, output
+    succeeded(command, "train", "group=killed", *settings)
     one, other = (load_file(run / "weights.safetensors") for run in (whole, killed))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -190,13 +182,11 @@ def test_killed_and_resumed_equals_undisturbed(command, smoke, kills) -> None:
 
 def test_the_command_that_is_printed_runs(command, images) -> None:
     settings = ("experiment=smoke", "trainer.steps=1", "run_name='lr=0.1 (1)'")
-    code, output = command("train", *settings)
-    assert code == 0, output
+    output = succeeded(command, "train", *settings)
     (line,) = [line for line in output.splitlines() if "python -m progdtd.evaluate" in line]
     name, *words = shlex.split(line)[2:]
     rest = (f"images={images}", "protocols=native", "levels=1")
-    code, output = command(name.removeprefix("progdtd."), *words, *rest)
-    assert (code, "lr=0.1 (1)" in output) == (0, True), output
+    assert "lr=0.1 (1)" in succeeded(command, name.removeprefix("progdtd."), *words, *rest)
 
 
 def test_a_name_that_is_no_utf_8_can_be_printed(images) -> None:
@@ -218,10 +208,8 @@ def test_a_name_that_is_no_utf_8_can_be_printed(images) -> None:
 
 
 def test_a_wavelet_model_is_trained_and_codes(command, photograph) -> None:
-    code, output = command("train", *WAVELET, "lambda=0.1")
-    assert (code, "lambda" in output, "Traceback" in output) == (1, True, False), output
-    code, output = command("train", *WAVELET, "run_name=run", "drop.range=[0.5,1]")
-    assert code == 0, output
+    assert "lambda" in refused(command, "train", *WAVELET, "lambda=0.1")
+    succeeded(command, "train", *WAVELET, "run_name=run", "drop.range=[0.5,1]")
     run = Path("outputs/train/run")
     table = rows(run / "validation.csv")
     assert min(float(row["p"]) for row in table) == 0.5
@@ -232,8 +220,7 @@ def test_a_wavelet_model_is_trained_and_codes(command, photograph) -> None:
     codec = Codec.load(run)
     stream = codec.encode(photograph)
     assert psnr(photograph, np.asarray(codec.decode(stream))) > 40
-    code, output = command("train", *WAVELET, f"init_from={run}", "run_name=more")
-    assert code == 0, output
+    succeeded(command, "train", *WAVELET, f"init_from={run}", "run_name=more")
 
 
 @pytest.mark.parametrize("choice", ["disabled", "stdout"])
@@ -248,10 +235,9 @@ def test_a_training_may_log_as_hydra_does(command, choice) -> None:
 def test_options_of_the_optimizer_may_be_lists(command) -> None:
     """They are in every checkpoint, which holds plain values only."""
     settings = ("experiment=smoke", "+trainer.optimizer.betas=[0.9,0.95]")
-    assert command("train", *settings)[0] == 0
+    succeeded(command, "train", *settings)
     Path(RUN, "weights.safetensors").unlink()
-    code, output = command("train", *settings)
-    assert (code, "Resuming" in output) == (0, True), output
+    assert "Resuming" in succeeded(command, "train", *settings)
 
 
 def test_training_learns(command, images) -> None:
@@ -268,14 +254,14 @@ def test_training_learns(command, images) -> None:
         f"dataset.root={images}",
         "dataset.validation=1",
     )
-    assert command("train", "experiment=smoke", *arguments)[0] == 0
+    succeeded(command, "train", "experiment=smoke", *arguments)
     losses = [float(row["loss"]) for row in rows(f"{RUN}/metrics.csv")]
     assert losses[-1] < 0.6 * losses[0]
 
 
 def test_warm_start_begins_from_the_given_weights(command, trained) -> None:
     still = ("trainer.steps=1", "trainer.lr=0", "trainer.aux_lr=0", "group=warm")
-    assert command("train", "experiment=smoke", f"init_from={RUN}", "seed=5", *still)[0] == 0
+    succeeded(command, "train", "experiment=smoke", f"init_from={RUN}", "seed=5", *still)
     first, second = (
         load_file(f"{run}/weights.safetensors")
         for run in (RUN, RUN.replace("smoke", "warm").replace("seed-0", "seed-5"))
@@ -283,17 +269,16 @@ def test_warm_start_begins_from_the_given_weights(command, trained) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
     warm = RUN.replace("smoke", "warm").replace("seed-0", "seed-5")
     again = ("group=warmer", f"init_from={warm}/weights.safetensors", *still[:3])
-    assert command("train", "experiment=smoke", *again)[0] == 0
+    succeeded(command, "train", "experiment=smoke", *again)
     ancestors = read_weights(RUN.replace("smoke", "warmer"))[1]["ancestors"]
     assert [one["steps"] for one in ancestors] == [1, 6]
     assert [one["name"] for one in ancestors] == [Path(warm).name, Path(RUN).name]
-    code, output = command("train", "experiment=smoke", f"init_from={RUN}", "model.N=16", "seed=6")
-    assert code == 1
+    output = refused(
+        command, "train", "experiment=smoke", f"init_from={RUN}", "model.N=16", "seed=6"
+    )
     assert "another architecture" in output
     other = ("model.sigmoid=true", f"init_from={RUN}", "seed=6")
-    code, output = command("train", "experiment=smoke", *other)
-    assert code == 1
-    assert "model.sigmoid=false" in output
+    assert "model.sigmoid=false" in refused(command, "train", "experiment=smoke", *other)
 
 
 def test_warm_start_of_another_prior_takes_the_transforms_of_pictures(command, trained) -> None:
@@ -305,8 +290,7 @@ def test_warm_start_of_another_prior_takes_the_transforms_of_pictures(command, t
         "trainer.aux_lr=0",
         "seed=5",
     )
-    code, output = command("train", "experiment=smoke", *arguments)
-    assert code == 0, output
+    output = succeeded(command, "train", "experiment=smoke", *arguments)
     assert "g_a and g_s begin with its weights" in output
     warm = RUN.replace("hyperprior", "mean_scale_hyperprior").replace("seed-0", "seed-5")
     first, (second, meta) = load_file(f"{RUN}/weights.safetensors"), read_weights(warm)
@@ -314,8 +298,7 @@ def test_warm_start_of_another_prior_takes_the_transforms_of_pictures(command, t
     assert {name for name in first if name.startswith(("g_a.", "g_s."))} <= same
     assert "h_a.0.weight" not in same
     assert meta["ancestors"][0]["name"] == f"{Path(RUN).name} (g_a and g_s)"
-    code, output = command("train", "experiment=smoke", *arguments, "model.M=30", "group=other")
-    assert code == 1
+    output = refused(command, "train", "experiment=smoke", *arguments, "model.M=30", "group=other")
     assert "another architecture" in output
 
 
@@ -328,11 +311,9 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(command) -> None:
         "trainer.checkpoint_every=1",
         "trainer.log_every=1",
     )
-    code, output = command("train", "experiment=smoke", *settings)
-    assert code == 1
+    output = refused(command, "train", "experiment=smoke", *settings)
     assert "Training diverged" in output
     assert "trainer.lr" in output
-    assert "Traceback" not in output
     state = torch.load(f"{RUN}/last.pt", weights_only=True)
     assert all(value.isfinite().all() for value in state["model"].values())
     assert not Path(RUN, "weights.safetensors").exists()
@@ -352,8 +333,7 @@ def test_an_unfinished_run_is_said_to_be_one(command, images) -> None:
     assert process.returncode == 130
     assert "Told to stop at step" in output, "a checkpoint was saved"
     assert "Interrupted. The same command resumes" in output
-    code, output = command("evaluate", f"run={RUN}", f"images={images}", "protocols=native")
-    assert code == 0
+    output = succeeded(command, "evaluate", f"run={RUN}", f"images={images}", "protocols=native")
     assert "not finished: step" in output
 
 
@@ -366,13 +346,11 @@ def test_a_run_goes_on_with_its_own_images_only(command, images) -> None:
         "trainer.crop=64",
         "dataset.validation=1",
     )
-    assert command("train", *settings)[0] == 0
+    succeeded(command, "train", *settings)
     Path(RUN, "weights.safetensors").unlink()  # as if it had been stopped before
     held = run.recorded(Path(RUN))["held_out"]
     shutil.copy(images / "a.png", images / "aa.png")
-    code, output = command("train", *settings)
-    assert code == 1, output
-    assert "are not those that this run began with" in output
+    assert "are not those that this run began with" in refused(command, "train", *settings)
     assert run.recorded(Path(RUN))["held_out"] == held
 
 
@@ -396,7 +374,7 @@ def wandb_records(path: Path) -> Iterator:
 
 def test_a_run_that_fails_is_closed_as_failed(command) -> None:
     settings = ("trainer.lr=1e12", "trainer.clip=null", "trainer.warmup=0", "logger=wandb")
-    assert command("train", "experiment=smoke", "trainer.steps=50", *settings)[0] == 1
+    refused(command, "train", "experiment=smoke", "trainer.steps=50", *settings)
     (path,) = Path(RUN).glob("wandb/offline-run-*/run-*.wandb")
     assert [r.exit.exit_code for r in wandb_records(path) if r.HasField("exit")] == [1]
 
@@ -408,9 +386,7 @@ def test_wandb_offline_has_a_whole_run_after_it_was_killed(command) -> None:
     wait_for_checkpoint(process)
     process.kill()
     process.communicate()
-    code, output = command("train", *settings)
-    assert code == 0, output
-    assert "Resuming" in output
+    assert "Resuming" in succeeded(command, "train", *settings)
     folders = sorted(Path(RUN).glob("wandb/offline-run-*"), key=lambda path: path.stat().st_ctime)
     assert len({path.name.rpartition("-")[2] for path in folders}) == 1, "one id"
     (path,) = folders[-1].glob("*.wandb")
@@ -422,8 +398,7 @@ def test_wandb_offline_has_a_whole_run_after_it_was_killed(command) -> None:
 
 
 def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
-    code, output = command("train", "-m", "experiment=smoke", "logger=wandb", "seed=0,1")
-    assert code == 0, output
+    succeeded(command, "train", "-m", "experiment=smoke", "logger=wandb", "seed=0,1")
     for seed in (0, 1):
         directory = Path(RUN.replace("seed-0", f"seed-{seed}"))
         (path,) = directory.glob("wandb/offline-run-*/run-*.wandb")
@@ -451,7 +426,6 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["lambda=abc"], "must be a number above 0"),
         (["lambda=true"], "must be a number above 0"),
         (["drop.range=0.5"], "0 <= low <= high <= 1"),
-        (["drop.range=[0.5]"], "0 <= low <= high <= 1"),
         (["drop.range=[a,b]"], "0 <= low <= high <= 1"),
         (["drop.full=null"], "not a probability"),
         (["seed=abc"], "seed=abc must be a whole number"),
@@ -460,7 +434,6 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
         (["trainer.channels_last=no"], "true, false or auto"),
         (["trainer.precision=bf16-true"], "bf16-mixed"),
         (["dataset.scene=0"], "dataset.scene=0 must be a whole number, at least 1"),
-        (["trainer.clip=-1"], "must be a number above 0, or null"),
         (["trainer.clip=0"], "must be a number above 0, or null"),
         (["trainer.final_lr=2"], "must be a fraction of trainer.lr, from 0 to 1"),
         (["trainer.devices=auto"], "must be a whole number, at least 1, or the numbers of GPUs"),
@@ -513,16 +486,14 @@ def test_wandb_offline_records_scalars_points_and_pictures(command) -> None:
     ],
 )
 def test_bad_input_gets_one_clear_message(command, arguments, said) -> None:
-    code, output = command("train", "experiment=smoke", *arguments)
-    assert code == 1
+    output = refused(command, "train", "experiment=smoke", *arguments)
     assert said in output
-    assert "Traceback" not in output
     assert "Error in call to target" not in output
     assert not list(Path("outputs").rglob("config.yaml")), "the directory is free for a right start"
 
 
 def test_a_value_that_cannot_be_leaves_no_failed_run(command) -> None:
-    assert command("train", "experiment=smoke", "lambda=0")[0] == 1
+    refused(command, "train", "experiment=smoke", "lambda=0")
     assert not list(Path("outputs").rglob(run.RECORD))
 
 
@@ -539,7 +510,6 @@ def test_what_may_not_be_meant_is_said(command, arguments, said) -> None:
 
 
 def test_what_wandb_refuses_costs_a_warning(command) -> None:
-    code, output = command("train", "experiment=smoke", "logger=wandb", "logger.project=a/b")
-    assert code == 0, output
+    output = succeeded(command, "train", "experiment=smoke", "logger=wandb", "logger.project=a/b")
     assert output.count("W&B cannot be used (Invalid project name") == 1, output
     assert "cannot be reached" not in output

@@ -1,9 +1,11 @@
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROW
+from conftest import ROW, refused, succeeded
 from PIL import Image
 
 from progdtd.evaluation import bd, charts, curves, results
@@ -26,9 +28,32 @@ def write_runs(gain: float = 1.0, dataset: str = "kodak") -> None:
             results.write(rows, run / f"evaluation/{dataset}_{protocol}.csv")
 
 
+def write_again(source: Path, run: str, name: str = "", **different: object) -> None:
+    """The results of a run as those of another, but for what is different."""
+    table = pd.read_csv(source).assign(run=run, **different)
+    path = Path("outputs/train", run, "evaluation", name or source.name)
+    results.write(table.to_dict("records"), path)
+
+
+def write_codec(codec: str, points: Iterable[tuple[int, float]], dataset: str = "kodak") -> None:
+    """Results of a measured codec, which has these images and p."""
+    named = {"codec": codec, "protocol": "native", "dataset": dataset}
+    rows = [named | {"image": i, "p": p, "bpp": p, "psnr": 30 + p} for i, p in points]
+    results.write(rows, Path(f"outputs/baselines/{dataset}_native.csv"))
+
+
 def curve(shift: float = 0.0, scale: float = 1.0) -> pd.DataFrame:
     bpp = np.array([0.1, 0.2, 0.4, 0.8, 1.6])
     return pd.DataFrame({"bpp": bpp * scale, "psnr": 30 + 5 * np.log2(bpp / 0.1) + shift})
+
+
+def rows_of(**different: object) -> pd.DataFrame:
+    """A curve of a model, which is that of ROW but for what is different."""
+    rows = [
+        ROW | different | {"p": p, "bpp": p, "psnr": 30 + p, "ms_ssim_db": 12 + p}
+        for p in (0.5, 1.0)
+    ]
+    return pd.DataFrame(rows)
 
 
 def test_bd_of_known_curves() -> None:
@@ -52,12 +77,8 @@ def test_bd_without_overlap_or_with_dead_tails() -> None:
 
 def test_figures_and_tables_from_results(command) -> None:
     write_runs(gain=1.0)
-    baseline = pd.DataFrame({"bpp": [0.2, 0.5, 1.0, 1.5], "psnr": [28.0, 31, 34, 36]}).assign(
-        codec="JPEG", protocol="native", dataset="kodak", p=[0.1, 0.2, 0.3, 0.4], image="a"
-    )
-    results.write(baseline.to_dict("records"), Path("outputs/baselines/kodak_native.csv"))
-    code, output = command("figures")
-    assert code == 0, output
+    write_codec("JPEG", [(0, p) for p in (0.2, 0.5, 1.0, 1.5)])
+    output = succeeded(command, "figures")
     out = Path("outputs/figures")
     for protocol in ("native", "reference"):
         for suffix in ("pdf", "png"):
@@ -84,22 +105,20 @@ def test_figures_and_tables_from_results(command) -> None:
     assert lines[0].startswith("| codec | model |")
     assert "| seed | run | levels | effort | protocol | against | BD-rate (%) |" in lines[0]
     assert sum("| reference | ProgDTD (published) |" in line for line in lines) == 6
-    assert command("figures", "published=false", "out=alone")[0] == 0
+    succeeded(command, "figures", "published=false", "out=alone")
     assert "ProgDTD (published)" not in Path("alone/bd.csv").read_text()
 
 
 def test_published_curves_belong_to_kodak_alone(command, drawn) -> None:
     write_runs(dataset="mine")
-    code, output = command("figures", "images=mine")
-    assert code == 0, output
+    succeeded(command, "figures", "images=mine")
     assert "published" not in Path("outputs/figures/bd.csv").read_text()
 
 
 def test_aggregated_results_are_enough_to_draw_again(command, drawn) -> None:
     write_runs()
-    assert command("figures", "out=first")[0] == 0
-    code, output = command("figures", "runs=nowhere", "results=first/results.csv", "out=again")
-    assert code == 0, output
+    succeeded(command, "figures", "out=first")
+    succeeded(command, "figures", "runs=nowhere", "results=first/results.csv", "out=again")
     for table in ("results.csv", "bd.csv"):
         pd.testing.assert_frame_equal(pd.read_csv(f"again/{table}"), pd.read_csv(f"first/{table}"))
 
@@ -107,16 +126,11 @@ def test_aggregated_results_are_enough_to_draw_again(command, drawn) -> None:
 def test_a_curve_has_a_colour_and_a_marker_of_its_own_among_many() -> None:
     lambdas, bounds = [0.003 * 2**i for i in range(9)], [(0.1 * i, 1.0) for i in range(7)]
     models = [
-        ROW | {"lambda": lmbda, "range_low": low, "range_high": high, "run": f"{lmbda}-{low}"}
+        {"lambda": lmbda, "range_low": low, "range_high": high, "run": f"{lmbda}-{low}"}
         for lmbda in lambdas
         for low, high in bounds
     ]
-    points = [
-        model | {"p": p, "bpp": p, "psnr": 30 + p, "ms_ssim_db": 10 + p}
-        for model in models
-        for p in (0.5, 1.0)
-    ]
-    table = pd.DataFrame(points)
+    table = pd.concat([rows_of(**model) for model in models], ignore_index=True)
     none = pd.DataFrame(columns=["codec", "lambda", "range_low", "range_high", "bpp", "p"])
     figure = charts.rate_distortion(table, none, none, none, "many")
     drawn = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
@@ -126,8 +140,8 @@ def test_a_curve_has_a_colour_and_a_marker_of_its_own_among_many() -> None:
 def test_a_file_is_no_directory_to_draw_into(command) -> None:
     write_runs()
     Path("taken").write_text("")
-    code, output = command("figures", "out=taken")
-    assert (code, "No results can be written to taken (File exists)" in output) == (1, True)
+    output = refused(command, "figures", "out=taken")
+    assert "No results can be written to taken (File exists)" in output
 
 
 @pytest.mark.parametrize("anew", [False, True])
@@ -135,8 +149,7 @@ def test_the_projects_own_results_draw_again(command, drawn, anew) -> None:
     """From the means, and from the models' tables of every image beside the means of codecs."""
     kept = Path(__file__).parents[2] / "outputs" / "reference"
     runs = (f"runs={kept}/*",) if anew else ()
-    code, output = command("figures", f"results={kept}/results.csv", *runs)
-    assert code == 0, output
+    succeeded(command, "figures", f"results={kept}/results.csv", *runs)
     for table in ("results.csv", "bd.csv"):
         written = Path("outputs/figures", table)
         if anew:  # where the mean's last digit may be another
@@ -151,21 +164,8 @@ def test_the_projects_own_results_draw_again(command, drawn, anew) -> None:
 
 def test_codecs_measured_earlier_stand_beside_runs_on_the_same_images(command, drawn) -> None:
     write_runs()
-    rows = [
-        {
-            "codec": "JPEG",
-            "protocol": "native",
-            "dataset": "kodak",
-            "image": image,
-            "p": p,
-            "bpp": p,
-            "psnr": 30 + p,
-        }
-        for image in range(curves.IMAGES)
-        for p in (0.1, 0.2, 0.3)
-    ]
-    results.write(rows, Path("outputs/baselines/kodak_native.csv"))
-    assert command("figures", "out=first")[0] == 0
+    write_codec("JPEG", itertools.product(range(curves.IMAGES), (0.1, 0.2, 0.3)))
+    succeeded(command, "figures", "out=first")
     Path("outputs/baselines/kodak_native.csv").unlink()
     arguments = ("figures", "results=first/results.csv")
     for words, there in (((), True), (("baselines=none",), False)):
@@ -174,42 +174,33 @@ def test_codecs_measured_earlier_stand_beside_runs_on_the_same_images(command, d
         assert ("JPEG" in set(pd.read_csv("outputs/figures/results.csv").codec)) == there
     kept = pd.read_csv("first/results.csv")
     kept.assign(images=12).to_csv("first/results.csv", index=False)
-    code, output = command(*arguments)
-    assert (code, "No other codecs were measured here" in output) == (0, False), output
+    assert "No other codecs were measured here" not in succeeded(command, *arguments)
 
 
 def test_only_the_named_images_are_drawn(command, drawn) -> None:
     write_runs()
     write_runs(dataset="kodak_small")
-    code, output = command("figures", "images=kodak")
-    assert code == 0, output
+    succeeded(command, "figures", "images=kodak")
     assert set(pd.read_csv("outputs/figures/results.csv").dataset) == {"kodak"}
-    code, output = command("figures", "codecs=[nonesuch]")
-    assert code == 1
-    assert "DPICT" in output
+    assert "DPICT" in refused(command, "figures", "codecs=[nonesuch]")
 
 
 def test_no_results_says_how_to_make_some(command) -> None:
-    code, output = command("figures", "runs=nowhere/*")
-    assert code == 1
+    output = refused(command, "figures", "runs=nowhere/*")
     assert "progdtd.evaluate" in output
     assert "nowhere/*" in output
-    assert "Traceback" not in output
 
 
 def test_a_mistyped_run_does_not_draw_the_projects_own_results(command, monkeypatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
-    code, output = command("figures", "runs=outputs/train/typo*", "out=/nowhere")
-    assert code == 1
+    output = refused(command, "figures", "runs=outputs/train/typo*", "out=/nowhere")
     assert "No results for kodak under outputs/train/typo*: make some" in output
 
 
 def test_null_is_nothing_to_draw(command, drawn) -> None:
     write_runs()
-    code, output = command("figures", "baselines=null", "results=null")
-    assert code == 0, output
-    code, output = command("figures", "runs=null", "results=null")
-    assert (code, "No results for kodak" in output) == (1, True), output
+    succeeded(command, "figures", "baselines=null", "results=null")
+    assert "No results for kodak" in refused(command, "figures", "runs=null", "results=null")
 
 
 def test_a_part_of_kodak_is_not_compared_with_published_curves(command, drawn) -> None:
@@ -217,23 +208,19 @@ def test_a_part_of_kodak_is_not_compared_with_published_curves(command, drawn) -
     for path in Path("outputs/train").glob("*/evaluation/*.csv"):
         table = pd.read_csv(path)
         results.write(table[table.image < 3].to_dict("records"), path)
-    code, output = command("figures")
-    assert code == 0, output
+    output = succeeded(command, "figures")
     assert "Published curves are of all 24 images of Kodak, and results here of 3" in output
     assert "published" not in Path("outputs/figures/bd.csv").read_text()
-    code, output = command("figures", "published=no")
-    assert (code, "published=no must be true or false" in output) == (1, True), output
+    assert "published=no must be true or false" in refused(command, "figures", "published=no")
 
 
 def test_curves_of_other_images_and_curves_in_no_figure_are_named(command, drawn) -> None:
     write_runs()
     (path, *_) = sorted(Path("outputs/train").glob("*/evaluation/kodak_native.csv"))
+    write_again(path, "x", drop="latent_only", range_low=0.3)
     table = pd.read_csv(path)
     results.write(table[table.image == 1].to_dict("records"), path)
-    other = table.assign(drop="latent_only", range_low=0.3)
-    results.write(other.to_dict("records"), Path("outputs/train/x/evaluation/kodak_native.csv"))
-    code, output = command("figures")
-    assert code == 0, output
+    output = succeeded(command, "figures")
     assert "Not of the same images as the rest" in output
     assert "dtd 0.0 1 0.01 0 0.01-0.0-1 channels 0 native kodak (1 images)" in output
     assert (
@@ -247,19 +234,16 @@ def test_planes_alone_are_drawn_with_a_picture_that_is_exact(command) -> None:
         for p in (0.1, 0.5, 0.8, 1.0)
     ]
     results.write(rows, Path("outputs/train/r/evaluation/d_native_planes.csv"))
-    code, output = command("figures", "images=d")
-    assert code == 0, output
+    succeeded(command, "figures", "images=d")
     assert Path("outputs/figures/rate_distortion_native_planes.png").exists()
     assert not Path("outputs/figures/rate_distortion_native.png").exists()
 
 
 def test_strip_of_one_image(command, drawn, trained, images) -> None:
     write_runs()
-    code, output = command("figures", f"strip.run={trained}", f"strip.image={images}/b.jpg")
-    assert code == 0, output
+    succeeded(command, "figures", f"strip.run={trained}", f"strip.image={images}/b.jpg")
     assert Image.open("outputs/figures/strip_b.jpg").width > 1500
-    code, output = command("figures", f"strip.run={trained}", "strip.image=nowhere.png")
-    assert code == 1
+    output = refused(command, "figures", f"strip.run={trained}", "strip.image=nowhere.png")
     assert "nowhere.png cannot be read" in output
 
 
@@ -268,18 +252,12 @@ def test_effort_seeds_and_runs_can_be_told_apart(command, drawn) -> None:
     that differ in what no column holds, as a sweep over learning rates does, have their names."""
     write_runs()
     source = Path("outputs/train/0.1-0.0-1/evaluation/kodak_native.csv")
-    table = pd.read_csv(source)
-    for name, gain, different in (
-        ("seed", 0, {"seed": 1, "run": "seed"}),
-        ("lr-3e-3", 0, {"run": "lr-3e-3"}),
-        ("effort", 1, {"effort": 10}),
-        ("both", 2, {"effort": 10, "kind": "planes"}),
-    ):
-        other = table.assign(psnr=table.psnr + gain).assign(**different)
-        home = source.parents[1] if "effort" in different else Path("outputs/train", name)
-        results.write(other.to_dict("records"), home / f"evaluation/kodak_native_{name}.csv")
-    code, output = command("figures")
-    assert (code, "In no figure" in output) == (0, False), output
+    write_again(source, "seed", seed=1)
+    write_again(source, "lr-3e-3")
+    for gain, kind in ((1, "channels"), (2, "planes")):
+        better = {"psnr": pd.read_csv(source).psnr + gain, "effort": 10, "kind": kind}
+        write_again(source, "0.1-0.0-1", f"kodak_native_{kind}.csv", **better)
+    assert "In no figure" not in succeeded(command, "figures")
     assert "rate_distortion_native_effort" in drawn
     deltas = pd.read_csv("outputs/figures/bd.csv").groupby(["effort", "kind", "against"])
     gained = deltas.bd_psnr.mean().to_dict()
@@ -305,11 +283,8 @@ def test_another_double_tail_drop_stands_beside_that_of_the_project(command, dra
     """It is no control, whatever it is called, and looks like no other curve."""
     write_runs()
     for source in Path("outputs/train").glob("*/evaluation/kodak_native.csv"):
-        run = f"annealed-{source.parents[1].name}"
-        rows = pd.read_csv(source).assign(drop="annealed", run=run).to_dict("records")
-        results.write(rows, Path("outputs/train", run, "evaluation/kodak_native.csv"))
-    code, output = command("figures", "published=false", "codecs=[]")
-    assert (code, "In no figure" in output) == (0, False), output
+        write_again(source, f"annealed-{source.parents[1].name}", drop="annealed")
+    assert "In no figure" not in succeeded(command, "figures", "published=false", "codecs=[]")
     assert set(drawn) == {"rate_distortion_native", "rate_distortion_reference"}
     lines = drawn["rate_distortion_native"].axes[0].lines
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(lines) == 12
@@ -320,9 +295,8 @@ def test_planes_have_panels_for_each_lambda_and_squashed_images_the_published_cu
 ) -> None:
     write_runs()
     for source in Path("outputs/train").glob("*/evaluation/kodak_native.csv"):
-        planes = pd.read_csv(source).assign(kind="planes")
-        results.write(planes.to_dict("records"), source.with_name("kodak_native_planes.csv"))
-    assert command("figures")[0] == 0
+        write_again(source, source.parents[1].name, "kodak_native_planes.csv", kind="planes")
+    succeeded(command, "figures")
     planes = drawn["rate_distortion_native_planes"]
     assert [axis.get_title() for axis in planes.axes[:3]] == ["λ = 0.01", "λ = 0.1", "λ = 1"]
     highest = [axis.get_xlim()[1] for axis in planes.axes]
@@ -340,18 +314,11 @@ def test_planes_have_panels_for_each_lambda_and_squashed_images_the_published_cu
 def test_other_runs_and_long_seeds_are_no_kinds_of_one_model(command, drawn) -> None:
     """Planes of one run beside channels of another are named; images may be called a number."""
     write_runs(dataset="2020")
-    table = pd.read_csv("outputs/train/0.1-0.0-1/evaluation/2020_native.csv")
-    for name, different in (
-        ("finer", {"kind": "planes"}),
-        ("a", {"seed": 20240101}),
-        ("b", {"seed": 20240102}),
-    ):
-        other = table.assign(run=name, **different)
-        results.write(
-            other.to_dict("records"), Path(f"outputs/train/{name}/evaluation/2020_native.csv")
-        )
-    code, output = command("figures", "images=2020")
-    assert code == 0, output
+    source = Path("outputs/train/0.1-0.0-1/evaluation/2020_native.csv")
+    write_again(source, "finer", kind="planes")
+    write_again(source, "a", seed=20240101)
+    write_again(source, "b", seed=20240102)
+    succeeded(command, "figures", "images=2020")
     ours = results.read_means(Path("outputs/figures/results.csv"))
     native = ours[(ours.protocol == "native") & (ours["lambda"] == 0.1) & (ours.range_low == 0)]
     nothing = ours.iloc[:0]
@@ -367,9 +334,8 @@ def test_only_runs_that_nothing_else_tells_apart_have_their_names(command, drawn
     """And the published curves are those of the lambdas that are drawn."""
     write_runs()
     source = Path("outputs/train/0.1-0.0-1/evaluation/kodak_reference.csv")
-    other = pd.read_csv(source).assign(run="mine")
-    results.write(other.to_dict("records"), Path("outputs/train/mine/evaluation", source.name))
-    assert command("figures")[0] == 0
+    write_again(source, "mine")
+    succeeded(command, "figures")
     axis = drawn["rate_distortion_reference"].axes[0]
     labels = {line.get_label() for line in axis.lines}
     assert {label for label in labels if label.endswith(("0.1-0.0-1", "mine"))} == {
@@ -379,47 +345,29 @@ def test_only_runs_that_nothing_else_tells_apart_have_their_names(command, drawn
     assert {"λ = 0.1, p ∈ [0.3, 1]", "λ = 1, p ∈ [0, 1]"} <= labels
 
     def published(*runs: str) -> list:
-        assert command("figures", f"runs=outputs/train/{runs[0]}")[0] == 0
+        succeeded(command, "figures", f"runs=outputs/train/{runs[0]}")
         lines = drawn["rate_distortion_reference"].axes[0].lines
         return [line.get_color() for line in lines if line.get_label() == charts.PUBLISHED]
 
     assert published("0.1-*") == 2 * [charts.COLOURS[0]]
     assert published("0.01-*") == 2 * [charts.COLOURS[0]]
-    table = pd.read_csv(source).assign(**{"lambda": 0.05, "run": "own"})
-    results.write(table.to_dict("records"), Path("outputs/train/own/evaluation", source.name))
+    write_again(source, "own", **{"lambda": 0.05})
     assert published("own") == 6 * [charts.GREY]
 
 
 def test_levels_that_not_all_images_have_are_left_out_and_said(command, drawn) -> None:
     write_runs(dataset="mine")
-    rows = [
-        {
-            "codec": "JPEG 2000 (prefix)",
-            "protocol": "native",
-            "dataset": "mine",
-            "image": i,
-            "p": p,
-            "bpp": p,
-            "psnr": 30.0,
-        }
-        for i in range(curves.IMAGES)
-        for p in (0.1, 0.2)
-        if p > 0.1 or i < 3
-    ]
-    results.write(rows, Path("outputs/baselines/mine_native.csv"))
-    code, output = command("figures", "images=mine")
-    assert code == 0, output
+    points = [(i, p) for p, count in ((0.1, 3), (0.2, curves.IMAGES)) for i in range(count)]
+    write_codec("JPEG 2000 (prefix)", points, "mine")
+    output = succeeded(command, "figures", "images=mine")
     assert "JPEG 2000 (prefix) is left out at p = 0.1, where not all images have a" in output
     table = results.read_means(Path("outputs/figures/results.csv"))
     assert table[table.codec == "JPEG 2000 (prefix)"].p.tolist() == [0.2]
 
 
 def test_a_panel_is_as_high_as_what_it_shows() -> None:
-    ours = (
-        curves.progdtd()
-        .query("`lambda` == 0.01 and range_low == 0")
-        .assign(codec="ProgDTD", model="m", drop="dtd", seed=0, run="r", kind="channels", effort=0)
-    )
+    published = curves.progdtd().query("`lambda` == 0.01 and range_low == 0")
+    ours = pd.DataFrame([ROW | point for point in published.to_dict("records")])
     points = {"JPEG": (0.1, 25.0), "no PSNR": (0.1, np.nan), "lossless": (9.0, 60.0)}
     baselines = pd.DataFrame(
         [
@@ -436,14 +384,6 @@ def test_a_panel_is_as_high_as_what_it_shows() -> None:
     shown = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {"JPEG", "no PSNR"} <= shown
     assert "lossless" not in shown
-
-
-def rows_of(**different) -> pd.DataFrame:
-    rows = [
-        ROW | different | {"p": p, "bpp": p, "psnr": 30 + p, "ms_ssim_db": 12 + p}
-        for p in (0.5, 1.0)
-    ]
-    return pd.DataFrame(rows)
 
 
 def test_panels_have_what_belongs_together() -> None:

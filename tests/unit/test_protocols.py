@@ -25,8 +25,8 @@ DTD = TailDrop(latent=True, hyper=True)
 PAUSE = 0.05
 
 
-def codec(model) -> Codec:
-    return Codec(HyperpriorCoder(Loaded(model, DTD, {"model": {}})))
+def codec(model, drop: TailDrop = DTD, **meta: object) -> Codec:
+    return Codec(HyperpriorCoder(Loaded(model, drop, {"model": {}} | meta)))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 64), (65, 130), (17, 300)])
@@ -53,7 +53,7 @@ def test_native_measures_what_decodes(model, photograph) -> None:
 @pytest.mark.parametrize("kind", ["channels", "planes"])
 def test_native_counts_all_the_time_that_it_takes(photograph, monkeypatch, kind) -> None:
     model = lively(ProgressiveHyperprior(8, 12))
-    codec = Codec(HyperpriorCoder(Loaded(model, DTD, {"model": {}, "sensitivities": [0] * 12})))
+    coder = codec(model, sensitivities=[0] * 12).coder
     for owner, name in (
         (HyperpriorCoder, "analyse"),
         (HyperpriorCoder, "encode_latents"),
@@ -62,7 +62,7 @@ def test_native_counts_all_the_time_that_it_takes(photograph, monkeypatch, kind)
         (PlaneDecoder, "feed"),
     ):
         monkeypatch.setattr(owner, name, slowed(getattr(owner, name)))
-    first, last = protocols.native(codec.coder, photograph[:64, :64], [0.1, 1.0], [kind])
+    first, last = protocols.native(coder, photograph[:64, :64], [0.1, 1.0], [kind])
     assert first["encode_s"] == last["encode_s"] > 2 * PAUSE
     assert first["decode_s"] > 2 * PAUSE
     assert last["decode_s"] > 3 * PAUSE
@@ -77,9 +77,7 @@ def slowed(function: Callable[..., object]) -> Callable[..., object]:
 
 
 def test_where_a_stream_has_one_level_all_its_rows_are_of_that(model, photograph) -> None:
-    hyper_only = Codec(
-        HyperpriorCoder(Loaded(model, TailDrop(latent=False, hyper=True), {"model": {}}))
-    )
+    hyper_only = codec(model, TailDrop(latent=False, hyper=True))
     rows = list(protocols.native(hyper_only.coder, photograph[:64, :64], [0.1, 1.0]))
     for name in ("bytes", "latent_channels", "hyper_channels", "bpp_estimated", "psnr"):
         assert rows[0][name] == rows[1][name]
@@ -88,7 +86,7 @@ def test_where_a_stream_has_one_level_all_its_rows_are_of_that(model, photograph
 
 def test_planes_are_measured_at_fractions_of_the_bytes(model, photograph) -> None:
     picture, p_levels = photograph[:192, :256], (0.01, 0.3, 0.31, 1.0)
-    planes = Codec(HyperpriorCoder(Loaded(model, DTD, {"model": {}, "sensitivities": [0] * 12})))
+    planes = codec(model, sensitivities=[0] * 12)
     stream = planes.encode(picture, "planes")
     rows = list(protocols.native(planes.coder, picture, p_levels, ["planes"]))
     ends = container.ends(stream)

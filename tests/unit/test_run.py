@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 from importlib.metadata import PackageNotFoundError
+from unittest import mock
 
 import pytest
 from conftest import composed
@@ -49,14 +50,13 @@ def test_another_configuration_is_refused_and_shown(tmp_path) -> None:
     ],
 )
 def test_what_a_run_computes_may_not_change(tmp_path, option, before, now) -> None:
-    configs = []
-    for value in (before, now):
-        configs.append(OmegaConf.create({}))
-        OmegaConf.update(configs[-1], option, value, force_add=True)
-    run.claim(tmp_path, configs[0])
-    run.compare(tmp_path, configs[0])
+    cfg = OmegaConf.create({})
+    OmegaConf.update(cfg, option, before)
+    run.claim(tmp_path, cfg)
+    run.compare(tmp_path, cfg)
+    OmegaConf.update(cfg, option, now)
     with pytest.raises(UserError, match="another configuration"):
-        run.compare(tmp_path, configs[1])
+        run.compare(tmp_path, cfg)
 
 
 def test_a_run_whose_optimizer_has_moved_since_goes_on(tmp_path) -> None:
@@ -147,10 +147,7 @@ def test_a_record_has_what_changed_since_the_commit_but_no_results(tmp_path, mon
 
 
 def test_a_record_names_packages_that_are_not_installed(monkeypatch) -> None:
-    def unknown(package: str) -> str:
-        raise PackageNotFoundError(package)
-
-    monkeypatch.setattr(run, "version", unknown)
+    monkeypatch.setattr(run, "version", mock.Mock(side_effect=PackageNotFoundError))
     assert set(run.provenance()["packages"].values()) == {None}
 
 
@@ -162,21 +159,19 @@ def test_a_file_written_anew_keeps_its_mode(tmp_path) -> None:
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("after", 0o600)
 
 
-def test_a_directory_without_locks_is_said_to_be_one(tmp_path, monkeypatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
+@pytest.mark.parametrize(
+    ("number", "outcome"),
+    [
+        (errno.ENOLCK, pytest.raises(UserError, match=r"cannot hold a run .*No locks")),
+        (errno.ENOSYS, pytest.warns(UserWarning, match="flock")),
+    ],
+)
+def test_a_directory_without_locks_is_refused_unless_no_lock_is_known_there(
+    tmp_path, monkeypatch, number, outcome
+) -> None:
+    refuse = mock.Mock(side_effect=OSError(number, os.strerror(number)))
     monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.raises(UserError, match=r"cannot hold a run .*No locks"), run.locked(tmp_path):
-        pass
-
-
-def test_a_file_system_that_knows_no_locks_holds_runs(tmp_path, monkeypatch) -> None:
-    def unknown(*_: object) -> None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    monkeypatch.setattr("fcntl.flock", unknown)
-    with pytest.warns(UserWarning, match="flock"), run.locked(tmp_path):
+    with outcome, run.locked(tmp_path):
         pass
 
 
