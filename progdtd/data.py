@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -153,6 +154,7 @@ def _below(paths: Sequence[Path]) -> list[str]:
     return [path[len(folder) :].lstrip(os.sep).replace(os.sep, "/") for path in whole]
 
 
+@dataclass
 class Batches:
     """Item `step` is the batch of that step: (B, 3, S, S) uint8, in channels-last memory.
 
@@ -171,27 +173,26 @@ class Batches:
         rank, world: of data-parallel processes, which share each epoch.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        batch_size: int,
-        crop: int,
-        resize: int | None = None,
-        flip: bool = True,
-        seed: int = 0,
-        cache_gib: float = 4.0,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.paths, self.batch_size, self.crop, self.resize = list(paths), batch_size, crop, resize
-        self.flip, self.seed, self.rank, self.world = flip, seed, rank, world
-        self.shape = (batch_size, crop, crop, 3)
+    paths: list[Path]
+    batch_size: int
+    crop: int
+    resize: int | None = None
+    flip: bool = True
+    seed: int = 0
+    cache_gib: float = 4.0
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        self.shape = (self.batch_size, self.crop, self.crop, 3)
         self._images: dict[int, np.ndarray] = {}
         self._unusable: set[int] = set()
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
-        self.cached = _decoded_gib(self.paths, resize) <= cache_gib
+        self.cached = _decoded_gib(self.paths, self.resize) <= self.cache_gib
         if self.cached:
-            self._fill_cache()
+            with quiet(), ThreadPoolExecutor(cores()) as pool:
+                decoded = pool.map(self._image, range(len(self.paths)))
+                list(tqdm(decoded, "decoding images", len(self.paths), leave=False, disable=None))
         self._usable(0)
 
     def __getitem__(self, step: int) -> torch.Tensor:
@@ -245,11 +246,6 @@ class Batches:
         if self.cached:
             self._images[index] = image
         return image
-
-    def _fill_cache(self) -> None:
-        with quiet(), ThreadPoolExecutor(cores()) as pool:
-            decoded = pool.map(self._image, range(len(self.paths)))
-            list(tqdm(decoded, "decoding images", len(self.paths), leave=False, disable=None))
 
 
 def _decoded_gib(paths: Sequence[Path], resize: int | None) -> float:
