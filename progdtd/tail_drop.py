@@ -26,24 +26,7 @@ if TYPE_CHECKING:  # imported where it is used: a config is checked without wait
 
 P = TypeVar("P", float, "Tensor")
 
-P_LEVELS = (
-    0.01,
-    0.05,
-    0.10,
-    0.15,
-    0.20,
-    0.25,
-    0.30,
-    0.40,
-    0.50,
-    0.60,
-    0.70,
-    0.80,
-    0.85,
-    0.90,
-    0.95,
-    1.00,
-)
+P_LEVELS = tuple(n / 100 for n in (1, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 85, 90, 95, 100))
 """The 16 fractions at which the paper evaluates (its figure 4)."""
 
 
