@@ -36,14 +36,12 @@ def main() -> None:
     if not runs(places()):
         named = ", ".join(arguments.places)
         parser.exit(1, f"No runs in {named}. Start one: python -m progdtd.train --help\n")
-    if not sys.stdout.isatty() or arguments.once:
-        show(runs(places()))
-        return
-    with suppress(KeyboardInterrupt), Live(runs(places())) as live:
-        while any(read(path).state in ("running", "waiting") for path in live.directories):
-            live.refresh()
-            time.sleep(REFRESH)
-            live.directories = runs(places())
+    if sys.stdout.isatty() and not arguments.once:
+        with suppress(KeyboardInterrupt), Live(runs(places())) as live:
+            while any(read(path).state in ("running", "waiting") for path in live.directories):
+                live.refresh()
+                time.sleep(REFRESH)
+                live.directories = runs(places())
     show(runs(places()))
 
 
