@@ -1,6 +1,5 @@
 """Classical codecs for comparison, with real bytes: `python -m progdtd.baselines`; see `--help`."""
 
-import json
 import logging
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ except ModuleNotFoundError as error:
 
 from progdtd.evaluation import classical, results
 from progdtd.experiment.words import command
-from progdtd.files import require_folder, write_aside
+from progdtd.files import require_folder, write_json
 from progdtd.options import listed
 
 log = logging.getLogger(__name__)
@@ -48,8 +47,7 @@ def main(cfg: DictConfig) -> None:
         raise UserError(f"None of the {len(paths)} images of {cfg.images} can be read.")
     images = data.digest(paths)
     table = results.replace(target, rows, images)
-    of = json.dumps({"dataset": dataset, "images": images})
-    write_aside(target.with_suffix(".json"), lambda aside: aside.write_text(of))
+    write_json(target.with_suffix(".json"), {"dataset": dataset, "images": images})
     columns = ["bpp", "psnr", "ms_ssim_db"]
     log.info("%s", table.groupby(["codec", "p"])[columns].mean().round(3).to_string())
     log.info("%s", target)

@@ -4,11 +4,13 @@ disk never costs what was there before."""
 import contextlib
 import errno
 import glob
+import json
 import logging
 import os
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 from progdtd.errors import UserError
 
@@ -121,3 +123,13 @@ def write_aside(path: Path, write: Callable[[Path], object], previous: Path | No
             f"{path} could not be written ({error}). What was there before is untouched: "
             "make room or mend the permissions, then start the same command again."
         ) from error
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write values as JSON, aside and then renamed.
+
+    Raises:
+        UserError: as `write_aside` does.
+    """
+    text = json.dumps(values, indent=2) + "\n"
+    write_aside(path, lambda aside: aside.write_text(text))

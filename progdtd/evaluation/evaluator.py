@@ -5,7 +5,6 @@ import glob
 import itertools
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -25,7 +24,7 @@ from progdtd.errors import UserError
 from progdtd.evaluation import results
 from progdtd.evaluation.subjects import Choices, Way, open_subject
 from progdtd.experiment import run
-from progdtd.files import require_folder, write_aside
+from progdtd.files import require_folder, write_json
 from progdtd.images import pictures
 from progdtd.machine import keep_freed_memory
 
@@ -108,7 +107,7 @@ def write_tables(table: pd.DataFrame, directory: Path, of: dict[str, Any]) -> li
         csv = directory / f"{part.dataset.iloc[0]}_{protocol}{planes}{fitted}.csv"
         results.replace(csv, part.to_dict("records"), of["images"])
         mean = results.aggregate(results.read([csv]))
-        write_json(mean, csv.with_suffix(".json"), of)
+        write_json(csv.with_suffix(".json"), curve_of(mean, of))
         written.append(csv)
         columns = ["bpp", "psnr", "ms_ssim_db", "ssim"]
         log.info("%s\n%s", csv, mean.set_index("p")[columns].round(4).to_string())
@@ -126,7 +125,7 @@ def measure(
     paths: Sequence[Path],
     levels: Sequence[float],
     title: str,
-    unfinished: Path = Path(os.devnull),
+    unfinished: Path,
 ) -> Iterator[dict[str, Any]]:
     """Rows of every image, way to measure and level; images that cannot be read are named and
     skipped.
@@ -205,17 +204,15 @@ def directory_of(path: Path) -> Path:
     return Path("outputs", "weights", name, "evaluation")
 
 
-def write_json(mean: pd.DataFrame, path: Path, of: dict[str, Any]) -> None:
+def curve_of(mean: pd.DataFrame, of: dict[str, Any]) -> dict[str, Any]:
     """The curve in the form that `python -m compressai.utils.plot` reads, and what it is of."""
     row = mean.iloc[0]
     effort = f", effort {row.effort:g}" if row.effort else ""
     bits = "estimated bits" if pd.isna(row.bytes) else "whole streams, prefixes of one file"
     whole = {name: column for name, column in CURVE.items() if mean[column].notna().all()}
-    curve = {
+    return {
         "name": f"{row.run}, {row.kind}{effort}",
         **of,
         "description": f"{row.dataset}, protocol {row.protocol}, {bits}",
         "results": {name: mean[column].tolist() for name, column in whole.items()},
     }
-    text = json.dumps(curve, indent=2) + "\n"
-    write_aside(path, lambda aside: aside.write_text(text))

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from progdtd.errors import UserError
-from progdtd.files import write_aside
+from progdtd.files import write_aside, write_json
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +128,7 @@ def claim(directory: Path, cfg: DictConfig) -> None:
     """
     path = directory / CONFIG
     if not path.exists():
-        text = OmegaConf.to_yaml(OmegaConf.to_container(cfg, resolve=True))
-        write_aside(path, lambda aside: aside.write_text(text))
+        write_aside(path, lambda aside: OmegaConf.save(cfg, aside, resolve=True))
 
 
 def compare(directory: Path, cfg: DictConfig) -> None:
@@ -219,9 +218,7 @@ def record(directory: Path, **values: Any) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    text = json.dumps(recorded(directory) | values, indent=2) + "\n"
-    path = directory / RECORD
-    write_aside(path, lambda aside: aside.write_text(text))
+    write_json(directory / RECORD, recorded(directory) | values)
 
 
 def record_start(directory: Path, step: int, **facts: Any) -> None:

@@ -1,7 +1,6 @@
 """What a sweep needs beside its jobs: its plan, a table at its end, launchers that are there."""
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -24,7 +23,7 @@ from progdtd.errors import UserError
 from progdtd.experiment.config import CONF, minutes, sentences
 from progdtd.experiment.run import PLAN
 from progdtd.experiment.signals import LAUNCHER
-from progdtd.files import write_aside
+from progdtd.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +124,7 @@ class Plan(Callback):
             check_sweep(config, names)
             Plan.directory = Path(config.hydra.sweep.dir)
             Plan.runs = [Plan.directory / name for name in names]
-            text = json.dumps({"started": time.time(), "runs": names}, indent=2) + "\n"
-            write_aside(Plan.directory / PLAN, lambda aside: aside.write_text(text))
+            write_json(Plan.directory / PLAN, {"started": time.time(), "runs": names})
 
 
 def planned(config: DictConfig) -> list[DictConfig]:
