@@ -17,44 +17,27 @@ def main() -> None:
     parser = command.parser(__doc__)
     parser.add_argument("source", type=Path, help="what the published code saved")
     parser.add_argument("destination", type=Path, help="what to write, *.safetensors")
-    parser.add_argument(
-        "--lambda",
-        type=float,
-        dest="lmbda",
-        metavar="L",
-        help="of the training, instead of the checkpoint's",
-    )
+    instead = "of the training, instead of the checkpoint's"
+    parser.add_argument("--lambda", type=float, dest="lmbda", metavar="L", help=instead)
     parser.add_argument(
         "--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of p in training, likewise"
     )
-    arguments = parser.parse_args()
-    n, m = convert(arguments.source, arguments.destination, arguments.lmbda, arguments.range)
-    print(f"{arguments.destination}: N={n}, M={m}")
-
-
-def convert(
-    source: Path, destination: Path, lmbda: float | None, bounds: list[float] | None
-) -> tuple[int, int]:
-    """Write the weights in `source` to `destination` and return N and M.
-
-    Raises:
-        UserError: the source is no published checkpoint, the destination no .safetensors file that
-            can be written, or the range is none.
-    """
+    options = parser.parse_args()
+    source, destination = options.source, options.destination
     if destination.suffix != ".safetensors":
         raise UserError(f"{destination} must end in .safetensors.")
     if not source.is_file():
         raise UserError(f"{source}: there is no such file.")
     state, meta = published.read_weights(source)
-    if lmbda is not None:
-        meta["lambda"] = lmbda
-    if bounds is not None:
-        meta["drop"]["range"] = bounds
+    if options.lmbda is not None:
+        meta["lambda"] = options.lmbda
+    if options.range is not None:
+        meta["drop"]["range"] = options.range
     tail_drop.build_drop(meta["drop"])  # refuses what is no range
     model = weights.build_model(meta["model"])
     weights.load_state(model, state, source)
     weights.save_weights(destination, model, meta)
-    return meta["model"]["N"], meta["model"]["M"]
+    print(f"{destination}: N={meta['model']['N']}, M={meta['model']['M']}")
 
 
 if __name__ == "__main__":
