@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -124,16 +125,48 @@ started: list[subprocess.Popen] = []
 
 
 def shell(*arguments: str, **environment: str) -> subprocess.Popen:
-    """Start `python -m <arguments>` as a process of its own."""
+    """Start `python -m <arguments>` as a process, with a group of its own."""
     process = subprocess.Popen(
         [sys.executable, "-m", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | environment,
+        start_new_session=True,
     )
     started.append(process)
     return process
+
+
+def ended(process: subprocess.Popen, code: int) -> str:
+    """The output of a process once it has ended, with this exit code."""
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output
+    return output
+
+
+def wait_for(met: Callable[[], object], process: subprocess.Popen) -> None:
+    """Until something is so, while a process runs."""
+    deadline = time.monotonic() + 120
+    while not met():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.02)
+
+
+def wait_for_end(*pids: int) -> None:
+    """Until none of these processes, which may be anyone's children, is more than a zombie."""
+    deadline = time.monotonic() + 60
+    while any(map(is_running, pids)):
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def composed(*overrides: str) -> DictConfig:

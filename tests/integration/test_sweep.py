@@ -12,13 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from conftest import RUN, TINY, composed, refused, shell, succeeded
+from conftest import RUN, TINY, composed, ended, refused, shell, succeeded, wait_for, wait_for_end
 from filelock import FileLock
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -44,15 +44,6 @@ LONG = smoke(100_000)
 
 def of(lmbda: float, group: str = "smoke") -> Path:
     return Path(RUN.replace("0.1_", f"{lmbda}_").replace("smoke", group))
-
-
-def wait_for(met: Callable[[], object], process: subprocess.Popen, seconds: float = 120) -> None:
-    """Until something is so, while a process runs."""
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.02)
 
 
 def steps(directory: Path) -> int:
@@ -81,8 +72,7 @@ def test_a_failing_job_costs_the_others_nothing(launcher, monkeypatch) -> None:
         pytest.importorskip("ray")
         monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     process = shell("progdtd.train", "-m", "experiment=smoke", "lambda=0.01,-1,1.0", launcher)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 1
+    output = ended(process, 1)
     assert output.count("lambda=-1 must be a number above 0") >= 2
     assert "Traceback" not in output
     states = [progress.read(of(x)).state for x in (0.01, -1.0, 1.0)]
@@ -189,8 +179,7 @@ def test_a_killed_job_is_resumed_by_the_same_sweep(command) -> None:
     process = shell("progdtd.train", *arguments)
     wait_for(lambda: steps(of(0.01)) > 10, process)
     os.kill(pid(of(0.01)), signal.SIGKILL)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 1
+    output = ended(process, 1)
     assert "killed by SIGKILL (out of memory?)" in output
     assert progress.read(of(0.01)).state == "interrupted"
     assert progress.read(of(1.0)).state == "finished"
@@ -213,11 +202,8 @@ def test_a_sweep_that_ends_has_its_jobs_save_and_end(how) -> None:
     wait_for(lambda: all(steps(directory) > 3 for directory in both), process)
     jobs = [pid(directory) for directory in both]
     process.send_signal(how)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == {15: 75, 2: 130, 9: -9}[how], output
-    deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{job}").exists() for job in jobs) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    ended(process, {15: 75, 2: 130, 9: -9}[how])
+    wait_for_end(*jobs)
     for directory in both:
         assert (directory / LAST).exists()
         assert progress.read(directory).state == "interrupted"
@@ -230,8 +216,7 @@ def test_sigterm_saves_what_there_is_and_the_rest_is_the_same_to_the_bit(command
     process = shell("progdtd.train", *settings)
     wait_for(lambda: steps(Path(RUN)) > 5, process)
     process.terminate()
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, output
+    output = ended(process, 75)
     assert re.search(r"Told to stop at step \d+: the same command resumes there", output)
     state = torch.load(f"{RUN}/{LAST}", weights_only=True)
     assert 5 < state["step"] < 60
@@ -244,18 +229,10 @@ def test_sigterm_saves_what_there_is_and_the_rest_is_the_same_to_the_bit(command
 
 def test_sigterm_to_all_processes_of_a_job_costs_no_checkpoint() -> None:
     """As `timeout` and Slurm send it: the workers that read images get it too."""
-    words = ("progdtd.train", *LONG, "dataset.workers=2", "dataset.cache_gib=0")
-    process = subprocess.Popen(
-        [sys.executable, "-m", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = shell("progdtd.train", *LONG, "dataset.workers=2", "dataset.cache_gib=0")
     wait_for(lambda: steps(Path(RUN)) > 1, process)
     os.killpg(process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, output
+    ended(process, 75)
     assert torch.load(f"{RUN}/{LAST}", weights_only=True)["step"] > 1
 
 
@@ -264,9 +241,7 @@ def test_a_directory_is_one_process_s_until_it_dies(launcher) -> None:
     process = shell("progdtd.train", *LONG)
     wait_for(lambda: steps(Path(RUN)) > 1, process)
     before = (Path(RUN) / run.RECORD).read_text()
-    second = shell("progdtd.train", *LONG, *launcher)
-    output, _ = second.communicate(timeout=60)
-    assert second.returncode == 1, output
+    output = ended(shell("progdtd.train", *LONG, *launcher), 1)
     assert f"is being trained by process {process.pid} on " in output
     assert (Path(RUN) / run.RECORD).read_text() == before
     process.kill()
@@ -324,8 +299,7 @@ def test_a_full_disk_costs_nothing_that_was_saved(command, small_disk) -> None:
     wait_for(lambda: steps(Path(RUN)) > 12, process)
     free = shutil.disk_usage(small_disk).free
     (small_disk / "filler").write_bytes(bytes(max(0, free - 20_000)))
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
+    output = ended(process, 1)
     assert "could not be written" in output or "No space left on device" in output
     (small_disk / "filler").unlink()
     assert "Resuming" in succeeded(command, "train", *settings)
@@ -340,8 +314,7 @@ def test_an_image_that_breaks_during_the_run_is_skipped(images) -> None:
     wait_for(lambda: steps(Path(RUN)) > 3, process)
     (images / "a.png").write_bytes((images / "a.png").read_bytes()[:3000])
     (images / "b.jpg").write_bytes(b"no image at all")
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    output = ended(process, 0)
     assert "Skipped" in output
     assert progress.read(Path(RUN)).state == "finished"
 
@@ -404,8 +377,7 @@ def test_two_processes_stop_together(command) -> None:
     process = shell("progdtd.train", *LONG, *DDP)
     wait_for(lambda: steps(Path(RUN)) > 3, process)
     os.kill(pid(Path(RUN)), signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, output
+    output = ended(process, 75)
     assert output.count("Told to stop") == 1
     assert progress.read(Path(RUN)).state == "interrupted"
 
@@ -658,9 +630,7 @@ NODE = (
 
 @pytest.mark.slow
 def test_slurm_trains_a_sweep(slurm) -> None:
-    process = shell("progdtd.train", "-m", "experiment=smoke", "lambda=0.01,-1,1.0", *NODE)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 1, output
+    ended(shell("progdtd.train", "-m", "experiment=smoke", "lambda=0.01,-1,1.0", *NODE), 1)
     states = [progress.read(of(x)).state for x in (0.01, -1.0, 1.0)]
     assert states == ["finished", "failed", "finished"]
 
@@ -668,17 +638,14 @@ def test_slurm_trains_a_sweep(slurm) -> None:
 @pytest.mark.slow
 def test_what_slurm_refuses_is_said(slurm) -> None:
     process = shell("progdtd.train", "-m", "experiment=smoke", *NODE, "launcher.partition=nope")
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1, output
+    output = ended(process, 1)
     assert "launcher=slurm: nothing was submitted. sbatch: error: invalid partition" in output
     assert "Traceback" not in output
 
 
 @pytest.mark.slow
 def test_slurm_trains_one_model_with_two_tasks(slurm) -> None:
-    process = shell("progdtd.train", "-m", "experiment=smoke", *DDP, *NODE)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    ended(shell("progdtd.train", "-m", "experiment=smoke", *DDP, *NODE), 0)
     assert json.loads((Path(RUN) / run.RECORD).read_text())["images_seen"] == 24
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import RUN, refused, shell, succeeded
+from conftest import RUN, ended, refused, shell, succeeded, wait_for
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
@@ -319,18 +319,11 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(command) -> None:
     assert not Path(RUN, "weights.safetensors").exists()
 
 
-def wait_for_checkpoint(process) -> None:
-    while not Path(RUN, "last.pt").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-
-
 def test_an_unfinished_run_is_said_to_be_one(command, images) -> None:
     process = shell("progdtd.train", "experiment=smoke", "trainer.steps=100000")
-    wait_for_checkpoint(process)
+    wait_for(Path(RUN, "last.pt").exists, process)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate()
-    assert process.returncode == 130
+    output = ended(process, 130)
     assert "Told to stop at step" in output, "a checkpoint was saved"
     assert "Interrupted. The same command resumes" in output
     output = succeeded(command, "evaluate", f"run={RUN}", f"images={images}", "protocols=native")
@@ -383,7 +376,7 @@ def test_wandb_offline_has_a_whole_run_after_it_was_killed(command) -> None:
     settings = ("experiment=smoke", "logger=wandb", "trainer.steps=20")
     own_service = {"WANDB_SERVICE": ""}  # rather than that of the tests
     process = shell("progdtd.train", *settings, **own_service)
-    wait_for_checkpoint(process)
+    wait_for(Path(RUN, "last.pt").exists, process)
     process.kill()
     process.communicate()
     assert "Resuming" in succeeded(command, "train", *settings)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import wait_for_end
 
 from progdtd import data, readers
 
@@ -135,14 +136,4 @@ input()
         pids = [*map(int, process.stdout.readline().split())]
         process.kill()
     assert len(pids) == 3
-    deadline = time.monotonic() + 30
-    while any(map(runs, pids)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    wait_for_end(*pids)

@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from conftest import wait_for_end
 
 from progdtd.experiment.signals import LAUNCHER, Requeue, StopSignals, requeue_in_slurm
 
@@ -30,18 +30,7 @@ def test_a_process_that_follows_ends_with_its_leader() -> None:
         assert leader.stdout
         child = int(leader.stdout.readline())
         leader.kill()
-    until = time.monotonic() + 20
-    while is_running(child):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is such a process that has not merely not been waited for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    wait_for_end(child)
 
 
 @pytest.mark.parametrize(("code", "error"), [(75, KeyboardInterrupt), (0, Requeue)])
