@@ -34,12 +34,11 @@ from progdtd.codec.entropy import (
     LARGEST,
     Decoder,
     Encoder,
-    MismatchError,
     Table,
     gaussian_tables,
     thresholds,
 )
-from progdtd.codec.errors import DamagedError, UndecodableError
+from progdtd.codec.errors import DamagedError
 from progdtd.codec.integer_network import UNIT, IntegerSynthesis
 from progdtd.downsampling_factor import LATENT_TO_HYPER
 from progdtd.models import Progressive
@@ -220,7 +219,7 @@ class LatentDecoder:
     """Decodes a latent level after level, nothing twice, and shows what is known of it.
 
     Args:
-        prior: of the model.
+        levels: of the stream.
         height, width: of the latent.
         show: makes the picture.
 
@@ -228,8 +227,9 @@ class LatentDecoder:
     it; `level` counts the levels decoded.
     """
 
-    def __init__(self, prior: Prior, height: int, width: int, show: Show) -> None:
-        self.prior, self.show, self.level, self.changed = prior, show, 0, True
+    def __init__(self, levels: Any, height: int, width: int, show: Show) -> None:
+        self.levels, self.show, self.level, self.changed = levels, show, 0, True
+        prior: Prior = levels.prior
         self.y_hat = torch.zeros(1, prior.channels[0], height, width, dtype=torch.float32)
         self._predictor = Predictor(prior, height // LATENT_TO_HYPER, width // LATENT_TO_HYPER)
         self._decoder = Decoder()
@@ -238,13 +238,10 @@ class LatentDecoder:
         """Decode the next level.
 
         Raises:
-            UndecodableError: the payload is not one that this model's encoder makes; `y_hat` stays.
+            MismatchError: the payload is not one that this model's encoder makes; `y_hat` stays.
         """
-        try:
-            self._decoder.begin(payload)
-            self._feed()
-        except MismatchError as error:
-            raise UndecodableError(self.level + 1) from error
+        self._decoder.begin(payload)
+        self._feed()
         self.level += 1
 
     def _feed(self) -> None:
@@ -293,7 +290,7 @@ class Channels:
 
     def decoder(self, height: int, width: int, show: Show) -> "ChannelDecoder":
         """Returns a decoder of a latent of this size."""
-        return ChannelDecoder(self.prior, self.plan, height, width, show)
+        return ChannelDecoder(self, height, width, show)
 
     def known(self, level: int) -> Counts:
         """How many channels of the latent and of the hyper-latent are known at a level."""
@@ -306,24 +303,18 @@ class Channels:
 
 
 class ChannelDecoder(LatentDecoder):
-    """Decodes levels of channels; `y_hat` is zero where nothing is known, as in training.
+    """Decodes levels of channels; `y_hat` is zero where nothing is known, as in training."""
 
-    Args:
-        plan: the channels known at each level.
-    """
-
-    def __init__(self, prior: Prior, plan: Sequence[Counts], *shown: Any) -> None:
-        super().__init__(prior, *shown)
-        self.plan = plan
+    levels: Channels
 
     def _feed(self) -> None:
-        known = self.plan[self.level - 1] if self.level else (0, 0)
-        level = self.plan[self.level]
+        known = self.levels.known(self.level) if self.level else (0, 0)
+        level = self.levels.known(self.level + 1)
         classes, means = self._predictor.take(self._decoder, known, level)
         order, sizes = _by_class(classes)
-        symbols = np.empty(classes.size, np.int64)
-        symbols[order] = np.concatenate(self._decoder.take(sizes.tolist(), self.prior.y_tables))
-        self._decoder.finish(self.level + 1 == len(self.plan))
+        symbols, tables = np.empty(classes.size, np.int64), self.levels.prior.y_tables
+        symbols[order] = np.concatenate(self._decoder.take(sizes.tolist(), tables))
+        self._decoder.finish(self.level + 1 == len(self.levels.plan))
         values = torch.from_numpy(symbols.reshape(classes.shape)).float() + means
         self.changed = self.level == 0 or bool(values.any())
         self.y_hat[0, known[0] : level[0]] = values

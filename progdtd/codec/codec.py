@@ -11,7 +11,13 @@ from PIL import Image
 
 from progdtd.codec import container, model_store
 from progdtd.codec.coder import Coder, LevelDecoder, Levels, Wanted
-from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError, UndecodableError
+from progdtd.codec.errors import (
+    DamagedError,
+    IncompleteError,
+    MismatchError,
+    OtherModelError,
+    UndecodableError,
+)
 from progdtd.errors import UserError
 from progdtd.images import Picture, psnr, to_rgb
 
@@ -228,9 +234,10 @@ class StreamDecoder:
             known = self._begun()
             try:
                 known.feed(payload)
-            except UndecodableError as error:  # what comes after it would be taken for it
-                self._error = error
-                raise
+            except MismatchError as error:
+                # what comes after it would be taken for it
+                self._error = UndecodableError(self.level + 1)
+                raise self._error from error
             self.position = self.reader.position
             if known.changed:
                 self._picture = None

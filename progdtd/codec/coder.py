@@ -30,7 +30,7 @@ class LevelDecoder(Protocol):
         """Decode the next level.
 
         Raises:
-            UndecodableError: the payload is not one that this model's encoder makes; nothing of it
+            MismatchError: the payload is not one that this model's encoder makes; nothing of it
                 is shown.
         """
 

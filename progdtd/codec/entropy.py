@@ -35,6 +35,8 @@ from collections.abc import Sequence
 import constriction
 import numpy as np
 
+from progdtd.codec.errors import MismatchError
+
 AnsCoder = constriction.stream.stack.AnsCoder
 Categorical = constriction.stream.model.Categorical
 Uniform = constriction.stream.model.Uniform
@@ -68,10 +70,6 @@ Kept = np.ndarray | Packed
 
 Rows = tuple[np.ndarray, Kept]
 """A table and, for each symbol, the row of it that has the symbol's probabilities."""
-
-
-class MismatchError(Exception):
-    """The decoder knows another check, or did not end a level where the encoder did."""
 
 
 class Table:

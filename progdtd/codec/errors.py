@@ -6,8 +6,6 @@ from progdtd.errors import UserError
 class CodecError(UserError):
     """A stream cannot be decoded."""
 
-    exit_code = 1
-
 
 class NotAStreamError(CodecError):
     """The bytes are something else."""
@@ -68,6 +66,11 @@ class UndecodableError(DamagedError):
 
     def __init__(self, level: int) -> None:
         super().__init__(f"Level {level} does not decode to what was encoded", level)
+
+
+class MismatchError(Exception):
+    """The symbols of a level cannot be right: the decoder knows another check, or did not end the
+    level where the encoder did. `codec.py`, which knows the level, makes it an UndecodableError."""
 
 
 class IncompleteError(CodecError):

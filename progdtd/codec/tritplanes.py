@@ -40,7 +40,7 @@ channels' sensitivities in it (`sensitivities.py`), and the probabilities that l
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -49,8 +49,8 @@ from progdtd.codec import container, entropy
 from progdtd.codec.channels import Counts, LatentDecoder, Predictor, Prior, Show, symbols_of
 from progdtd.codec.container import PLANES, Header
 from progdtd.codec.digits import HIGHEST, LOWEST, OCTAVE, ODDS_BITS, refinement, shares
-from progdtd.codec.entropy import Encoder, MismatchError
-from progdtd.codec.errors import DamagedError
+from progdtd.codec.entropy import Encoder
+from progdtd.codec.errors import DamagedError, MismatchError
 from progdtd.errors import UserError
 
 LEVEL_BYTES, FEWEST_LEVELS, MOST_LEVELS = 400, 16, 128
@@ -303,17 +303,11 @@ class _Digits:
 
 
 class PlaneDecoder(LatentDecoder):
-    """Decodes levels of planes; `y_hat` is the mean of what each element can be.
+    """Decodes levels of planes; `y_hat` is the mean of what each element can be."""
 
-    Args:
-        planes: of the stream.
-    """
-
-    def __init__(self, planes: Planes, *shown: Any) -> None:
-        super().__init__(planes.prior, *shown)
-        self.planes = planes
-        self._front: Front | None = None
-        self._means: np.ndarray | float = 0.0
+    levels: Planes
+    _front: Front | None = None
+    _means: np.ndarray | float = 0.0
 
     def _feed(self) -> None:
         front = self._front = self._front or self._begin()
@@ -329,14 +323,14 @@ class PlaneDecoder(LatentDecoder):
 
     def _begin(self) -> Front:
         """Decode the hyper-latent, and know all elements as their prior does."""
-        classes, means = self._predictor.take(self._decoder, (0, 0), self.planes.carried)
-        latent, _ = self.planes.carried
+        classes, means = self._predictor.take(self._decoder, (0, 0), self.levels.carried)
+        latent, _ = self.levels.carried
         if isinstance(means, Tensor):
             self.y_hat[0, :latent] = means
             self._means = means.ravel().numpy()
-        sensitivities = self.planes.sensitivities[:latent]
+        sensitivities = self.levels.sensitivities[:latent]
         bits = expected_bits(classes, sensitivities)
-        return Front(classes, sensitivities, thresholds(bits, self.planes.levels))
+        return Front(classes, sensitivities, thresholds(bits, self.levels.levels))
 
     def _take(self, front: Front, elements: np.ndarray) -> np.ndarray:
         """Decode a pass; returns what its elements are now known to be."""

@@ -18,8 +18,8 @@ import numpy as np
 
 from progdtd.codec.coder import Wanted
 from progdtd.codec.container import WAVELET, WORD, Header
-from progdtd.codec.entropy import Decoder, Encoder, MismatchError, payloads
-from progdtd.codec.errors import DamagedError, UndecodableError
+from progdtd.codec.entropy import Decoder, Encoder, payloads
+from progdtd.codec.errors import DamagedError
 from progdtd.errors import UserError
 from progdtd.wavelet import transform, walk
 from progdtd.wavelet.network import Network
@@ -140,17 +140,14 @@ class WaveletDecoder:
         """Decode the next level.
 
         Raises:
-            UndecodableError: the payload is not one that this model's encoder makes.
+            MismatchError: the payload is not one that this model's encoder makes.
         """
-        try:
-            self._decoder.begin(turned(payload))
-            self.changed = self.level == 0
-            while self._unit is not None and (answer := self._answer(self._unit)):
-                self.changed = True
-                self._unit = _next(self._units, answer)
-            self._decoder.finish(self._unit is None)
-        except MismatchError as error:
-            raise UndecodableError(self.level + 1) from error
+        self._decoder.begin(turned(payload))
+        self.changed = self.level == 0
+        while self._unit is not None and (answer := self._answer(self._unit)):
+            self.changed = True
+            self._unit = _next(self._units, answer)
+        self._decoder.finish(self._unit is None)
         self.level += 1
 
     def _answer(self, unit: walk.Unit) -> walk.Answer | None:

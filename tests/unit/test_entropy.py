@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from progdtd.codec import entropy
-from progdtd.codec.entropy import LARGEST, PRECISION, Decoder, Encoder, MismatchError, payloads
+from progdtd.codec.entropy import LARGEST, PRECISION, Decoder, Encoder, payloads
+from progdtd.codec.errors import MismatchError
 
 TABLES = entropy.gaussian_tables()
 SYMBOLS = st.one_of(st.integers(-3, 3), st.integers(-LARGEST, LARGEST))
