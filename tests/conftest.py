@@ -21,12 +21,15 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from PIL import Image
 
-from progdtd import data
+from progdtd import Codec, data
+from progdtd.codec.codec import StreamDecoder
+from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.experiment.config import CONF
 from progdtd.images import read_image
 from progdtd.models.wavelet import Wavelet
 from progdtd.models.wavelet_file import save
-from progdtd.models.weights import build_model
+from progdtd.models.weights import Loaded, build_model
+from progdtd.tail_drop import TailDrop
 
 TINY = ("model.N=8", "model.M=12")
 RUN = "outputs/smoke/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
@@ -38,6 +41,7 @@ ROW |= {"hyper_channels": 1}
 """What names a row of results."""
 HYPERPRIORS = sorted({path.stem for path in Path(CONF, "model").glob("*.yaml")} - {"wavelet"})
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+DTD = TailDrop(latent=True, hyper=True)
 
 
 def pytest_collection_finish() -> None:
@@ -239,6 +243,18 @@ def lively(model: torch.nn.Module) -> torch.nn.Module:
         model.g_a[-1].weight *= 60
         model.h_a[-1].weight *= 60
     return model.eval()
+
+
+def codec_of(model: torch.nn.Module, drop: TailDrop = DTD, **meta: object) -> Codec:
+    """The codec of a hyperprior of which weights would record `meta`."""
+    return Codec(HyperpriorCoder(Loaded(model, drop, {"model": {}} | meta)))
+
+
+def fed(codec: Codec, stream: bytes, *limits: float) -> StreamDecoder:
+    """A decoder of the codec that has taken a stream."""
+    decoder = codec.decoder()
+    decoder.feed(stream, *limits)
+    return decoder
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import lively
+from conftest import DTD, codec_of, fed, lively
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -17,35 +17,26 @@ from PIL import Image, ImageCms
 from progdtd import Codec
 from progdtd.codec import channels, container, hyperprior, model_store
 from progdtd.codec.errors import DamagedError, IncompleteError, OtherModelError
-from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.errors import UserError
 from progdtd.evaluation import protocols
 from progdtd.images import to_rgb
 from progdtd.models import Progressive, ProgressiveHyperprior, ProgressiveMeanScaleHyperprior
-from progdtd.models.weights import Loaded, load_state, save_weights
+from progdtd.models.weights import load_state, save_weights
 from progdtd.tail_drop import P_LEVELS, TailDrop, kept
 
-DTD = TailDrop(latent=True, hyper=True)
 DROPS = {
     "dtd": DTD,
     "latent_only": TailDrop(latent=True, hyper=False),
     "hyper_only": TailDrop(latent=False, hyper=True),
     "none": TailDrop(latent=False, hyper=False),
 }
-WITH_SENSITIVITIES = {"model": {}, "sensitivities": [*range(0, 240, 20)]}
+SENSITIVITIES = [*range(0, 240, 20)]
 SLOW_IS_FINE = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-def codec_of(model: torch.nn.Module, drop: TailDrop = DTD) -> Codec:
-    return Codec(HyperpriorCoder(Loaded(model, drop, {"model": {}})))
 
 
 CODEC = codec_of(lively(ProgressiveHyperprior(8, 12)))
 MEANS = codec_of(lively(ProgressiveMeanScaleHyperprior(8, 12)))
-PLANES = [
-    Codec(HyperpriorCoder(Loaded(codec.coder.model, DTD, WITH_SENSITIVITIES)))
-    for codec in (CODEC, MEANS)
-]
+PLANES = [codec_of(codec.coder.model, sensitivities=SENSITIVITIES) for codec in (CODEC, MEANS)]
 
 
 @pytest.fixture
@@ -66,8 +57,7 @@ def test_the_whole_stream_decodes_to_the_models_own_reconstruction(model, photog
     symbols, _ = model.quantise(y, z)
     with torch.no_grad():
         x_hat = model(x)["x_hat"]
-    decoder = codec.decoder()
-    decoder.feed(codec.encode(photograph[:128, :192]))
+    decoder = fed(codec, codec.encode(photograph[:128, :192]))
     if isinstance(model, ProgressiveHyperprior):
         assert torch.equal(decoder.known.y_hat, symbols)
     elif drop in ("none", "hyper_only"):  # one level: else means come from prefixes as well
@@ -88,36 +78,18 @@ def test_prefixes_of_any_picture_decode(height, width, seed, which) -> None:
     low = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     picture = low if seed % 2 else np.full_like(low, seed % 256)
     stream = codec.encode(picture)
-    decoder = codec.decoder()
-    ends = [decoder.position for _ in decoder.levels_of(stream)]
+    ends = container.ends(stream)
     assert ends[-1] == len(stream)
     if codec in PLANES:
-        at_once = codec.decoder()
-        at_once.feed(codec.encode(picture, [1.0]))
-        assert torch.equal(decoder.known.y_hat, at_once.known.y_hat)
+        at_once = fed(codec, codec.encode(picture, [1.0]))
+        assert torch.equal(fed(codec, stream).known.y_hat, at_once.known.y_hat)
+    with pytest.raises(IncompleteError):
+        codec.decode(stream[: int(rng.integers(ends[0]))])
     size = int(rng.integers(ends[0], len(stream) + 1))
     level = sum(end <= size for end in ends)
     shown = codec.decode(stream[:size])
     assert shown.size == (width, height)
     np.testing.assert_array_equal(pixels(shown), pixels(codec.decode(stream, levels=level)))
-
-
-def test_truncation_at_every_byte(codec, photograph) -> None:
-    stream = codec.encode(photograph[:60, :64])
-    decoder = codec.decoder()
-    ends = [decoder.position for _ in decoder.levels_of(stream)]
-    known = {level: pixels(codec.decode(stream, levels=level)) for level in range(1, len(ends) + 1)}
-    for size in range(len(stream) + 1):
-        level = sum(end <= size for end in ends)
-        if level == 0:
-            with pytest.raises(IncompleteError):
-                codec.decode(stream[:size])
-        else:
-            fed = codec.decoder()
-            fed.feed(stream[:size])
-            assert fed.level == level
-            if size in ends:
-                np.testing.assert_array_equal(fed.picture(), known[level])
 
 
 @pytest.mark.parametrize("piece", [1, 7, 10**6])
@@ -172,16 +144,6 @@ def test_limits(codec, photograph) -> None:
         assert len(codec.encode(picture, max_bytes=most)) <= most
     with pytest.raises(UserError, match="first level"):
         codec.encode(picture, max_bytes=30)
-    qualities = {}
-    decoder = codec.decoder()
-    for level in decoder.levels_of(whole):
-        error = np.square(decoder.picture().astype(float) - picture).mean()
-        qualities[level] = -10 * np.log10(error / 255**2)
-    target = qualities[5] - 1e-6
-    expected = next(level for level, psnr in qualities.items() if psnr >= target)
-    cut = codec.encode(picture, target_psnr=target)
-    assert container.read_header(cut)[0].levels == expected
-    assert codec.encode(picture, target_psnr=99) == whole
 
 
 MODES = "1 L LA P PA RGB RGBA CMYK YCbCr LAB HSV I;16 I F"
@@ -252,15 +214,14 @@ def test_a_split_that_computes_is_refused(compute) -> None:
             return compute(prediction), None
 
     with pytest.raises(UserError, match="does more than choose channels"):
-        Codec(HyperpriorCoder(Loaded(Computing(8, 12), TailDrop(True, True), {})))
+        codec_of(Computing(8, 12))
 
 
 def test_tiles_leave_no_seams(model, photograph, monkeypatch) -> None:
     """In tiles as in one piece; the analysis may round a symbol on a boundary the other way."""
     codec = codec_of(model)
     whole_y, whole_z = codec.coder.analyse(photograph)
-    decoder = codec.decoder()
-    decoder.feed(codec.encode(photograph))
+    decoder = fed(codec, codec.encode(photograph))
     whole = decoder.picture()
     monkeypatch.setattr(hyperprior, "TILE", 64)
     y, z = codec.coder.analyse(photograph)
@@ -306,7 +267,7 @@ def test_errors_say_what_is_wrong(codec, photograph) -> None:
     with pytest.raises(DamagedError, match="does not decode to what was encoded"):
         codec.decode(forged(width=65))
     with pytest.raises(DamagedError, match="more than can be"):
-        codec.decode(forged(width=1 << 20, height=1 << 20))
+        codec.decode(forged(width=1 << 14, height=1 + (1 << 13)))
 
 
 def test_what_cannot_be_decoded_is_refused_at_its_header(codec, photograph) -> None:
@@ -332,8 +293,7 @@ def test_what_cannot_be_decoded_is_refused_at_its_header(codec, photograph) -> N
 
 def test_the_levels_before_the_damage_decode(codec, photograph) -> None:
     stream = codec.encode(photograph[:64, :64])
-    decoder = codec.decoder()
-    ends = [decoder.position for _ in decoder.levels_of(stream)]
+    ends = container.ends(stream)
     damaged = bytearray(stream)
     damaged[ends[3] - 1] ^= 1
     with pytest.raises(DamagedError, match=r"level 4.*\(--level 3\)"):
@@ -361,10 +321,8 @@ def test_plans_grow_and_bring_everything() -> None:
 
 def test_levels_begin_where_the_model_was_trained(photograph) -> None:
     """Those below would make all others dearer."""
-    model = lively(ProgressiveHyperprior(8, 12))
-    upper = Codec(
-        HyperpriorCoder(Loaded(model, TailDrop(True, True, range=(0.3, 1.0)), {"model": {}}))
-    )
+    drop = TailDrop(True, True, range=(0.3, 1.0))
+    upper = codec_of(lively(ProgressiveHyperprior(8, 12)), drop)
     header = container.read_header(upper.encode(photograph))[0]
     plan = channels.plan(upper.coder.drop, P_LEVELS[P_LEVELS.index(0.3) :], 12, 8)
     assert upper.check(header).latents.plan == plan
@@ -428,7 +386,7 @@ def latents_of_plain_arithmetic() -> tuple[torch.Tensor, torch.Tensor]:
 def test_streams_of_today_decode_for_ever() -> None:
     """Weights and latents of plain arithmetic give the very bytes that they gave before."""
     model = of_plain_arithmetic(ProgressiveHyperprior, 0.25)
-    codec = Codec(HyperpriorCoder(Loaded(model, DTD, WITH_SENSITIVITIES)))
+    codec = codec_of(model, sensitivities=SENSITIVITIES)
     y, z = latents_of_plain_arithmetic()
     assert codec.fingerprint.hex() == "42cb85c6084fa523"
     digests = {
@@ -437,9 +395,7 @@ def test_streams_of_today_decode_for_ever() -> None:
     }
     for levels, digest in digests.items():
         stream = codec.coder.encode_latents(y, z, 100, 200, levels)
-        decoder = codec.decoder()
-        decoder.feed(stream)
-        assert torch.equal(decoder.known.y_hat, y.round())
+        assert torch.equal(fed(codec, stream).known.y_hat, y.round())
         assert hashlib.sha256(stream).hexdigest() == digest
 
 
@@ -471,18 +427,15 @@ def test_streams_of_what_is_rounded_and_clamped_decode_for_ever(
     model = of_plain_arithmetic(model_class, 0.1)
     with torch.no_grad():
         model.h_s[0].weight[0, 0, 2, 2] = 2000
-    codec = Codec(
-        HyperpriorCoder(Loaded(model, TailDrop(True, True, range=range_of_p), WITH_SENSITIVITIES))
-    )
+    codec = codec_of(model, TailDrop(True, True, range=range_of_p), sensitivities=SENSITIVITIES)
     y, z = latents_of_plain_arithmetic()
     z[0, 0, 0] = torch.tensor([6000.0, -6000.0])
     carried = kept(codec.coder.drop.top, 12)
     for levels, digest in digests.items():
         stream = codec.coder.encode_latents(y, z, 100, 200, levels)
-        decoder = codec.decoder()
-        decoder.feed(stream)
-        assert (decoder.known.y_hat - y)[:, :carried].abs().max() <= 0.5
-        assert not decoder.known.y_hat[:, carried:].any()
+        y_hat = fed(codec, stream).known.y_hat
+        assert (y_hat - y)[:, :carried].abs().max() <= 0.5
+        assert not y_hat[:, carried:].any()
         assert hashlib.sha256(stream).hexdigest() == digest
 
 
@@ -490,15 +443,12 @@ def test_streams_of_what_is_rounded_and_clamped_decode_for_ever(
 @pytest.mark.parametrize("levels", ["channels", "planes"])
 @pytest.mark.parametrize("model_class", [ProgressiveHyperprior, ProgressiveMeanScaleHyperprior])
 def test_a_gpu_encodes_and_a_cpu_decodes(photograph, model_class, levels) -> None:
-    meta = {"model": {}, "sensitivities": [0] * 96}
-    cpu = Codec(HyperpriorCoder(Loaded(lively(model_class(64, 96)), DTD, meta)))
-    gpu = Codec(HyperpriorCoder(Loaded(copy.deepcopy(cpu.coder.model).cuda(), DTD, meta)))
+    cpu = codec_of(lively(model_class(64, 96)), sensitivities=[0] * 96)
+    gpu = codec_of(copy.deepcopy(cpu.coder.model).cuda(), sensitivities=[0] * 96)
     stream = gpu.encode(photograph, levels)
-    decoders = gpu.decoder(), cpu.decoder()
-    for decoder in decoders:
-        decoder.feed(stream)
-    assert torch.equal(decoders[0].known.y_hat, decoders[1].known.y_hat)
-    assert np.abs(decoders[0].picture().astype(int) - decoders[1].picture()).max() <= 1
+    there, here = fed(gpu, stream), fed(cpu, stream)
+    assert torch.equal(there.known.y_hat, here.known.y_hat)
+    assert np.abs(there.picture().astype(int) - here.picture()).max() <= 1
 
 
 def test_weights_that_are_not_numbers_are_refused() -> None:

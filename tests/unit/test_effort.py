@@ -1,41 +1,31 @@
+import functools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import DTD
+from conftest import codec_of as codec_without
 
 from progdtd import Codec
-from progdtd.codec import hyperprior, latent_refinement
+from progdtd.codec import hyperprior, latent_refinement, model_store
 from progdtd.codec.digits import OCTAVE
-from progdtd.codec.hyperprior import HyperpriorCoder, recorded_sensitivities
 from progdtd.codec.tiles import tiles
 from progdtd.errors import UserError
 from progdtd.evaluation import protocols
 from progdtd.images import to_tensor
-from progdtd.models import weights
-from progdtd.models.weights import Loaded
 from progdtd.tail_drop import TailDrop
 
-DTD = TailDrop(latent=True, hyper=True)
 LAMBDA = 0.05
-RELEASED = (
-    Path(__file__).parents[2] / "outputs/reference/hyperprior_dtd_lambda-0.1_range-0.0-1.0_seed-0"
-)
-
-
 EFFORT = latent_refinement.Effort(3, LAMBDA, np.full(12, 6 * OCTAVE))
-
-
-def codec_of(model, drop: TailDrop = DTD, **meta: object) -> Codec:
-    known = {"model": {}, "lambda": LAMBDA, "sensitivities": EFFORT.sensitivities.tolist()}
-    return Codec(HyperpriorCoder(Loaded(model, drop, known | meta)))
+KNOWN = {"lambda": LAMBDA, "sensitivities": EFFORT.sensitivities.tolist()}
+codec_of = functools.partial(codec_without, **KNOWN)
 
 
 @pytest.fixture(scope="module")
-def trained() -> Loaded:
+def trained() -> Codec:
     """A model that comes with the project: only of a trained one is the synthesis a picture."""
-    return weights.load_model(RELEASED)
+    return Codec.load(model_store.REFERENCE)
 
 
 def tensors(picture: np.ndarray) -> torch.Tensor:
@@ -52,8 +42,8 @@ def cost(codec: Codec, picture: np.ndarray, steps: int, kind: str = "channels") 
 
 @pytest.mark.parametrize("kind", ["channels", "planes"])
 def test_effort_lowers_the_loss_of_real_streams(trained, photograph, kind) -> None:
-    codec, picture = Codec(HyperpriorCoder(trained)), photograph[:90, :100]
-    without, little, more = (cost(codec, picture, steps, kind) for steps in (0, 3, 9))
+    picture = photograph[:90, :100]
+    without, little, more = (cost(trained, picture, steps, kind) for steps in (0, 3, 9))
     assert more < little < 0.97 * without
 
 
@@ -105,10 +95,10 @@ def test_a_tile_knows_all_that_it_has_an_effect_on(model, photograph, monkeypatc
 
 
 def test_tiles_are_fitted_too(trained, photograph, monkeypatch) -> None:
-    codec, picture = Codec(HyperpriorCoder(trained)), photograph[:130, :150]
-    without, whole = cost(codec, picture, 0), cost(codec, picture, 4)
+    picture = photograph[:130, :150]
+    without, whole = cost(trained, picture, 0), cost(trained, picture, 4)
     monkeypatch.setattr(hyperprior, "TILE", 64)
-    assert cost(codec, picture, 4) - whole < 0.2 * (without - whole)
+    assert cost(trained, picture, 4) - whole < 0.2 * (without - whole)
 
 
 def test_a_latent_of_which_the_whole_is_worse_is_not_taken(model, photograph, monkeypatch) -> None:
@@ -163,12 +153,11 @@ def test_fractions_are_spread_over_the_range() -> None:
 
 
 def test_both_protocols_measure_with_effort(trained, photograph) -> None:
-    codec, picture = Codec(HyperpriorCoder(trained)), photograph[100:164, 100:164]
-    losses = {}
+    coder, picture, losses = trained.coder, photograph[100:164, 100:164], {}
     for steps in (0, 2):
-        native = protocols.native(codec.coder, picture, [1.0], ["channels", "planes"], steps)
-        chosen = latent_refinement.effort_of(steps, trained.lmbda, recorded_sensitivities(trained))
-        reference = protocols.reference(trained.model, trained.drop, picture, [1.0], effort=chosen)
+        native = protocols.native(coder, picture, [1.0], ["channels", "planes"], steps)
+        chosen = latent_refinement.effort_of(steps, coder.loaded.lmbda, coder.sensitivities)
+        reference = protocols.reference(coder.model, coder.drop, picture, [1.0], effort=chosen)
         rows = [*native, *reference]
         assert rows[0]["psnr"] == rows[1]["psnr"]
         losses[steps] = [row["bpp"] + 0.1 * 255**2 * 10 ** (-row["psnr"] / 10) for row in rows]
@@ -177,9 +166,9 @@ def test_both_protocols_measure_with_effort(trained, photograph) -> None:
 
 def test_a_model_that_was_loaded_in_inference_mode_can_be_fitted_to(trained, photograph) -> None:
     with torch.inference_mode():
-        codec = Codec.load(RELEASED)
+        codec = Codec.load(model_store.REFERENCE)
         stream = codec.encode(photograph[:64, :64], effort=np.int64(1))
-    assert stream == Codec(HyperpriorCoder(trained)).encode(photograph[:64, :64], effort=1)
+    assert stream == trained.encode(photograph[:64, :64], effort=1)
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, True, np.True_, np.int32(-2), "10", None])
@@ -190,9 +179,8 @@ def test_what_is_no_effort_says_so(model, photograph, wrong) -> None:
 
 @pytest.mark.parametrize("meta", [{}, {"lambda": None}, {"lambda": 0.0}, {"lambda": "much"}])
 def test_effort_needs_lambda(model, photograph, meta) -> None:
-    codec = Codec(HyperpriorCoder(Loaded(model, DTD, {"model": {}} | meta)))
     with pytest.raises(UserError, match="record none above 0"):
-        codec.encode(photograph[:64, :64], effort=1)
+        codec_without(model, **meta).encode(photograph[:64, :64], effort=1)
 
 
 def test_effort_needs_sensitivities(model, photograph) -> None:
@@ -203,8 +191,8 @@ def test_effort_needs_sensitivities(model, photograph) -> None:
 
 def test_two_steps_bring_most(trained, photograph) -> None:
     """What the sensitivities and scales tell of the loss is right enough for that."""
-    codec, picture = Codec(HyperpriorCoder(trained)), photograph[:128, :128]
-    without, few, many = (cost(codec, picture, steps) for steps in (0, 2, 10))
+    picture = photograph[:128, :128]
+    without, few, many = (cost(trained, picture, steps) for steps in (0, 2, 10))
     assert without - few > 0.6 * (without - many)
 
 

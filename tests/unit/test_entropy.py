@@ -115,15 +115,13 @@ def test_a_check_is_compared() -> None:
     encoder = Encoder()
     encoder.put_check(40_000)
     (code,) = payloads([encoder])
-    for check in (40_000, 40_001):
-        decoder = Decoder()
-        decoder.begin(code)
-        if check == 40_000:
-            decoder.check(check)
-            decoder.finish(last=True)
-        else:
-            with pytest.raises(MismatchError):
-                decoder.check(check)
+    decoder, other = Decoder(), Decoder()
+    decoder.begin(code)
+    decoder.check(40_000)
+    decoder.finish(last=True)
+    other.begin(code)
+    with pytest.raises(MismatchError):
+        other.check(40_001)
 
 
 def test_frequencies_are_the_same_on_every_machine() -> None:
@@ -234,6 +232,7 @@ def test_digits_of_many_states_and_chunks_come_back(monkeypatch) -> None:
     encoder, decoder = entropy.Encoder(), entropy.Decoder()
     encoder.put_digits(digits, odds, rows)
     (payload,) = entropy.payloads([encoder])
+    monkeypatch.setattr(entropy, "CHUNK", 70)
     decoder.begin(payload)
     assert decoder.take_digits(odds, rows).tolist() == digits.tolist()
     decoder.finish(True)

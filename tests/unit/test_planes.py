@@ -1,4 +1,5 @@
 import copy
+import functools
 import hashlib
 import itertools
 from dataclasses import replace
@@ -6,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import lively
+from conftest import DTD, fed, lively
+from conftest import codec_of as codec_without
 
 from progdtd import Codec
 from progdtd.codec import (
@@ -15,7 +17,6 @@ from progdtd.codec import (
     container,
     digits,
     entropy,
-    hyperprior,
     model_store,
     sensitivities,
     tritplanes,
@@ -28,25 +29,15 @@ from progdtd.codec.errors import (
     OtherModelError,
     UndecodableError,
 )
-from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.errors import UserError
 from progdtd.images import to_tensor
 from progdtd.metrics import psnr
 from progdtd.models import ProgressiveHyperprior, ProgressiveMeanScaleHyperprior, weights
-from progdtd.models.weights import Loaded
 from progdtd.tail_drop import TailDrop, kept
 
 TABLES = digits.refinement()
 SENSITIVITIES = [(37 * channel) % 101 for channel in range(12)]
-DROPS = {"dtd": TailDrop(latent=True, hyper=True), "none": TailDrop(latent=False, hyper=False)}
-
-
-def codec_of(
-    model: torch.nn.Module, drop: str = "dtd", measured: list[int] | None = SENSITIVITIES
-) -> Codec:
-    meta = {"model": {}} if measured is None else {"model": {}, "sensitivities": measured}
-    return Codec(HyperpriorCoder(Loaded(model, DROPS[drop], meta)))
-
+codec_of = functools.partial(codec_without, sensitivities=SENSITIVITIES)
 
 CODECS = [
     codec_of(lively(model_class(8, 12)))
@@ -60,12 +51,10 @@ def codec(model) -> Codec:
 
 
 def whole(codec: Codec, stream: bytes) -> torch.Tensor:
-    decoder = codec.decoder()
-    decoder.feed(stream)
-    return decoder.known.y_hat
+    return fed(codec, stream).known.y_hat
 
 
-@pytest.mark.parametrize("drop", DROPS)
+@pytest.mark.parametrize("drop", [DTD, TailDrop(latent=False, hyper=False)])
 def test_the_whole_stream_is_that_of_channels(model, photograph, drop) -> None:
     codec = codec_of(model, drop)
     picture = photograph[:130, :190]
@@ -84,9 +73,7 @@ def test_every_level_is_that_of_the_prefix_that_holds_it(codec, photograph) -> N
     steps = (level for piece in pieces for level in piecewise.levels_of(piece))
     truth, errors = whole(codec, stream), []
     for _, _ in zip(decoder.levels_of(stream), steps, strict=True):
-        prefix = codec.decoder()
-        prefix.feed(stream[: decoder.position])
-        assert torch.equal(prefix.known.y_hat, decoder.known.y_hat)
+        assert torch.equal(whole(codec, stream[: decoder.position]), decoder.known.y_hat)
         assert torch.equal(piecewise.known.y_hat, decoder.known.y_hat)
         errors.append((decoder.known.y_hat - truth).square().sum().item())
     assert errors[-1] == 0
@@ -240,18 +227,18 @@ def test_the_number_of_levels_follows_the_bytes() -> None:
 
 def test_planes_are_the_default_where_sensitivities_are_known(model, photograph) -> None:
     picture = photograph[:64, :64]
-    known, unknown = codec_of(model), codec_of(model, measured=None)
+    known, unknown = codec_of(model), codec_without(model)
     assert known.encode(picture) == known.encode(picture, "planes")
     assert unknown.encode(picture) == unknown.encode(picture, "channels")
     assert unknown.encode(picture) == known.encode(picture, "channels")
 
 
 def test_other_sensitivities_are_another_model(model, photograph) -> None:
-    codec, none = codec_of(model), codec_of(model, measured=None)
+    codec, none = codec_of(model), codec_without(model)
     stream = codec.encode(photograph[:64, :64], "planes")
     with pytest.raises(UserError, match=r"measure_sensitivities\.py"):
         none.encode(photograph[:64, :64], "planes")
-    for other in (none, codec_of(model, measured=[1, *SENSITIVITIES[1:]])):
+    for other in (none, codec_of(model, sensitivities=[1, *SENSITIVITIES[1:]])):
         assert other.fingerprint == codec.fingerprint
         with pytest.raises(OtherModelError, match="other sensitivities"):
             other.decode(stream)
@@ -261,18 +248,6 @@ def test_other_sensitivities_are_another_model(model, photograph) -> None:
     changed.g_s[0].bias.data += 1
     with pytest.raises(OtherModelError, match="made by the model"):
         codec_of(changed).decode(stream)
-
-
-def test_tiles_bound_what_is_computed_at_once(codec, photograph, monkeypatch) -> None:
-    monkeypatch.setattr(entropy, "CHUNK", 1000)
-    stream = codec.encode(photograph, "planes")
-    monkeypatch.undo()
-    decoder = codec.decoder()
-    decoder.feed(stream)
-    shown = decoder.picture()
-    monkeypatch.setattr(hyperprior, "TILE", 128)
-    tiles = codec.coder.synthesise(decoder.known.y_hat, *photograph.shape[:2])
-    assert np.abs(tiles.astype(int) - shown).max() <= 1
 
 
 def test_thresholds_fall_and_share_the_bits() -> None:
@@ -363,18 +338,8 @@ def test_tables_are_the_same_on_every_machine() -> None:
 def test_tables_never_change() -> None:
     """A stream written today has to decode for ever: everything it is decoded with is pinned."""
     digest = hashlib.sha256()
-    for name in [
-        "roots",
-        "first",
-        "width",
-        "odds",
-        "value",
-        "urgency",
-        "escape",
-        "largest",
-        "spent",
-    ]:
-        digest.update(np.ascontiguousarray(getattr(TABLES, name)).astype("<f8").tobytes())
+    for table in vars(TABLES).values():
+        digest.update(np.ascontiguousarray(table).astype("<f8").tobytes())
     assert digest.hexdigest() == "623de6e6cbe44b7d516fa1eca21cc73348da894bc25a50af66dff381608f4aff"
 
 
@@ -396,9 +361,7 @@ def test_sensitivities_follow_the_synthesis(photograph) -> None:
 
 def test_sensitivities_add_up_to_what_the_image_gains(photograph) -> None:
     loaded = weights.load_model(model_store.REFERENCE)
-    coder = HyperpriorCoder(
-        Loaded(loaded.model, loaded.drop, loaded.meta | {"sensitivities": [0] * 192})
-    )
+    coder = codec_of(loaded.model, sensitivities=[0] * 192).coder
     picture = np.ascontiguousarray(photograph[:128, :128])
     way, x = sensitivities._way(coder, picture), to_tensor(picture)
     with torch.no_grad():
@@ -427,19 +390,16 @@ def test_a_target_of_psnr_is_reached_by_the_fewest_planes(photograph, caplog) ->
 
 def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photograph) -> None:
     drop = TailDrop(latent=True, hyper=True, range=(0.2, 0.5))
-    codec = Codec(
-        HyperpriorCoder(Loaded(model, drop, {"model": {}, "sensitivities": SENSITIVITIES}))
-    )
+    codec = codec_of(model, drop)
     carried = kept(0.5, 12), kept(0.5, 8)
     symbols, _ = model.quantise(*codec.coder.analyse(photograph[:64, :64]), 0.5, 0.5)
     for levels in ("planes", [1.0]):
         stream = codec.encode(photograph[:64, :64], levels)
-        decoder = codec.decoder()
-        decoder.feed(stream)
-        torch.testing.assert_close(decoder.known.y_hat, symbols, atol=2e-3, rtol=0)
+        y_hat = whole(codec, stream)
+        torch.testing.assert_close(y_hat, symbols, atol=2e-3, rtol=0)
         header = container.read_header(stream)[0]
         assert codec.check(header).latents.known(header.levels) == carried
-        assert not decoder.known.y_hat[:, carried[0] :].any()
+        assert not y_hat[:, carried[0] :].any()
     assert codec.decode(stream, p=1).tobytes() == codec.decode(stream, p=0.5).tobytes()
     assert [latent for latent, _ in codec.coder.levels("channels").latents.plan] == [3, 4, 5, 7]
     packed = tritplanes.pack(9, codec.coder.sensitivities, carried, (12, 8))
@@ -454,7 +414,7 @@ def test_channels_that_were_never_trained_are_no_part_of_a_stream(model, photogr
 
 def test_what_a_damaged_level_would_show_is_never_shown(photograph) -> None:
     """Not even in part, when the damage is noticed only at the level's end."""
-    coder = HyperpriorCoder(weights.load_model(model_store.REFERENCE))
+    coder = Codec.load(model_store.REFERENCE).coder
     parameters, payloads = coder.levels("planes").encode(photograph[:64, :64])
     header = container.Header(64, 64, coder.fingerprint, "planes", parameters, len(payloads))
     decoder = coder.levels_of(header).decoder(header)
@@ -478,19 +438,14 @@ def test_a_contact_sheet_shows_levels_from_the_first_to_the_last(photograph, mon
         assert captions[-2].startswith(f"level {len(container.ends(stream))}: {len(stream)} bytes")
         assert captions[-1] == "original"
         sheet = contact_sheet.contact_sheet(CODECS[0], stream, picture, {2, 3})
-        captions = [axis.get_title() for axis in sheet.axes if axis.images]
-        assert [caption.partition(":")[0] for caption in captions] == [
-            "level 2",
-            "level 3",
-            "original",
-        ]
+        captions = [axis.get_title().partition(":")[0] for axis in sheet.axes if axis.images]
+        assert captions == ["level 2", "level 3", "original"]
 
 
 def test_p_of_a_prefix_is_of_the_whole_stream(photograph) -> None:
     stream = CODECS[0].encode(photograph[:128, :128], "planes")
     ends = container.ends(stream)
-    decoder = CODECS[0].decoder()
-    decoder.feed(stream[: ends[-2]], p=0.99 * ends[-2] / len(stream))
+    decoder = fed(CODECS[0], stream[: ends[-2]], None, 0.99 * ends[-2] / len(stream))
     assert decoder.level == len(ends) - 2
 
 
