@@ -42,6 +42,12 @@ ROW |= {"hyper_channels": 1}
 HYPERPRIORS = sorted({path.stem for path in Path(CONF, "model").glob("*.yaml")} - {"wavelet"})
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 DTD = TailDrop(latent=True, hyper=True)
+META = {
+    "model": {"_target_": "progdtd.models.ProgressiveHyperprior", "N": 8, "M": 12},
+    "drop": {"latent": True, "hyper": True},
+    "lambda": 0.1,
+}
+"""What weights of a tiny hyperprior record."""
 
 
 def pytest_collection_finish() -> None:

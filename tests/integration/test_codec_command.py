@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run, lively
+from conftest import META, Run, lively
 from PIL import Image
 
 from progdtd import Codec
@@ -21,12 +21,6 @@ from progdtd.codec import model_store
 from progdtd.codec.__main__ import pair
 from progdtd.models import ProgressiveHyperprior, weights
 from progdtd.models.weights import fingerprint, save_weights
-
-META = {
-    "model": {"_target_": "progdtd.models.ProgressiveHyperprior", "N": 8, "M": 12},
-    "drop": {"latent": True, "hyper": True},
-    "lambda": 0.1,
-}
 
 
 @pytest.fixture
@@ -93,13 +87,12 @@ def test_the_commands_as_typed(model_file, photo, codec) -> None:
 @pytest.mark.parametrize(("lmbda", "better_by"), [(0.01, 0.035), (0.1, 0.055)])
 def test_effort(model_file, photo, codec, lmbda, better_by) -> None:
     """As of the trained models that come with the project, so that it pays."""
-    released = Path(__file__).parents[2] / "outputs/reference"
+    released = model_store.REFERENCE.parent
     model = str(released / f"hyperprior_dtd_lambda-{lmbda}_range-0.0-1.0_seed-0")
-    encode = ("encode", photo)
     psnr, loss = {}, {}
     for effort in ("0", "6"):
         arguments = ("--model", model, "--effort", effort)
-        assert codec(*encode, f"{effort}.pdtd", *arguments)[0] == 0
+        assert codec("encode", photo, f"{effort}.pdtd", *arguments)[0] == 0
         assert codec("decode", f"{effort}.pdtd", f"{effort}.png")[0] == 0
         error = pixels(f"{effort}.png").astype(float) - pixels(photo)
         psnr[effort] = -10 * np.log10(np.square(error).mean() / 255**2)
@@ -108,8 +101,6 @@ def test_effort(model_file, photo, codec, lmbda, better_by) -> None:
     assert loss["6"] < (1 - better_by) * loss["0"]
     assert lmbda < 0.1 or psnr["6"] > psnr["0"] + 0.05
     assert Path("6.pdtd").stat().st_size < 1.02 * Path("0.pdtd").stat().st_size
-    code, output = codec(*encode, "a.pdtd", "--effort", "-2")
-    assert (code, "effort=-2 is not a number of steps" in output) == (1, True)
 
 
 def test_pipes(model_file, photo, codec, monkeypatch) -> None:
@@ -151,12 +142,9 @@ def test_limits_and_damage(model_file, photo, codec) -> None:
 
 
 def test_each_file_of_several_is_named_with_its_error(model_file, photo, codec) -> None:
-    Path("deep").mkdir()
-    for name in ("a.png", "b.bmp", "c.ppm", "deep/d.png"):
-        shutil.copy(photo, name) if name.endswith("png") else Image.open(photo).save(name)
-    Path("all").mkdir()
-    for name in ("a.png", "b.bmp", "c.ppm"):
-        shutil.move(name, "all")
+    for name in ("all/a.png", "all/b.bmp", "all/c.ppm", "deep/d.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Image.open(photo).save(name)
     os.symlink(Path("deep").resolve(), "all/link")
     assert codec("encode", "all", "coded")[0] == 0
     streams = sorted(str(path) for path in Path("coded").rglob("*.pdtd"))
@@ -311,6 +299,7 @@ def test_streams_of_a_run_that_goes_on_are_warned_of(trained, photo, codec) -> N
         (("encode", "photo", "photo"), "would be written over", 1),
         (("encode", "empty.pt", "x.pdtd"), "of no kind that Pillow knows", 1),
         (("encode", "photo.png", "x.pdtd", "--device", "nowhere"), "device", 1),
+        (("encode", "photo.png", "x.pdtd", "--effort", "-2"), "effort=-2 is not a number of", 1),
         (("encode", "photo.png", "x" * 300), "File name too long", 1),
         (("encode", "photo.png", "x.pdtd", "--model", "y" * 300), "No model yyy", 1),
         (("encode", "photo.png", "x.pdtd", "--model", "~nobody/x"), "No model ~nobody/x", 1),
@@ -396,21 +385,19 @@ def test_streams_of_equal_weights_with_other_sensitivities_decode(model_file, ph
         assert codec("decode", stream, "a.png")[0] == 0
 
 
-def test_help_and_info_are_quick_and_complete(model_file, photo, codec) -> None:
+def test_help_and_info_are_complete(model_file, photo, codec) -> None:
     assert codec("encode", photo, "a.pdtd", "--levels", "0.2,1")[0] == 0
-    base = [sys.executable, "-X", "importtime", "-m", "progdtd.codec"]
     for arguments, words in (
-        (["--help"], ("encode", "decode", "info", "strip", "exit codes")),
+        (["--help"], ("encode", "decode", "info", "strip", "page", "exit codes")),
         (["info", "a.pdtd"], ("200x150", "tiny", "2 here, 2 whole, of channels")),
     ):
-        done = subprocess.run([*base, *arguments], capture_output=True, text=True, check=True)
-        for word in words:
-            assert word in done.stdout
-        assert "torch" not in done.stderr
+        code, output = codec(*arguments)
+        assert (code, [word for word in words if word not in output]) == (0, [])
     odd = os.fsdecode(b"caf\xe9.pdtd")
     os.rename("a.pdtd", odd)
     strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
-    done = subprocess.run([*base, "info", odd], capture_output=True, text=True, env=strict)
+    info = [sys.executable, "-m", "progdtd.codec", "info", odd]
+    done = subprocess.run(info, capture_output=True, text=True, env=strict)
     assert (done.returncode, done.stdout.startswith("caf\\udce9.pdtd\n")) == (0, True)
 
 

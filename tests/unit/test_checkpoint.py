@@ -5,16 +5,13 @@ import resource
 import pytest
 import torch
 from compressai.models.google import ScaleHyperprior
+from conftest import META as PLAIN
 from safetensors.torch import save_file
 
 from progdtd.errors import UserError
 from progdtd.models import ProgressiveHyperprior, weights
 
-META = {
-    "model": {"_target_": "progdtd.models.ProgressiveHyperprior", "N": 8, "M": 12},
-    "drop": {"latent": True, "hyper": False, "range": [0.3, 1.0]},
-    "lambda": 0.1,
-}
+META = PLAIN | {"drop": {"latent": True, "hyper": False, "range": [0.3, 1.0]}}
 
 
 def test_weights_come_back_whole(tmp_path) -> None:
@@ -31,14 +28,26 @@ def test_weights_come_back_whole(tmp_path) -> None:
     assert os.listdir(tmp_path) == ["w.safetensors"]
 
 
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_compressai_state_dicts_are_recognised(tmp_path, wrapped: bool) -> None:
+def of_earlier_versions(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict as CompressAI saved it, of a model on several GPUs."""
+    old = {}
+    for name, value in state.items():
+        for part, before in (("matrices", "matrix"), ("biases", "bias"), ("factors", "factor")):
+            name = name.replace(f"entropy_bottleneck.{part}.", f"entropy_bottleneck._{before}")
+        old[f"module.{name}"] = value
+    assert any("_matrix0" in name for name in old)
+    return old
+
+
+@pytest.mark.parametrize("saved", [dict, lambda state: {"state_dict": state}, of_earlier_versions])
+def test_compressai_state_dicts_are_recognised(tmp_path, saved) -> None:
     plain = ScaleHyperprior(8, 12).eval()
-    state = plain.state_dict()
-    torch.save({"state_dict": state} if wrapped else state, tmp_path / "c.pth.tar")
+    torch.save(saved(plain.state_dict()), tmp_path / "c.pth.tar")
     loaded = weights.load_model(tmp_path / "c.pth.tar")
     x = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(loaded.model(x)["x_hat"], plain(x)["x_hat"])
+    for name, value in weights.parameters(plain.state_dict()).items():
+        assert torch.equal(loaded.model.state_dict()[name], value)
 
 
 def test_half_precision_weights_load_as_float32(tmp_path) -> None:
@@ -95,19 +104,6 @@ def test_a_truncated_checkpoint_is_told(tmp_path) -> None:
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(UserError, match="not a readable checkpoint"):
         weights.load_checkpoint(path)
-
-
-def test_compressai_state_dicts_of_its_earlier_versions_are_too(tmp_path) -> None:
-    state = ScaleHyperprior(8, 12).state_dict()
-    old = {}
-    for name, value in state.items():
-        for part, before in (("matrices", "matrix"), ("biases", "bias"), ("factors", "factor")):
-            name = name.replace(f"entropy_bottleneck.{part}.", f"entropy_bottleneck._{before}")
-        old[f"module.{name}"] = value
-    assert any("_matrix0" in name for name in old)
-    torch.save(old, tmp_path / "old.pt")
-    loaded = weights.load_model(tmp_path / "old.pt").model.state_dict()
-    assert all(torch.equal(loaded[name], state[name]) for name in weights.parameters(state))
 
 
 def test_a_full_disk_loses_nothing(tmp_path) -> None:

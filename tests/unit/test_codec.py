@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DTD, codec_of, fed, lively
+from conftest import DTD, META, codec_of, fed, lively
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -463,15 +463,10 @@ def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photogr
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(model_store, "PACKAGE", tmp_path / "nowhere" / "package")
     monkeypatch.setattr(model_store, "DEFAULT", tmp_path / "nowhere")
-    meta = {
-        "model": {"_target_": "progdtd.models.ProgressiveHyperprior", "N": 8, "M": 12},
-        "drop": {"latent": True, "hyper": True},
-        "lambda": 0.1,
-    }
     with pytest.raises(UserError, match="none here"):
         Codec.load("run-1")
     path = tmp_path / "outputs" / "mine" / "run-1" / "weights.safetensors"
-    save_weights(path, lively(ProgressiveHyperprior(8, 12)), meta)
+    save_weights(path, lively(ProgressiveHyperprior(8, 12)), META)
     named = Codec.load("run-1")
     assert Codec.load(Path("run-1")).fingerprint == named.fingerprint
     assert named.fingerprint == bytes.fromhex(model_store.fingerprint_in(path))
@@ -493,8 +488,8 @@ def test_models_are_found_by_fingerprint_and_name(tmp_path, monkeypatch, photogr
     assert Codec.load_for(stream).fingerprint == named.fingerprint
 
     here = tmp_path / "outputs" / "run-1"
-    save_weights(here / "weights.safetensors", lively(ProgressiveHyperprior(8, 16)), meta)
-    save_weights(moved / "run-1" / "weights.safetensors", named.coder.model, meta)
+    save_weights(here / "weights.safetensors", lively(ProgressiveHyperprior(8, 16)), META)
+    save_weights(moved / "run-1" / "weights.safetensors", named.coder.model, META)
     assert Codec.load("run-1").fingerprint == named.fingerprint, "$PROGDTD_MODELS comes first"
     link = tmp_path / "cache" / "progdtd" / "models" / named.fingerprint.hex()
     link.write_text(str(here))

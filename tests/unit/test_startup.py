@@ -6,14 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import lively
+from conftest import META, codec_of, lively
 from PIL import Image
 
-from progdtd import Codec
-from progdtd.codec.hyperprior import HyperpriorCoder
 from progdtd.models import ProgressiveHyperprior, weights
-from progdtd.models.weights import Loaded
-from progdtd.tail_drop import TailDrop
 
 LIGHT = {"PIL", "cython_runtime", "numpy", "packaging", "pillow_jxl", "progdtd", "tqdm"}
 """All that the codec needs before it opens a model, beside the standard library."""
@@ -40,8 +36,8 @@ def printed(code: str, *arguments: str) -> list[str]:
 @pytest.fixture
 def stream() -> str:
     """The name of a stream, whose model is not here."""
-    coder = HyperpriorCoder(Loaded(lively(ProgressiveHyperprior(8, 12)), TailDrop(True, True), {}))
-    Path("a.pdtd").write_bytes(Codec(coder).encode(np.zeros((64, 64, 3), np.uint8)))
+    codec = codec_of(lively(ProgressiveHyperprior(8, 12)))
+    Path("a.pdtd").write_bytes(codec.encode(np.zeros((64, 64, 3), np.uint8)))
     return "a.pdtd"
 
 
@@ -65,11 +61,8 @@ def test_what_needs_no_model_is_light(stream, code) -> None:
 
 def test_codec_commands_need_neither_torch_geometric_nor_dynamo(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    model = {"_target_": "progdtd.models.ProgressiveHyperprior", "N": 8, "M": 12}
-    meta = {"model": model, "drop": {"latent": True, "hyper": True}, "lambda": 0.1}
-    weights.save_weights(
-        Path("tiny.safetensors"), ProgressiveHyperprior(8, 12), meta | {"sensitivities": [0] * 12}
-    )
+    meta = META | {"sensitivities": [0] * 12}
+    weights.save_weights(Path("tiny.safetensors"), ProgressiveHyperprior(8, 12), meta)
     Image.new("RGB", (64, 64)).save("a.png")
     code = f"""
 import sys
