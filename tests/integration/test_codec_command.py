@@ -142,6 +142,7 @@ def test_limits_and_damage(model_file, photo, codec) -> None:
 
 
 def test_each_file_of_several_is_named_with_its_error(model_file, photo, codec) -> None:
+    """The first error is the exit code."""
     for name in ("all/a.png", "all/b.bmp", "all/c.ppm", "deep/d.png"):
         Path(name).parent.mkdir(exist_ok=True)
         Image.open(photo).save(name)
@@ -153,6 +154,10 @@ def test_each_file_of_several_is_named_with_its_error(model_file, photo, codec) 
     damaged[-1] ^= 1
     Path(streams[1]).write_bytes(damaged)
     Path(streams[2]).write_bytes(b"no stream")
+    damaged_and_foreign, foreign_and_damaged = streams[1:3], streams[2:0:-1]
+    assert codec("decode", *foreign_and_damaged, "others/")[0] == 3
+    assert codec("info", *foreign_and_damaged)[0] == 3
+    assert codec("info", *damaged_and_foreign)[0] == 6
     code, output = codec("decode", *streams, "shown/")
     assert code == 6
     assert f"{streams[1]}: The stream is damaged" in output
@@ -469,15 +474,6 @@ def test_folders_may_be_named_like_images_and_stdin_has_a_name() -> None:
         ("a.png", "x.png/a.pdtd"),
         ("-", "x.png/stdin.pdtd"),
     ]
-
-
-def test_the_first_failure_is_the_exit_code(model_file, photo, codec) -> None:
-    assert codec("encode", photo, "a.pdtd", "--levels", "0.2,1")[0] == 0
-    Path("bad.pdtd").write_bytes(Path("a.pdtd").read_bytes()[:-1] + b"?")
-    Path("none.pdtd").write_bytes(b"no stream")
-    decode = ("decode", "none.pdtd", "bad.pdtd", "a.pdtd", "o/")
-    assert codec(*decode)[0] == 3
-    assert codec("info", "none.pdtd", "a.pdtd")[0] == 3
 
 
 def test_strips_take_the_options_of_encode(model_file, photo, codec, monkeypatch) -> None:
