@@ -43,7 +43,6 @@ class HyperpriorCoder:
         self.device = self.model.device
         self.fingerprint = fingerprint(self.model)
         self.sensitivities = recorded_sensitivities(loaded)
-        self._lmbda = loaded.lmbda
         try:
             if not all(weight.isfinite().all() for weight in self.model.parameters()):
                 raise ValueError("some of its weights are not finite")
@@ -114,7 +113,7 @@ class HyperpriorCoder:
         Raises:
             UserError: effort is not a number of steps, or the weights lack what it needs.
         """
-        chosen = effort_of(effort, self._lmbda, self.sensitivities)
+        chosen = effort_of(effort, self.loaded.lmbda, self.sensitivities)
         height, width = picture.shape[:2]
         halo = self.model.RECEPTIVE_FIELD
         padded = np.pad(
