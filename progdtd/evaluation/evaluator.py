@@ -5,6 +5,7 @@ import glob
 import itertools
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -125,7 +126,7 @@ def measure(
     paths: Sequence[Path],
     levels: Sequence[float],
     title: str,
-    unfinished: Path,
+    unfinished: Path = Path(os.devnull),
 ) -> Iterator[dict[str, Any]]:
     """Rows of every image, way to measure and level; images that cannot be read are named and
     skipped.
