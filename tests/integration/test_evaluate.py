@@ -362,6 +362,8 @@ def test_a_model_that_cannot_code_images_has_a_way(command, trained, images) -> 
         (["run=nowhere"], "run=nowhere matches nothing"),
         (["run=empty"], "without weights"),
         ([], "Which run?"),
+        (["run=RUN", "images=images", "levels=2"], "p=2 is not within"),
+        (["run=RUN", "images=images", "protocols=[mine]"], "No protocol mine"),
         (["run=RUN", "images=images", "protocols=mine"], "No protocol mine"),
         (["run=w.pt", "images=images"], "not a readable checkpoint"),
         (["run=RUN", "images=nowhere"], "nowhere is no directory"),

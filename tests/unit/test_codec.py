@@ -91,6 +91,22 @@ def test_prefixes_of_any_picture_decode(height, width, seed, which) -> None:
     np.testing.assert_array_equal(pixels(shown), pixels(codec.decode(stream, levels=level)))
 
 
+def test_truncation_at_every_byte(codec, photograph) -> None:
+    stream = codec.encode(photograph[:60, :64])
+    ends = container.ends(stream)
+    known = {level: pixels(codec.decode(stream, levels=level)) for level in range(1, len(ends) + 1)}
+    for size in range(len(stream) + 1):
+        level = sum(end <= size for end in ends)
+        if level == 0:
+            with pytest.raises(IncompleteError):
+                codec.decode(stream[:size])
+        else:
+            decoder = fed(codec, stream[:size])
+            assert decoder.level == level
+            if size in ends:
+                np.testing.assert_array_equal(decoder.picture(), known[level])
+
+
 @pytest.mark.parametrize("piece", [1, 7, 10**6])
 def test_progressive_yields_a_picture_a_level(codec, photograph, piece) -> None:
     stream = codec.encode(photograph[:90, :70])
@@ -136,6 +152,25 @@ def test_p_and_levels_choose_prefixes(codec, photograph) -> None:
             codec.decode(stream, **wrong)
 
 
+def test_limits(codec, photograph) -> None:
+    picture = photograph[:128, :128]
+    whole = codec.encode(picture)
+    for most in (len(whole) // 4, len(whole) // 2, len(whole)):
+        assert len(codec.encode(picture, max_bytes=most)) <= most
+    with pytest.raises(UserError, match="first level"):
+        codec.encode(picture, max_bytes=30)
+    qualities = {}
+    decoder = codec.decoder()
+    for level in decoder.levels_of(whole):
+        error = np.square(decoder.picture().astype(float) - picture).mean()
+        qualities[level] = -10 * np.log10(error / 255**2)
+    target = qualities[5] - 1e-6
+    expected = next(level for level, psnr in qualities.items() if psnr >= target)
+    cut = codec.encode(picture, target_psnr=target)
+    assert container.read_header(cut)[0].levels == expected
+    assert codec.encode(picture, target_psnr=99) == whole
+
+
 MODES = "1 L LA P PA RGB RGBA CMYK YCbCr LAB HSV I;16 I F"
 
 
@@ -160,6 +195,12 @@ def test_images_arrays_of_eight_or_sixteen_bits_and_tensors_mean_the_same(photog
     for wrong in (grey[0], deep[..., :2], grey[..., None], grey > 9, grey.astype(int), grey / 255):
         with pytest.raises(UserError, match=r"is no image: give \(H, W\), \(H, W, 3\) or"):
             to_rgb(wrong)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (63, 65), (3, 2000)])
+def test_odd_sizes(codec, size) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    assert pixels(codec.decode(codec.encode(picture))).shape == (*size, 3)
 
 
 @pytest.mark.parametrize(
@@ -267,6 +308,21 @@ def test_what_cannot_be_decoded_is_refused_at_its_header(codec, photograph) -> N
                 list(decoder.levels_of(chunk))
         with pytest.raises(error):
             next(codec.progressive([bytes(begun), bytes([last])]))
+
+
+def test_the_levels_before_the_damage_decode(codec, photograph) -> None:
+    stream = codec.encode(photograph[:64, :64])
+    ends = container.ends(stream)
+    damaged = bytearray(stream)
+    damaged[ends[3] - 1] ^= 1
+    with pytest.raises(DamagedError, match=r"level 4.*\(--level 3\)"):
+        codec.decode(bytes(damaged))
+    np.testing.assert_array_equal(
+        pixels(codec.decode(bytes(damaged), levels=3)), pixels(codec.decode(stream, levels=3))
+    )
+    damaged[ends[0] - 1] ^= 1
+    with pytest.raises(DamagedError, match="level 1"):
+        codec.decode(bytes(damaged), levels=3)
 
 
 def test_plans_grow_and_bring_everything() -> None:
